@@ -1,0 +1,1 @@
+//! Benchmarks, each beside the floor of the machine it runs on.

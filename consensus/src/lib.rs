@@ -1,0 +1,1 @@
+//! Consensus: raft groups over the engine, and the transport between nodes.

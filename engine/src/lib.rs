@@ -1,0 +1,2 @@
+//! The segment engine.
+pub mod storage;

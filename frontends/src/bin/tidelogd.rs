@@ -1,0 +1,2 @@
+//! The tidelog server.
+fn main() {}

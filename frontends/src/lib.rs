@@ -1,0 +1,1 @@
+//! The server: what a node offers to clients and operators.

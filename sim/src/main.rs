@@ -1,0 +1,2 @@
+//! Runs simulations by seed.
+fn main() {}

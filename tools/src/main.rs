@@ -1,0 +1,2 @@
+//! tidelog: the command line.
+fn main() {}

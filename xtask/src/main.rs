@@ -1,0 +1,2 @@
+//! The gate and other chores of the project.
+fn main() {}
