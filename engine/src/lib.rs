@@ -1,2 +1,3 @@
 //! The segment engine.
+pub mod os;
 pub mod storage;

@@ -11,8 +11,8 @@
 //! Not here: which files exist and what is in them.
 
 use std::fmt;
-use std::io;
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A byte in one file. Never an offset, never a raft index.
@@ -68,6 +68,9 @@ pub struct DirEntry {
 }
 
 /// The files below one data directory.
+///
+/// Every error is the system's own, with its kind; after one, the operation may have happened in part.
+#[expect(clippy::missing_errors_doc, reason = "said once, above: each passes on the system's error")]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Opens a file. The handle closes when its last clone is dropped.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
@@ -91,6 +94,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 }
 
 /// One open file.
+///
+/// Every error is the system's own, with its kind; after one, the operation may have happened in part.
+#[expect(clippy::missing_errors_doc, reason = "said once, above: each passes on the system's error")]
+#[expect(clippy::len_without_is_empty, reason = "a length is asked of the system and can fail")]
 pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -103,7 +110,83 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Makes what was written, and the length, survive a crash.
     fn sync(&self) -> io::Result<()>;
+
+    /// Writes `bytes` zeros from `position` on, so that later writes there change neither the
+    /// length nor the file's map of blocks and `sync` need not write either. Not durable by itself.
+    fn prefill(&self, position: Position, bytes: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let end = position.get().checked_add(bytes).ok_or(ErrorKind::FileTooLarge)?;
+        let mut at = position.get();
+        while at < end {
+            let step = end.saturating_sub(at).min(64 << 10);
+            let zeros = usize::try_from(step).ok().and_then(|step| ZEROS.get(..step)).unwrap_or(&ZEROS);
+            self.write_at(Position(at), &[zeros])?;
+            at = at.saturating_add(step);
+        }
+        Ok(())
+    }
 }
 
 /// A held lock; released when dropped.
 pub trait DirectoryLock: fmt::Debug + Send + Sync + 'static {}
+
+/// Reads the file at `path` whole. Refuses one longer than `bytes_max` (`FileTooLarge`) before
+/// anything is allocated.
+///
+/// # Errors
+/// As the file operations it is made of.
+pub fn read_whole(storage: &dyn Storage, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, OpenMode::Read)?;
+    let len = file.len()?;
+    if len > bytes_max {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?];
+    file.read_at(Position::ZERO, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Puts `bytes` at `path` so that after a crash either the old file is there whole, or the new one.
+///
+/// Writes `<path>.tmp`, syncs it, renames it and syncs the directory; a `.tmp` that a crash left is
+/// written over. Durable on return. On an error the old file may or may not have been replaced.
+///
+/// # Errors
+/// As the file operations it is made of.
+pub fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    match storage.remove(&temporary) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let file = storage.open(&temporary, OpenMode::CreateNew)?;
+    file.write_at(Position::ZERO, &[bytes])?;
+    file.sync()?;
+    drop(file);
+    storage.rename(&temporary, path)?;
+    storage.sync_dir(parent(path))
+}
+
+/// Makes `dir` below the existing directory `base`, durably: every directory on the way is synced.
+///
+/// # Errors
+/// `InvalidInput` if `dir` is not below `base`; else as the file operations it is made of.
+pub fn create_dir_durably(storage: &dyn Storage, base: &Path, dir: &Path) -> io::Result<()> {
+    let below = dir.strip_prefix(base).map_err(|_| ErrorKind::InvalidInput)?;
+    storage.create_dir(dir)?;
+    let mut holder = base.to_path_buf();
+    for name in below.components() {
+        storage.sync_dir(&holder)?;
+        holder.push(name);
+    }
+    Ok(())
+}
+
+/// The directory that holds the name `path`; the working directory (the empty path) for a bare name.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
+}
