@@ -1,1 +1,4 @@
 //! Consensus: raft groups over the engine, and the transport between nodes.
+
+pub mod raft_log;
+pub mod votes;
