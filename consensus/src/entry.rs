@@ -1,0 +1,500 @@
+//! What a raft entry carries: a [`Command`], in a format that outlives releases.
+//!
+//! An entry has two byte strings. `context` is small and is read by everyone on the entry's way; `data`
+//! is the payload. A record batch is `data` as the client sent it, untouched, so that it is copied
+//! and checked no more often than needed; every other command has its fields in `data`.
+//!
+//! Entries are kept on disk and read by other releases. So each begins with a version, every number is
+//! little-endian, every length is checked before anything is allocated, nothing may follow the last
+//! field, and golden bytes in `testdata/format-1/entry` pin all of it. A version or kind that this
+//! release does not know is an **error that stops apply**: to skip an entry would make this replica
+//! differ from the others for ever.
+//!
+//! Not here: what a command does ([`crate::apply`]) and what it answers ([`crate::outcome`]).
+
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType};
+use tidelog_wire::ids::{
+    BootEpoch, ChannelUuid, Generation, GroupId, Incarnation, LeaderEpoch, LogId, NodeId, Offset, Partition,
+    RaftIndex, Term, TimestampMs,
+};
+
+pub(crate) use fields::{FieldReader, FieldWriter, MalformedField};
+
+/// Version of the entry format that this release writes, and the only one it reads.
+pub const ENTRY_VERSION: u16 = 1;
+/// Most logs in one `OpenLogs`, and most generations in one `CloseLogs`.
+pub const LOGS_PER_ENTRY_MAX: usize = 4096;
+/// Longest text in an entry, in bytes: names, addresses, versions.
+pub const TEXT_BYTES_MAX: usize = 255;
+
+const CONTEXT_HEAD_BYTES: usize = 4;
+
+/// Something that a group agrees on and then does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Append one record batch to a log. Data groups.
+    Append {
+        /// The log. Its generation is checked at apply.
+        log: LogId,
+        /// The leader's clock when it proposed; at apply it is lifted to the log's last append time.
+        append_time: TimestampMs,
+        /// One batch, as the client sent it.
+        batch: Bytes,
+    },
+    /// Open logs that the catalogue placed on this group. Already open ones stay as they are. Data groups.
+    OpenLogs {
+        /// At most [`LOGS_PER_ENTRY_MAX`].
+        logs: Vec<OpenLog>,
+    },
+    /// Close all logs of these generations for ever. Data groups.
+    CloseLogs {
+        /// At most [`LOGS_PER_ENTRY_MAX`].
+        generations: Vec<Generation>,
+    },
+    /// Raise a log's start. A start at or below the present one changes nothing. Data groups.
+    SetLogStart {
+        /// The log.
+        log: LogId,
+        /// The new start, at most the log's end.
+        start: Offset,
+    },
+    /// Forget idempotent producers whose last append is older. Data groups.
+    ExpireProducers {
+        /// The log.
+        log: LogId,
+        /// In the log's own time: append times, no clock.
+        before: TimestampMs,
+    },
+    /// A change of the catalogue. The meta group only.
+    Meta(MetaCommand),
+}
+
+/// A log to open, with what is fixed for its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenLog {
+    /// The log.
+    pub log: LogId,
+    /// Size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// Added to the raft term to give the leader epoch; above the last epoch of the name's previous life.
+    pub epoch_base: i32,
+}
+
+/// A change of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetaCommand {
+    /// A node says who and where it is.
+    RegisterNode(NodeRecord),
+    /// Begin a channel's life. Answered with its generation; it is usable once [`MetaCommand::MarkActive`]
+    /// was applied.
+    CreateChannel {
+        /// 1 to 249 of `A-Z a-z 0-9 . _ -`, neither `.` nor `..`.
+        name: String,
+        /// Drawn at random by the proposer.
+        uuid: ChannelUuid,
+        /// Number of partitions, from 1.
+        partitions: u32,
+        /// Copies of each log; `None` takes what the groups have.
+        replicas: Option<u32>,
+        /// Size at which segments are sealed.
+        segment_bytes: u64,
+    },
+    /// All logs of this generation are open.
+    MarkActive {
+        /// The channel's life.
+        generation: Generation,
+    },
+    /// End a channel's life. Its name is free again once [`MetaCommand::MarkDeleted`] was applied.
+    DeleteChannel {
+        /// The channel's life.
+        generation: Generation,
+    },
+    /// All logs of this generation are closed.
+    MarkDeleted {
+        /// The channel's life.
+        generation: Generation,
+        /// Highest leader epoch that any of its logs can have stamped; the name's next life starts above.
+        last_epoch: LeaderEpoch,
+    },
+    /// Mint a producer id.
+    MintProducer,
+}
+
+/// Who and where a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// The node.
+    pub node: NodeId,
+    /// The formatting of its data directory.
+    pub incarnation: Incarnation,
+    /// Its start; a record with a lower one than is known is refused.
+    pub boot_epoch: BootEpoch,
+    /// Address of the native protocol, `host:port`.
+    pub native: String,
+    /// Address of the Kafka protocol, if served.
+    pub kafka: Option<String>,
+    /// Address of admin HTTP.
+    pub admin: String,
+    /// Address for other nodes.
+    pub peer: String,
+    /// Release it runs.
+    pub version: String,
+}
+
+/// Why an entry cannot be read. Apply stops at it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Written by a release that this one does not know.
+    #[error(
+        "E1250 group {group}, entry {index} of term {term}: entry version {found}, this release reads {expected}; \
+         apply has stopped there: run a release that knows the version"
+    )]
+    UnknownVersion {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: RaftIndex,
+        /// Its term.
+        term: Term,
+        /// Version in the entry.
+        found: u16,
+        /// Version this release reads.
+        expected: u16,
+    },
+    /// A command that this release does not know.
+    #[error(
+        "E1251 group {group}, entry {index} of term {term}: unknown command kind {found}; apply has stopped there: \
+         run a release that knows the command"
+    )]
+    UnknownKind {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: RaftIndex,
+        /// Its term.
+        term: Term,
+        /// Kind in the entry.
+        found: u8,
+    },
+    /// The bytes do not make a command.
+    #[error(
+        "E1252 group {group}, entry {index} of term {term}: {what}; apply has stopped there: keep the data \
+         directory, compare the entry with the other replicas', and report it"
+    )]
+    Malformed {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: RaftIndex,
+        /// Its term.
+        term: Term,
+        /// What is wrong with it.
+        what: MalformedField,
+    },
+}
+
+/// Kinds of command, as they stand in byte 2 of the context. Never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Append,
+    OpenLogs,
+    CloseLogs,
+    SetLogStart,
+    ExpireProducers,
+    RegisterNode,
+    CreateChannel,
+    MarkActive,
+    DeleteChannel,
+    MarkDeleted,
+    MintProducer,
+}
+
+impl Kind {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Append => 1,
+            Self::OpenLogs => 2,
+            Self::CloseLogs => 3,
+            Self::SetLogStart => 4,
+            Self::ExpireProducers => 5,
+            Self::RegisterNode => 16,
+            Self::CreateChannel => 17,
+            Self::MarkActive => 18,
+            Self::DeleteChannel => 19,
+            Self::MarkDeleted => 20,
+            Self::MintProducer => 21,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Append),
+            2 => Some(Self::OpenLogs),
+            3 => Some(Self::CloseLogs),
+            4 => Some(Self::SetLogStart),
+            5 => Some(Self::ExpireProducers),
+            16 => Some(Self::RegisterNode),
+            17 => Some(Self::CreateChannel),
+            18 => Some(Self::MarkActive),
+            19 => Some(Self::DeleteChannel),
+            20 => Some(Self::MarkDeleted),
+            21 => Some(Self::MintProducer),
+            _ => None,
+        }
+    }
+}
+
+/// The `context` and `data` of the entry that carries `command`.
+///
+/// Every context begins:
+///
+/// | at | size | field     | meaning                                              |
+/// |---:|-----:|-----------|------------------------------------------------------|
+/// |  0 |    2 | `version` | 1; a reader refuses every value it does not know     |
+/// |  2 |    1 | `kind`    | which command                                        |
+/// |  3 |    1 | reserved  | zero, enforced                                       |
+///
+/// An append (kind 1) goes on, and its `data` is the batch:
+///
+/// | at | size | field         | meaning                                          |
+/// |---:|-----:|---------------|--------------------------------------------------|
+/// |  4 |    8 | `generation`  | of the log                                       |
+/// | 12 |    4 | `partition`   | of the log                                       |
+/// | 16 |    8 | `append_time` | the leader's, in ms since 1970                   |
+///
+/// The others end there and have their fields in `data`, one after the other, where `log` is
+/// generation (8) and partition (4), a text is its length (2) and its UTF-8 bytes, a list its
+/// length (4) and its items, an optional value one byte 0 or 1 and then the value if 1:
+///
+/// | kind | command           | fields                                                               |
+/// |-----:|-------------------|----------------------------------------------------------------------|
+/// |    2 | `OpenLogs`        | list of: log, segment bytes (8), epoch base (4)                      |
+/// |    3 | `CloseLogs`       | list of: generation (8)                                              |
+/// |    4 | `SetLogStart`     | log, start (8)                                                       |
+/// |    5 | `ExpireProducers` | log, before (8)                                                      |
+/// |   16 | `RegisterNode`    | node (8), incarnation (16), boot epoch (8), texts: native, optional kafka, admin, peer, version |
+/// |   17 | `CreateChannel`   | text name, uuid (16), partitions (4), optional replicas (4), segment bytes (8) |
+/// |   18 | `MarkActive`      | generation (8)                                                       |
+/// |   19 | `DeleteChannel`   | generation (8)                                                       |
+/// |   20 | `MarkDeleted`     | generation (8), last epoch (4)                                       |
+/// |   21 | `MintProducer`    | none                                                                 |
+///
+/// # Panics
+/// If a text is longer than [`TEXT_BYTES_MAX`] or a list than [`LOGS_PER_ENTRY_MAX`]: the proposer
+/// checks them.
+#[must_use]
+pub fn encode(command: Command) -> (Vec<u8>, Bytes) {
+    match command {
+        Command::Append { log, append_time, batch } => {
+            let mut context = context_head(Kind::Append, 20);
+            context.log(log).i64(append_time.get());
+            (context.into_bytes(), batch)
+        }
+        Command::OpenLogs { logs } => {
+            let mut data = FieldWriter::new();
+            data.list(&logs, LOGS_PER_ENTRY_MAX, |data, open| {
+                data.log(open.log).u64(open.segment_bytes).i32(open.epoch_base);
+            });
+            whole(Kind::OpenLogs, data)
+        }
+        Command::CloseLogs { generations } => {
+            let mut data = FieldWriter::new();
+            data.list(&generations, LOGS_PER_ENTRY_MAX, |data, generation| {
+                data.u64(generation.get());
+            });
+            whole(Kind::CloseLogs, data)
+        }
+        Command::SetLogStart { log, start } => {
+            let mut data = FieldWriter::new();
+            data.log(log).u64(start.get());
+            whole(Kind::SetLogStart, data)
+        }
+        Command::ExpireProducers { log, before } => {
+            let mut data = FieldWriter::new();
+            data.log(log).i64(before.get());
+            whole(Kind::ExpireProducers, data)
+        }
+        Command::Meta(command) => encode_meta(command),
+    }
+}
+
+fn encode_meta(command: MetaCommand) -> (Vec<u8>, Bytes) {
+    let mut data = FieldWriter::new();
+    let kind = match command {
+        MetaCommand::RegisterNode(record) => {
+            record.write(&mut data);
+            Kind::RegisterNode
+        }
+        MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes } => {
+            data.text(&name, TEXT_BYTES_MAX).u128(uuid.0).u32(partitions);
+            data.optional(replicas.as_ref(), |data, replicas| {
+                data.u32(*replicas);
+            });
+            data.u64(segment_bytes);
+            Kind::CreateChannel
+        }
+        MetaCommand::MarkActive { generation } => {
+            data.u64(generation.get());
+            Kind::MarkActive
+        }
+        MetaCommand::DeleteChannel { generation } => {
+            data.u64(generation.get());
+            Kind::DeleteChannel
+        }
+        MetaCommand::MarkDeleted { generation, last_epoch } => {
+            data.u64(generation.get()).i32(last_epoch.get());
+            Kind::MarkDeleted
+        }
+        MetaCommand::MintProducer => Kind::MintProducer,
+    };
+    whole(kind, data)
+}
+
+fn context_head(kind: Kind, more: usize) -> FieldWriter {
+    let mut context = FieldWriter::with_capacity(CONTEXT_HEAD_BYTES.saturating_add(more));
+    context.u16(ENTRY_VERSION).u8(kind.number()).u8(0);
+    context
+}
+
+fn whole(kind: Kind, data: FieldWriter) -> (Vec<u8>, Bytes) {
+    (context_head(kind, 0).into_bytes(), Bytes::from(data.into_bytes()))
+}
+
+/// The command in `entry`; `None` if it carries none: a new leader's empty entry, or a change of the
+/// group's members, which the core deals with. The batch of an append shares the entry's bytes.
+///
+/// # Errors
+/// Each of [`EntryError`]; apply must stop at the entry, never skip it.
+pub fn decode(group: GroupId, entry: &Entry) -> Result<Option<Command>, EntryError> {
+    if entry.get_entry_type() != EntryType::EntryNormal {
+        return Ok(None);
+    }
+    let (context, data) = (&entry.context, &entry.data);
+    if context.is_empty() && data.is_empty() {
+        return Ok(None);
+    }
+    let (index, term) = (RaftIndex(entry.get_index()), Term(entry.get_term()));
+    let malformed = |what| EntryError::Malformed { group, index, term, what };
+    let mut head = FieldReader::new(context);
+    let version = head.u16("version").map_err(malformed)?;
+    if version != ENTRY_VERSION {
+        return Err(EntryError::UnknownVersion {
+            group,
+            index,
+            term,
+            found: version,
+            expected: ENTRY_VERSION,
+        });
+    }
+    let number = head.u8("kind").map_err(malformed)?;
+    head.zero("reserved").map_err(malformed)?;
+    let kind =
+        Kind::from_number(number).ok_or(EntryError::UnknownKind { group, index, term, found: number })?;
+    read_command(kind, head, data).map(Some).map_err(malformed)
+}
+
+fn read_command(kind: Kind, mut head: FieldReader<'_>, data: &Bytes) -> Result<Command, MalformedField> {
+    if kind == Kind::Append {
+        let log = head.log()?;
+        let append_time = TimestampMs(head.i64("append_time")?);
+        head.end()?;
+        return Ok(Command::Append { log, append_time, batch: data.clone() });
+    }
+    head.end()?;
+    let mut data = FieldReader::new(data);
+    let command = match kind {
+        Kind::Append => return Err(MalformedField { field: "kind", problem: "an append with fields" }),
+        Kind::OpenLogs => Command::OpenLogs {
+            logs: data.list("logs", LOGS_PER_ENTRY_MAX, 24, |data| {
+                Ok(OpenLog {
+                    log: data.log()?,
+                    segment_bytes: data.u64("segment_bytes")?,
+                    epoch_base: data.i32("epoch_base")?,
+                })
+            })?,
+        },
+        Kind::CloseLogs => Command::CloseLogs {
+            generations: data
+                .list("generations", LOGS_PER_ENTRY_MAX, 8, |data| data.u64("generation").map(Generation))?,
+        },
+        Kind::SetLogStart => Command::SetLogStart { log: data.log()?, start: Offset(data.u64("start")?) },
+        Kind::ExpireProducers => {
+            Command::ExpireProducers { log: data.log()?, before: TimestampMs(data.i64("before")?) }
+        }
+        Kind::RegisterNode => Command::Meta(MetaCommand::RegisterNode(NodeRecord::read(&mut data)?)),
+        Kind::CreateChannel => Command::Meta(MetaCommand::CreateChannel {
+            name: data.text("name", TEXT_BYTES_MAX)?,
+            uuid: ChannelUuid(data.u128("uuid")?),
+            partitions: data.u32("partitions")?,
+            replicas: data.optional("replicas", |data| data.u32("replicas"))?,
+            segment_bytes: data.u64("segment_bytes")?,
+        }),
+        Kind::MarkActive => Command::Meta(MetaCommand::MarkActive { generation: data.generation()? }),
+        Kind::DeleteChannel => Command::Meta(MetaCommand::DeleteChannel { generation: data.generation()? }),
+        Kind::MarkDeleted => Command::Meta(MetaCommand::MarkDeleted {
+            generation: data.generation()?,
+            last_epoch: LeaderEpoch(data.i32("last_epoch")?),
+        }),
+        Kind::MintProducer => Command::Meta(MetaCommand::MintProducer),
+    };
+    data.end()?;
+    Ok(command)
+}
+
+impl NodeRecord {
+    /// Writes the fields of kind 16; see [`encode`].
+    pub(crate) fn write(&self, to: &mut FieldWriter) {
+        to.u64(self.node.get()).u128(self.incarnation.0).u64(self.boot_epoch.get());
+        to.text(&self.native, TEXT_BYTES_MAX);
+        to.optional(self.kafka.as_ref(), |to, kafka| {
+            to.text(kafka, TEXT_BYTES_MAX);
+        });
+        to.text(&self.admin, TEXT_BYTES_MAX)
+            .text(&self.peer, TEXT_BYTES_MAX)
+            .text(&self.version, TEXT_BYTES_MAX);
+    }
+
+    /// Reads the fields of kind 16; see [`encode`].
+    pub(crate) fn read(from: &mut FieldReader<'_>) -> Result<Self, MalformedField> {
+        Ok(Self {
+            node: NodeId(from.u64("node")?),
+            incarnation: Incarnation(from.u128("incarnation")?),
+            boot_epoch: BootEpoch(from.u64("boot_epoch")?),
+            native: from.text("native", TEXT_BYTES_MAX)?,
+            kafka: from.optional("kafka", |from| from.text("kafka", TEXT_BYTES_MAX))?,
+            admin: from.text("admin", TEXT_BYTES_MAX)?,
+            peer: from.text("peer", TEXT_BYTES_MAX)?,
+            version: from.text("version", TEXT_BYTES_MAX)?,
+        })
+    }
+}
+
+/// The log that a context routes to, if it is that of an append; for whoever needs no more than that.
+#[must_use]
+pub fn routed_log(context: &[u8]) -> Option<LogId> {
+    let mut head = FieldReader::new(context);
+    let known = head.u16("version").ok()? == ENTRY_VERSION && head.u8("kind").ok()? == Kind::Append.number();
+    head.zero("reserved").ok()?;
+    known.then(|| head.log().ok()).flatten()
+}
+
+impl FieldReader<'_> {
+    pub(crate) fn log(&mut self) -> Result<LogId, MalformedField> {
+        Ok(LogId { generation: self.generation()?, partition: Partition(self.u32("partition")?) })
+    }
+
+    pub(crate) fn generation(&mut self) -> Result<Generation, MalformedField> {
+        self.u64("generation").map(Generation)
+    }
+}
+
+impl FieldWriter {
+    pub(crate) fn log(&mut self, log: LogId) -> &mut Self {
+        self.u64(log.generation.get()).u32(log.partition.get())
+    }
+}

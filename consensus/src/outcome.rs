@@ -1,0 +1,230 @@
+//! What applying a command came to: the same on every replica, since apply is deterministic.
+//!
+//! A [`Refusal`] is an outcome too. The command was agreed on, and applying it changed nothing, for a
+//! reason that lies in the group's log and state alone. Failures of this replica alone (a full disk)
+//! are not outcomes: they stop apply, see [`crate::apply::ApplyError`].
+
+use tidelog_wire::ids::{
+    BootEpoch, Chain, Generation, GroupId, LogId, NodeId, Offset, ProducerId, TimestampMs,
+};
+
+/// What applying a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The batch is in the log.
+    Appended {
+        /// Offset of its first record.
+        base_offset: Offset,
+        /// Offset of its last record.
+        last_offset: Offset,
+        /// The log's chain after it. For a duplicate, the chain after the batch that stands in the log.
+        chain: Chain,
+        /// The time it was stamped with.
+        append_time: TimestampMs,
+        /// It was there already: a producer's retry. Nothing was appended.
+        duplicate: bool,
+    },
+    /// All the logs are open.
+    LogsOpened,
+    /// All logs of the generations are closed.
+    LogsClosed,
+    /// The log begins here now.
+    LogStartSet {
+        /// Oldest offset kept.
+        start: Offset,
+    },
+    /// The producers are forgotten.
+    ProducersExpired,
+    /// The node is in the catalogue.
+    NodeRegistered,
+    /// The channel's life has begun.
+    ChannelCreated {
+        /// Its number, for ever.
+        generation: Generation,
+    },
+    /// The channel's state was changed, or was so already.
+    ChannelMarked,
+    /// A producer id that nobody had before.
+    ProducerMinted(ProducerId),
+    /// Agreed on, but nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The group carries no such log: it was never opened here.
+    #[error("log {log} is not open in this group")]
+    LogUnknown {
+        /// As asked.
+        log: LogId,
+    },
+    /// The log's channel was deleted.
+    #[error("log {log} is closed: its channel was deleted")]
+    LogClosed {
+        /// As asked.
+        log: LogId,
+    },
+    /// The bytes are not one valid record batch.
+    #[error("the batch is not valid: {reason}")]
+    InvalidBatch {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The producer's sequence number does not follow its last one, or a retry is too old to be known.
+    #[error("producer {producer}: sequence {found} does not follow its last batch")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer: ProducerId,
+        /// First sequence number of the batch.
+        found: i32,
+    },
+    /// A newer epoch of the same producer has written.
+    #[error("producer {producer}: its epoch {found} is fenced by a newer one")]
+    ProducerFenced {
+        /// The producer.
+        producer: ProducerId,
+        /// Epoch of the batch.
+        found: i16,
+    },
+    /// The leader epoch left its range: the channel must be created anew under another name.
+    #[error("log {log}: its leader epoch is exhausted")]
+    EpochExhausted {
+        /// The log.
+        log: LogId,
+    },
+    /// An offset outside of the log.
+    #[error("log {log}: offset {asked} is outside of {start}..={end}")]
+    OffsetOutOfRange {
+        /// The log.
+        log: LogId,
+        /// As asked.
+        asked: Offset,
+        /// Oldest offset kept.
+        start: Offset,
+        /// Next offset to assign.
+        end: Offset,
+    },
+    /// The group carries as many logs as it may.
+    #[error("the group carries {max} logs already, no more are opened")]
+    TooManyLogs {
+        /// The limit.
+        max: u32,
+    },
+    /// A command for the catalogue in a data group, or the other way round.
+    #[error("group {group} does not take this command")]
+    WrongGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// A node's record from before its present start, or from another formatting of its directory
+    /// with a start that is not newer.
+    #[error("node {node}: boot epoch {found} is older than {known}, or belongs to another data directory")]
+    StaleNode {
+        /// The node.
+        node: NodeId,
+        /// In the record.
+        found: BootEpoch,
+        /// In the catalogue.
+        known: BootEpoch,
+    },
+    /// The catalogue knows as many nodes as it may.
+    #[error("the catalogue knows {max} nodes already")]
+    TooManyNodes {
+        /// The limit.
+        max: u32,
+    },
+    /// The name cannot be a channel's.
+    #[error("channel name: {reason}; allowed are 1 to 249 of A-Z a-z 0-9 . _ -, but neither `.` nor `..`")]
+    InvalidName {
+        /// What is wrong with it.
+        reason: NameProblem,
+    },
+    /// The name is in use.
+    #[error("channel exists, as generation {generation}")]
+    ChannelExists {
+        /// Its present life.
+        generation: Generation,
+    },
+    /// The name's last life is not quite over: try again shortly.
+    #[error("channel is being deleted, as generation {generation}; try again shortly")]
+    ChannelBeingDeleted {
+        /// The life that ends.
+        generation: Generation,
+    },
+    /// The UUID belongs to another channel: draw another.
+    #[error("the UUID belongs to generation {generation} already")]
+    UuidTaken {
+        /// Whose it is.
+        generation: Generation,
+    },
+    /// No channel has this generation (any more).
+    #[error("no channel has generation {generation}")]
+    UnknownGeneration {
+        /// As asked.
+        generation: Generation,
+    },
+    /// The number of partitions.
+    #[error("{asked} partitions; allowed are 1 to {max}")]
+    PartitionsOutOfRange {
+        /// As asked.
+        asked: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// The cluster's limit on channels.
+    #[error("there are {max} channels already, no more are created")]
+    TooManyChannels {
+        /// The limit.
+        max: u32,
+    },
+    /// The cluster's limit on partitions of all channels together.
+    #[error("{asked} more partitions would pass the cluster's limit of {max}")]
+    TooManyPartitions {
+        /// As asked.
+        asked: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// Every group has a replica on every node, so no other number of replicas can be had yet.
+    #[error("{asked} replicas; each log of this cluster has {supported}")]
+    ReplicasUnsupported {
+        /// As asked.
+        asked: u32,
+        /// What there is.
+        supported: u32,
+    },
+    /// The segment size.
+    #[error("segments of {asked} bytes; allowed are {min} to {max}")]
+    SegmentBytesOutOfRange {
+        /// As asked.
+        asked: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A counter has reached its end.
+    #[error("{counter} are exhausted")]
+    Exhausted {
+        /// Which.
+        counter: &'static str,
+    },
+}
+
+/// What is wrong with a channel's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameProblem {
+    /// No character.
+    #[error("it is empty")]
+    Empty,
+    /// More than 249 characters.
+    #[error("it is longer than 249")]
+    TooLong,
+    /// Another character.
+    #[error("it has another character")]
+    Character,
+    /// `.` or `..`.
+    #[error("it is `.` or `..`")]
+    Dots,
+}
