@@ -1,2 +1,90 @@
-//! The gate and other chores of the project.
-fn main() {}
+//! `cargo xtask`: the gate, and the other chores of the project.
+//!
+//! `verify` is the gate and the only list of its steps; `.ci/run` runs it. Every step is a command of
+//! its own too, so that a failing one is repeated alone. What a step needs and the machine lacks is
+//! installed below the target directory, never into the user's home.
+//!
+//! Nothing here is part of the product: no crate depends on this one.
+
+mod gate;
+mod programs;
+mod steps;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::programs::{Failure, Workspace};
+
+/// The gate and the other chores of tidelog.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+/// What can be asked for.
+#[derive(Subcommand)]
+enum Chore {
+    /// The whole gate: every step below except `demo`, with a table of times at the end.
+    Verify,
+    /// The formatting is rustfmt's.
+    Format,
+    /// Rules of the tree that no compiler checks: file length, names, unreachable files, error pages, layers.
+    Tidy,
+    /// Licences, banned crates and sources of all dependencies, by cargo-deny.
+    Deny,
+    /// Clippy on every target of the workspace; a warning is an error.
+    Clippy,
+    /// The documentation of every crate builds; a broken link is an error.
+    Docs,
+    /// Builds the programs, then runs every test of the workspace.
+    Test,
+    /// A batch of simulation seeds, with the programs of the test build.
+    Simulation {
+        /// Seeds to run, both ends included.
+        #[arg(long, default_value = steps::GATE_SEEDS)]
+        seeds: String,
+    },
+    /// Each fuzz target for a short while. Skipped, saying so, where the nightly compiler is missing.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = steps::GATE_FUZZ_SECONDS)]
+        seconds: u32,
+    },
+    /// Builds the release programs and shows a cluster losing its leader under a real stream.
+    Demo {
+        /// Passed on to `tidelog demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<(), Failure> {
+    let workspace = Workspace::find()?;
+    match chore {
+        Chore::Verify => gate::run(&workspace, &steps::gate()),
+        Chore::Format => steps::format(&workspace),
+        Chore::Tidy => steps::tidy(&workspace),
+        Chore::Deny => steps::deny(&workspace),
+        Chore::Clippy => steps::clippy(&workspace),
+        Chore::Docs => steps::docs(&workspace),
+        Chore::Test => steps::test(&workspace),
+        Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
+        Chore::Fuzz { seconds } => steps::fuzz(&workspace, seconds),
+        Chore::Demo { arguments } => steps::demo(&workspace, &arguments),
+    }
+}

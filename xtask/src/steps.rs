@@ -1,0 +1,214 @@
+//! What each step of the gate does.
+//!
+//! The dependency tree is compiled twice and no more: once as metadata (clippy and docs share it) and
+//! once as code, in the dev profile, where dependencies are optimized a little. Tests and simulation
+//! share that one: `cargo xtask simulation` runs the program of the test build, whose debug
+//! assertions and overflow checks are worth more to it than speed.
+
+use std::path::{Path, PathBuf};
+
+use crate::gate::Step;
+use crate::programs::{Failure, Program, Workspace};
+use crate::tidy;
+use crate::tree::Tree;
+
+/// Seeds that the gate simulates, both ends included.
+pub(crate) const GATE_SEEDS: &str = "1..60";
+/// Seconds that the gate gives to each fuzz target.
+pub(crate) const GATE_FUZZ_SECONDS: u32 = 10;
+/// The dependency checker, pinned so that the gate says the same everywhere.
+const CARGO_DENY: Tool = Tool { package: "cargo-deny", program: "cargo-deny", version: "0.20.2" };
+/// The driver of the fuzz targets, pinned for the same reason.
+const CARGO_FUZZ: Tool = Tool { package: "cargo-fuzz", program: "cargo-fuzz", version: "0.13.2" };
+
+/// The steps of the gate, cheap ones first.
+pub(crate) fn gate() -> Vec<Step> {
+    vec![
+        Step {
+            name: "format",
+            about: "the formatting is rustfmt's",
+            repeat: "cargo xtask format",
+            work: format,
+        },
+        Step {
+            name: "tidy",
+            about: "rules of the tree that no compiler checks",
+            repeat: "cargo xtask tidy",
+            work: tidy,
+        },
+        Step { name: "clippy", about: "no lint warns", repeat: "cargo xtask clippy", work: clippy },
+        Step {
+            name: "docs",
+            about: "the documentation builds, links hold",
+            repeat: "cargo xtask docs",
+            work: docs,
+        },
+        Step { name: "test", about: "every test of the workspace", repeat: "cargo xtask test", work: test },
+        Step {
+            name: "simulation",
+            about: "a batch of seeds: a whole cluster under faults, in virtual time",
+            repeat: "cargo xtask simulation",
+            work: |workspace| simulation(workspace, GATE_SEEDS),
+        },
+        Step {
+            name: "deny",
+            about: "licences, bans and sources of all dependencies",
+            repeat: "cargo xtask deny",
+            work: deny,
+        },
+        Step {
+            name: "fuzz",
+            about: "every decoder for some seconds",
+            repeat: "cargo xtask fuzz",
+            work: |workspace| fuzz(workspace, GATE_FUZZ_SECONDS),
+        },
+    ]
+}
+
+/// Checks the formatting; changes nothing.
+pub(crate) fn format(workspace: &Workspace) -> Result<(), Failure> {
+    needs_component(workspace, "rustfmt", "fmt")?;
+    workspace.run(&cargo(["fmt", "--all", "--check"]))
+}
+
+/// Checks the rules of [`tidy`].
+pub(crate) fn tidy(workspace: &Workspace) -> Result<(), Failure> {
+    let tree = Tree::read(&workspace.root)?;
+    let findings = tidy::check(&tree);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    println!("{} files, {} rules, {} findings", tree.paths().count(), tidy::RULES.len(), findings.len());
+    if findings.is_empty() { Ok(()) } else { Err(Failure::Findings { count: findings.len() }) }
+}
+
+/// Runs clippy on everything.
+pub(crate) fn clippy(workspace: &Workspace) -> Result<(), Failure> {
+    needs_component(workspace, "clippy", "clippy")?;
+    workspace.run(&cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+/// Builds the documentation of our own crates.
+pub(crate) fn docs(workspace: &Workspace) -> Result<(), Failure> {
+    workspace.run(
+        &cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
+            .variable("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
+    )
+}
+
+/// Builds the programs first, because tests with real processes start them, then runs all tests.
+pub(crate) fn test(workspace: &Workspace) -> Result<(), Failure> {
+    workspace.run(&cargo(["build", "--workspace", "--bins", "--tests", "--locked"]))?;
+    workspace.run(&cargo(["test", "--workspace", "--locked", "--no-fail-fast"]))
+}
+
+/// Simulates `seeds` with the program of the test build.
+pub(crate) fn simulation(workspace: &Workspace, seeds: &str) -> Result<(), Failure> {
+    workspace.run(&cargo(["build", "--workspace", "--bins", "--tests", "--locked"]))?;
+    workspace.run(&Program::new(workspace.target.join("debug/tidelog-sim")).arguments(["--seeds", seeds]))
+}
+
+/// Checks the dependencies. Advisories need the network and change by the day: they are not here.
+pub(crate) fn deny(workspace: &Workspace) -> Result<(), Failure> {
+    let program = CARGO_DENY.install(workspace)?;
+    workspace.run(&Program::new(program).arguments([
+        "--workspace",
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
+}
+
+/// Runs each fuzz target for `seconds`.
+pub(crate) fn fuzz(workspace: &Workspace, seconds: u32) -> Result<(), Failure> {
+    let targets = Tree::read(&workspace.root)?.stems_below("fuzz/fuzz_targets");
+    if targets.is_empty() {
+        println!("skipped: there are no fuzz targets yet");
+        return Ok(());
+    }
+    let nightly = Program::new("rustup").arguments(["run", "nightly", "cargo", "--version"]);
+    if !workspace.succeeds(&nightly) {
+        println!("skipped: fuzzing needs the nightly compiler (`rustup toolchain install nightly`)");
+        return Ok(());
+    }
+    let driver = CARGO_FUZZ.install(workspace)?;
+    for target in targets {
+        let limit = format!("-max_total_time={seconds}");
+        workspace.run(&nightly_cargo(&driver).arguments([
+            "fuzz",
+            "run",
+            "--fuzz-dir",
+            "fuzz",
+            target.as_str(),
+            "--",
+            &limit,
+        ]))?;
+    }
+    Ok(())
+}
+
+/// Builds the release programs and runs `tidelog demo`.
+pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    workspace.run(&cargo([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "tidelog-frontends",
+        "--package",
+        "tidelog-tools",
+        "--bins",
+    ]))?;
+    workspace
+        .run(&Program::new(workspace.target.join("release/tidelog")).arguments(["demo"]).arguments(arguments))
+}
+
+fn cargo<const N: usize>(arguments: [&str; N]) -> Program {
+    Program::new("cargo").arguments(arguments)
+}
+
+/// The fuzz driver is a cargo command and asks for the `cargo` it runs under: the nightly one.
+fn nightly_cargo(driver: &Path) -> Program {
+    Program::new("rustup").arguments(["run", "nightly"]).arguments([driver]).without("RUSTUP_TOOLCHAIN")
+}
+
+/// Installs a component of the compiler's distribution if it is missing.
+fn needs_component(workspace: &Workspace, component: &str, command: &str) -> Result<(), Failure> {
+    if workspace.succeeds(&cargo([command, "--version"])) {
+        return Ok(());
+    }
+    workspace.run(&Program::new("rustup").arguments(["component", "add", component]))
+}
+
+/// A program of the registry, at one version.
+struct Tool {
+    package: &'static str,
+    program: &'static str,
+    version: &'static str,
+}
+
+impl Tool {
+    /// The program's path; builds it below the target directory when no fitting one is there.
+    ///
+    /// Built without optimization: building takes minutes, running takes seconds.
+    fn install(&self, workspace: &Workspace) -> Result<PathBuf, Failure> {
+        let root = workspace.target.join("installed");
+        let program = root.join("bin").join(self.program);
+        let version = Program::new(&program).arguments(["--version"]);
+        if version.output(None).is_ok_and(|output| String::from_utf8_lossy(&output).contains(self.version)) {
+            return Ok(program);
+        }
+        workspace.run(
+            &cargo(["install", "--locked", "--debug", "--version", self.version])
+                .arguments(["--root"])
+                .arguments([&root])
+                .arguments([self.package])
+                .variable("CARGO_PROFILE_DEV_DEBUG", "0")
+                .variable("CARGO_TARGET_DIR", workspace.target.join("installed").join("build")),
+        )?;
+        Ok(program)
+    }
+}
