@@ -2,5 +2,6 @@
 
 pub mod entry;
 pub mod outcome;
+pub mod core;
 pub mod raft_log;
 pub mod votes;

@@ -1,0 +1,82 @@
+//! What can be seen of a replica from outside.
+
+use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+
+use super::error::HaltReason;
+
+/// One replica, at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This node's member.
+    pub replica: ReplicaId,
+    /// What it does.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The node that leads, if known.
+    pub leader: Option<NodeId>,
+    /// The oldest entry it can still send.
+    pub first: RaftIndex,
+    /// The newest entry.
+    pub last: RaftIndex,
+    /// The newest entry durable here.
+    pub durable: RaftIndex,
+    /// Known committed.
+    pub committed: RaftIndex,
+    /// Applied here.
+    pub applied: RaftIndex,
+    /// Whether it leads **and** has applied an entry of its own term: only then does it know all
+    /// that was acknowledged before.
+    pub serves: bool,
+    /// Bytes of entries in memory.
+    pub tail_bytes: u64,
+    /// What a snapshot is doing here.
+    pub snapshot: SnapshotPhase,
+    /// The other members, if it leads.
+    pub peers: Vec<PeerStatus>,
+    /// Why it does not take part, if so.
+    pub halted: Option<HaltReason>,
+}
+
+/// What a replica does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Does not take part.
+    Halted,
+}
+
+/// How far a snapshot has come at a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotPhase {
+    /// None under way.
+    None,
+    /// Being brought into staging.
+    Fetching,
+    /// Being switched to.
+    Installing,
+}
+
+/// A member as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The member.
+    pub replica: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+    /// Durable there up to here.
+    pub matched: RaftIndex,
+    /// Whether it was heard of lately.
+    pub active: bool,
+    /// Whether it is waiting for a snapshot.
+    pub in_snapshot: bool,
+}
