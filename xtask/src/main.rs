@@ -34,7 +34,11 @@ enum Chore {
     /// The formatting is rustfmt's.
     Format,
     /// Rules of the tree that no compiler checks: file length, names, unreachable files, error pages, layers.
-    Tidy,
+    Tidy {
+        /// Writes what can be derived before checking: the index of the error pages.
+        #[arg(long)]
+        mend: bool,
+    },
     /// Licences, banned crates and sources of all dependencies, by cargo-deny.
     Deny,
     /// Clippy on every target of the workspace; a warning is an error.
@@ -78,7 +82,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
     match chore {
         Chore::Verify => gate::run(&workspace, &steps::gate()),
         Chore::Format => steps::format(&workspace),
-        Chore::Tidy => steps::tidy(&workspace),
+        Chore::Tidy { mend } => steps::tidy(&workspace, mend),
         Chore::Deny => steps::deny(&workspace),
         Chore::Clippy => steps::clippy(&workspace),
         Chore::Docs => steps::docs(&workspace),

@@ -45,6 +45,9 @@ pub(crate) enum Failure {
     /// A file of the repository could not be read.
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: io::Error },
+    /// A derived file could not be written.
+    #[error("{path} cannot be written: {source}")]
+    Write { path: PathBuf, source: io::Error },
     /// The tree breaks rules; each is printed above.
     #[error("{count} findings, printed above")]
     Findings { count: usize },

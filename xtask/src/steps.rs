@@ -34,7 +34,7 @@ pub(crate) fn gate() -> Vec<Step> {
             name: "tidy",
             about: "rules of the tree that no compiler checks",
             repeat: "cargo xtask tidy",
-            work: tidy,
+            work: |workspace| tidy(workspace, false),
         },
         Step { name: "clippy", about: "no lint warns", repeat: "cargo xtask clippy", work: clippy },
         Step {
@@ -71,9 +71,13 @@ pub(crate) fn format(workspace: &Workspace) -> Result<(), Failure> {
     workspace.run(&cargo(["fmt", "--all", "--check"]))
 }
 
-/// Checks the rules of [`tidy`].
-pub(crate) fn tidy(workspace: &Workspace) -> Result<(), Failure> {
-    let tree = Tree::read(&workspace.root)?;
+/// Checks the rules of [`tidy`]; with `mend`, first writes what can be derived: the index of the error pages.
+pub(crate) fn tidy(workspace: &Workspace, mend: bool) -> Result<(), Failure> {
+    let mut tree = Tree::read(&workspace.root)?;
+    if mend {
+        let (path, text) = tidy::codes::index(&tree);
+        tree.write(&workspace.root, &path, text)?;
+    }
     let findings = tidy::check(&tree);
     for finding in &findings {
         println!("{finding}");

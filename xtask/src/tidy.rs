@@ -13,7 +13,7 @@
 //!
 //! A rule is loosened only here, where everyone sees it.
 
-mod codes;
+pub(crate) mod codes;
 mod files;
 mod layers;
 mod links;

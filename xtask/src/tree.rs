@@ -35,6 +35,15 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Writes `text` to the file at `path`, on disk and here.
+    #[expect(clippy::disallowed_methods, reason = "the chores write what they derive, and only here")]
+    pub(crate) fn write(&mut self, root: &Path, path: &str, text: String) -> Result<(), Failure> {
+        std::fs::write(root.join(path), &text)
+            .map_err(|source| Failure::Write { path: root.join(path), source })?;
+        self.insert(path, text.into_bytes());
+        Ok(())
+    }
+
     /// Adds a file. One that is not UTF-8 has a path but no text.
     pub(crate) fn insert(&mut self, path: &str, bytes: Vec<u8>) {
         self.paths.insert(path.to_owned());

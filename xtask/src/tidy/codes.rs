@@ -1,4 +1,4 @@
-//! Error codes: one variant each, one page each, all in the index.
+//! Error codes: one variant each, one page each, and an index made from the pages.
 //!
 //! A code is *defined* where a string literal of shipped source begins with it, as the display text of
 //! an error does: `"E0102 {path}: …"`. Any other mention, in tests or prose, must mean one that exists.
@@ -10,6 +10,8 @@ use crate::tree::Tree;
 
 /// Folder of the pages.
 const PAGES: &str = "docs/errors/";
+/// What stands above the list of the index.
+const INDEX_HEADING: &str = "## Index\n";
 /// Sections of a page, in this order.
 const SECTIONS: [&str; 3] = ["## Cause", "## Risk to data", "## What to do"];
 /// Which crate owns the codes with which two first digits.
@@ -83,10 +85,37 @@ fn pages(tree: &Tree, defined: &BTreeMap<String, (String, usize)>, report: &mut 
         if found != SECTIONS {
             report.add(path, 0, format!("its sections must be {}", SECTIONS.join(", ")));
         }
-        if !index.contains(&format!("({code}.md)")) {
-            report.add(&index_path, 0, format!("does not list {code}"));
-        }
     }
+    if !pages_of(tree).is_empty() && !index.ends_with(&index_lines(tree)) {
+        report.add(&index_path, 0, "its list is not the one of the pages; run `cargo xtask tidy --mend`");
+    }
+}
+
+/// The pages with their titles, in order.
+fn pages_of(tree: &Tree) -> Vec<(&str, &str)> {
+    tree.texts("md")
+        .filter_map(|(path, text)| Some((path.strip_prefix(PAGES)?, text)))
+        .filter(|(name, _)| *name != "README.md")
+        .map(|(name, text)| (name, text.lines().next().unwrap_or_default().trim_start_matches("# ")))
+        .collect()
+}
+
+/// The list that the index must end with, from its heading on.
+fn index_lines(tree: &Tree) -> String {
+    let mut lines = format!("{INDEX_HEADING}\n");
+    for (name, title) in pages_of(tree) {
+        lines.push_str(&format!("- [{title}]({name})\n"));
+    }
+    lines
+}
+
+/// The path of the index and the text it should have.
+pub(crate) fn index(tree: &Tree) -> (String, String) {
+    let path = format!("{PAGES}README.md");
+    let text = tree.text(&path).unwrap_or_default();
+    let kept = text.split(INDEX_HEADING).next().unwrap_or_default();
+    let text = format!("{kept}{}", index_lines(tree));
+    (path, text)
 }
 
 /// Every mention means a code that exists.

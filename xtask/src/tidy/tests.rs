@@ -16,7 +16,7 @@ fn sound() -> Tree {
         ("engine/src/recovery/table.rs", "//! Rows.\n"),
         ("engine/tests/crash.rs", "assert!(text.starts_with(\"E0102 \"));\n"),
         ("docs/errors/E0102.md", "# E0102: damaged\n\n## Cause\n\n## Risk to data\n\n## What to do\n"),
-        ("docs/errors/README.md", "- [E0102](E0102.md) damaged\n"),
+        ("docs/errors/README.md", "# Errors\n\n## Index\n\n- [E0102: damaged](E0102.md)\n"),
     ])
 }
 
@@ -112,7 +112,7 @@ fn a_code_of_another_crate_is_found() {
 fn a_page_without_code_index_line_or_sections_is_found() {
     let findings = with("docs/errors/E0104.md", "# E0104\n");
     for expected in
-        ["no error uses E0104", "must begin `# E0104: `", "sections must be", "does not list E0104"]
+        ["no error uses E0104", "must begin `# E0104: `", "sections must be", "run `cargo xtask tidy --mend`"]
     {
         assert!(findings.iter().any(|finding| finding.contains(expected)), "{expected}: {findings:#?}");
     }
@@ -128,7 +128,10 @@ fn a_link_that_leads_nowhere_is_found() {
     assert_only(&with("README.md", "[a](docs/none.md)\n"), "README.md:1: links: the link to `docs/none.md`");
     let good = "[a](docs/errors/) [b](docs/errors/README.md#x) [c](https://example.com) [d](#e)\n";
     assert_eq!(with("README.md", good), Vec::<String>::new());
-    assert_eq!(with("docs/errors/README.md", "[E0102](E0102.md) [up](../../engine)\n"), Vec::<String>::new());
+    assert_eq!(
+        with("docs/formats/README.md", "[E0102](../errors/E0102.md) [up](../../engine)\n"),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -148,4 +151,19 @@ fn a_test_switched_off_or_asleep_is_found() {
     assert_only(&with("engine/tests/crash.rs", concat!("#[ig", "nore]\n")), "switched off without a reason");
     assert_only(&with("engine/tests/crash.rs", concat!("thread::sl", "eep(x)\n")), "a test sleeps");
     assert!(is_test("engine/src/recovery/tests.rs") && !is_test("engine/src/attests.rs"));
+}
+
+#[test]
+fn the_index_of_the_pages_is_derived() {
+    let mut tree = sound();
+    tree.insert("engine/src/recovery/table.rs", b"\"E0105 \"".to_vec());
+    tree.insert(
+        "docs/errors/E0105.md",
+        b"# E0105: full\n\n## Cause\n\n## Risk to data\n\n## What to do\n".to_vec(),
+    );
+    assert_eq!(check(&tree).len(), 1, "the index is behind");
+    let (path, text) = super::codes::index(&tree);
+    assert!(text.starts_with("# Errors\n\n## Index\n"), "what stands above is kept: {text}");
+    tree.insert(&path, text.into_bytes());
+    assert_eq!(check(&tree), []);
 }
