@@ -1,4 +1,14 @@
-//! The segment engine.
+//! The segment engine: partition logs that survive whatever a crash or a disk does.
+//!
+//! A log is a row of segment files; a segment is a header, frames around Kafka record batches, and
+//! once sealed an index and a footer. Everything that is needed to read a segment is in it.
+//!
+//! What it never knows: the network, async, a raft library, a clock. Time comes in with each batch,
+//! files through [`storage::Storage`]. It never aborts a process: it fences a log and says so.
+
+pub mod checkpoint;
+mod fields;
 pub mod os;
+pub mod producers;
 pub mod sim_disk;
 pub mod storage;

@@ -1,0 +1,192 @@
+//! Checkpoint files in `DATA/checkpoints/<group>/`: written beside the old ones, two kept.
+//!
+//! Why a crash anywhere leaves at least what was there: a new file gets its name only when it is
+//! synced, the name is synced before an older file is removed, and a leftover `.tmp` is not a name
+//! that [`list`] knows.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+
+use super::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointFault, EntryId};
+use crate::storage::{EntryKind, Storage, create_dir_durably, read_whole, replace_file};
+
+/// Checkpoints kept of a group.
+pub(crate) const KEPT: usize = 2;
+
+/// Why checkpoints could not be written or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The disk refused.
+    #[error("E0220 {path}: cannot {action}: {source}; nothing was compacted: check the disk, then restart the node")]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// None of a group's checkpoints can be read.
+    #[error(
+        "E0221 {dir}: none of the {count} checkpoints of group {group} is valid (newest: {fault}); \
+         this replica does not start: let it be refilled from its peers"
+    )]
+    AllBad {
+        /// Where they are.
+        dir: PathBuf,
+        /// Whose they are.
+        group: GroupId,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with the newest.
+        fault: CheckpointFault,
+    },
+}
+
+/// How a load went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointVerdict {
+    /// The newest file is valid.
+    Newest,
+    /// One or more newer files are bad; an older one is used. A longer replay follows.
+    FellBack {
+        /// The bad ones, newest first, and what is wrong with each.
+        bad: Vec<(EntryId, CheckpointFault)>,
+    },
+}
+
+/// What a load found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedCheckpoint {
+    /// The newest valid one.
+    pub newest: Checkpoint,
+    /// The entry of the valid one before it. The raft log may be compacted to this, and to nothing
+    /// if there is none.
+    pub older: Option<EntryId>,
+    /// How it went.
+    pub verdict: CheckpointVerdict,
+}
+
+/// The checkpoint directory of a group.
+pub(crate) fn group_dir(data: &Path, group: GroupId) -> PathBuf {
+    data.join("checkpoints").join(group.to_string())
+}
+
+/// The file name of a checkpoint: index and term, 20 digits each.
+pub(crate) fn file_name(entry: EntryId) -> String {
+    format!("{:020}-{:020}.ckpt", entry.index.get(), entry.term.get())
+}
+
+fn parse_name(name: &str) -> Option<EntryId> {
+    let (index, term) = name.strip_suffix(".ckpt")?.split_once('-')?;
+    let entry = EntryId { index: RaftIndex(index.parse().ok()?), term: Term(term.parse().ok()?) };
+    (file_name(entry) == name).then_some(entry)
+}
+
+/// The checkpoints of a group by name, newest first. Empty if the group has none.
+pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<EntryId>, CheckpointError> {
+    let entries = match storage.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(dir, "list the checkpoints", source)),
+    };
+    let mut found: Vec<EntryId> = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::File)
+        .filter_map(|entry| parse_name(&entry.name))
+        .collect();
+    found.sort_by(|one, other| other.cmp(one));
+    Ok(found)
+}
+
+/// Writes `checkpoint` durably and removes all but the two newest valid files.
+///
+/// Returns the entries kept, newest first.
+pub(crate) fn write(storage: &dyn Storage, data: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    let dir = group_dir(data, checkpoint.group);
+    create_dir_durably(storage, data, &dir).map_err(|source| failed(&dir, "make the directory", source))?;
+    let path = dir.join(file_name(checkpoint.applied));
+    replace_file(storage, &path, &checkpoint.encode()).map_err(|source| failed(&path, "write the checkpoint", source))
+}
+
+/// Removes the files of a group other than those in `kept`.
+pub(crate) fn remove_others(
+    storage: &dyn Storage,
+    dir: &Path,
+    kept: &[EntryId],
+) -> Result<(), CheckpointError> {
+    let mut removed = false;
+    for entry in list(storage, dir)? {
+        if !kept.contains(&entry) {
+            let path = dir.join(file_name(entry));
+            storage.remove(&path).map_err(|source| failed(&path, "remove an old checkpoint", source))?;
+            removed = true;
+        }
+    }
+    if removed {
+        storage.sync_dir(dir).map_err(|source| failed(dir, "sync the directory", source))?;
+    }
+    Ok(())
+}
+
+/// Reads one file and holds it against its name.
+pub(crate) fn read(
+    storage: &dyn Storage,
+    dir: &Path,
+    group: GroupId,
+    entry: EntryId,
+) -> Result<Result<Checkpoint, CheckpointFault>, CheckpointError> {
+    let path = dir.join(file_name(entry));
+    let bytes = match read_whole(storage, &path, CHECKPOINT_BYTES_MAX) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => return Ok(Err(CheckpointFault::NotACheckpoint)),
+        Err(source) => return Err(failed(&path, "read the checkpoint", source)),
+    };
+    Ok(Checkpoint::decode(&bytes).and_then(|checkpoint| {
+        if checkpoint.group == group && checkpoint.applied == entry {
+            Ok(checkpoint)
+        } else {
+            Err(CheckpointFault::Misplaced)
+        }
+    }))
+}
+
+/// Loads the newest valid checkpoint of a group.
+pub(crate) fn load(
+    storage: &dyn Storage,
+    data: &Path,
+    group: GroupId,
+) -> Result<Option<LoadedCheckpoint>, CheckpointError> {
+    let dir = group_dir(data, group);
+    let entries = list(storage, &dir)?;
+    let mut bad = Vec::new();
+    let mut newest: Option<Checkpoint> = None;
+    for entry in &entries {
+        match (read(storage, &dir, group, *entry)?, newest.take()) {
+            (Ok(checkpoint), None) => newest = Some(checkpoint),
+            (Ok(older), Some(found)) => return Ok(Some(loaded(found, Some(older.applied), bad))),
+            (Err(fault), None) => bad.push((*entry, fault)),
+            (Err(_), Some(found)) => newest = Some(found),
+        }
+    }
+    match (newest, bad.first()) {
+        (Some(found), _) => Ok(Some(loaded(found, None, bad))),
+        (None, None) => Ok(None),
+        (None, Some((_, fault))) => {
+            Err(CheckpointError::AllBad { dir, group, count: entries.len(), fault: *fault })
+        }
+    }
+}
+
+fn loaded(newest: Checkpoint, older: Option<EntryId>, bad: Vec<(EntryId, CheckpointFault)>) -> LoadedCheckpoint {
+    let verdict = if bad.is_empty() { CheckpointVerdict::Newest } else { CheckpointVerdict::FellBack { bad } };
+    LoadedCheckpoint { newest, older, verdict }
+}
+
+fn failed(path: &Path, action: &'static str, source: io::Error) -> CheckpointError {
+    CheckpointError::Io { path: path.to_path_buf(), action, source }
+}
