@@ -8,7 +8,10 @@
 
 pub mod checkpoint;
 mod fields;
+pub mod identity;
+pub mod lock;
 pub mod os;
 pub mod producers;
+pub mod quarantine;
 pub mod sim_disk;
 pub mod storage;

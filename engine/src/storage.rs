@@ -190,3 +190,6 @@ pub fn create_dir_durably(storage: &dyn Storage, base: &Path, dir: &Path) -> io:
 pub fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new(""))
 }
+
+#[cfg(test)]
+mod tests;

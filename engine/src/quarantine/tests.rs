@@ -1,0 +1,122 @@
+use super::*;
+use crate::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
+use crate::storage::read_whole;
+
+const DATA: &str = "/data";
+const SEGMENT: &str = "/data/logs/7/0/00000000000000000000.seg";
+const DAY: i64 = 24 * 3_600_000;
+
+fn disk() -> SimDisk {
+    let disk = SimDisk::new(3);
+    create_dir_durably(&disk, Path::new("/"), Path::new("/data/logs/7/0")).unwrap();
+    let file = disk.open(Path::new(SEGMENT), OpenMode::CreateNew).unwrap();
+    file.write_at(Position(0), &[b"kept, then a torn tail"]).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/data/logs/7/0")).unwrap();
+    disk
+}
+
+fn quarantine(bytes_max: u64) -> Quarantine {
+    Quarantine::new(Path::new(DATA), Limits { bytes_max, age_ms_max: 10 * 24 * 3_600_000 })
+}
+
+fn cut_tail(disk: &SimDisk, to: &Quarantine, now: i64) -> SetAside {
+    let path = Path::new(SEGMENT);
+    to.set_aside_range(disk, path, Position(6), Position(1 << 40), "checksum differs", TimestampMs(now))
+        .unwrap()
+}
+
+fn text(disk: &SimDisk, path: &Path) -> String {
+    String::from_utf8(read_whole(disk, path, 4096).unwrap()).unwrap()
+}
+
+#[test]
+fn a_range_set_aside_survives_the_power_cut_that_follows_the_cut() {
+    for seed in 0..100 {
+        let disk = disk();
+        let aside = cut_tail(&disk, &quarantine(1000), DAY);
+        disk.open(Path::new(SEGMENT), OpenMode::ReadWrite).unwrap().truncate(6).unwrap();
+        disk.crash(Crash::PowerCut { seed });
+        assert_eq!(text(&disk, &aside.path), "then a torn tail");
+        let note = text(&disk, &note_of(&aside.path));
+        assert!(note.contains("bytes 6..22 of /data/logs/7/0/00000000000000000000.seg"), "{note}");
+        assert!(note.contains("why: checksum differs"), "{note}");
+    }
+}
+
+#[test]
+fn a_file_or_a_directory_is_moved_whole_and_durably() {
+    for path in [SEGMENT, "/data/logs/7"] {
+        let disk = disk();
+        let path = Path::new(path);
+        let aside = quarantine(1000).set_aside_file(&disk, path, "misplaced", TimestampMs(5)).unwrap();
+        disk.crash(Crash::LoseUnsynced);
+        assert_eq!(aside.bytes, 22);
+        assert_eq!(disk.open(path, OpenMode::Read).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(disk.files().iter().filter(|file| file.starts_with(&aside.path)).count(), 1);
+    }
+}
+
+#[test]
+fn too_many_bytes_evict_the_oldest_and_say_so() {
+    let disk = disk();
+    let quarantine = quarantine(40);
+    let first = cut_tail(&disk, &quarantine, 1);
+    let second = cut_tail(&disk, &quarantine, 2);
+    assert_eq!((&first.evicted, &second.evicted), (&vec![], &vec![]));
+    let third = cut_tail(&disk, &quarantine, 3);
+    let gone = Evicted { path: first.path.clone(), bytes: 16, cause: EvictionCause::Bytes };
+    assert_eq!(third.evicted, [gone]);
+    let left = disk.files();
+    assert!(!left.contains(&first.path) && !left.contains(&note_of(&first.path)));
+    assert!(left.contains(&second.path) && left.contains(&third.path));
+}
+
+#[test]
+fn a_piece_larger_than_the_limit_is_kept_alone() {
+    let disk = disk();
+    let quarantine = quarantine(3);
+    let first = cut_tail(&disk, &quarantine, 1);
+    let second = cut_tail(&disk, &quarantine, 2);
+    assert_eq!(second.evicted.len(), 1);
+    assert_eq!(second.evicted[0].path, first.path);
+    assert_eq!(text(&disk, &second.path), "then a torn tail");
+}
+
+#[test]
+fn age_evicts_directories_too_and_a_clock_set_back_evicts_nothing() {
+    let disk = disk();
+    let quarantine = quarantine(1000);
+    let first = quarantine.set_aside_file(&disk, Path::new("/data/logs"), "unknown", TimestampMs(20 * DAY));
+    let first = first.unwrap();
+    assert_eq!(quarantine.enforce_limits(&disk, None, TimestampMs(DAY)).unwrap(), []);
+    let evicted = quarantine.enforce_limits(&disk, None, TimestampMs(31 * DAY)).unwrap();
+    assert_eq!(evicted, [Evicted { path: first.path, bytes: 22, cause: EvictionCause::Age }]);
+    assert!(disk.list(Path::new("/data/quarantine")).unwrap().is_empty());
+}
+
+#[test]
+fn a_full_disk_is_an_error_before_anything_is_cut() {
+    let disk = disk();
+    let before = text(&disk, Path::new(SEGMENT));
+    disk.inject(Fault::next(Operation::Write, Failure::NoSpace).on_path(".piece"));
+    let at = (Position(6), Position(22));
+    let error = quarantine(1000)
+        .set_aside_range(&disk, Path::new(SEGMENT), at.0, at.1, "torn", TimestampMs(1))
+        .unwrap_err();
+    assert!(error.to_string().starts_with("E0209 /data/quarantine/"), "{error}");
+    assert_eq!(text(&disk, Path::new(SEGMENT)), before);
+    assert_eq!(cut_tail(&disk, &quarantine(1000), 2).bytes, 16);
+}
+
+#[test]
+fn strange_files_in_quarantine_are_left_alone() {
+    let disk = disk();
+    create_dir_durably(&disk, Path::new(DATA), Path::new("/data/quarantine")).unwrap();
+    for name in ["notes of mine", "x-1-2", "0-0", "-"] {
+        drop(disk.open(&Path::new("/data/quarantine").join(name), OpenMode::CreateNew).unwrap());
+    }
+    cut_tail(&disk, &quarantine(1), 1).evicted.is_empty().then_some(()).unwrap();
+    assert_eq!(quarantine(1).enforce_limits(&disk, None, TimestampMs(100 * DAY)).unwrap().len(), 1);
+    assert_eq!(disk.list(Path::new("/data/quarantine")).unwrap().len(), 4);
+}
