@@ -12,6 +12,7 @@
 //!
 //! Not here: what a command does ([`crate::apply`]) and what it answers ([`crate::outcome`]).
 
+mod error;
 mod fields;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,9 @@ use tidelog_wire::ids::{
     RaftIndex, Term, TimestampMs,
 };
 
-pub(crate) use fields::{FieldReader, FieldWriter, MalformedField};
+pub use error::EntryError;
+pub use fields::MalformedField;
+pub(crate) use fields::{FieldReader, FieldWriter};
 
 /// Version of the entry format that this release writes, and the only one it reads.
 pub const ENTRY_VERSION: u16 = 1;
@@ -144,58 +147,6 @@ pub struct NodeRecord {
     pub peer: String,
     /// Release it runs.
     pub version: String,
-}
-
-/// Why an entry cannot be read. Apply stops at it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryError {
-    /// Written by a release that this one does not know.
-    #[error(
-        "E1250 group {group}, entry {index} of term {term}: entry version {found}, this release reads {expected}; \
-         apply has stopped there: run a release that knows the version"
-    )]
-    UnknownVersion {
-        /// The group.
-        group: GroupId,
-        /// The entry.
-        index: RaftIndex,
-        /// Its term.
-        term: Term,
-        /// Version in the entry.
-        found: u16,
-        /// Version this release reads.
-        expected: u16,
-    },
-    /// A command that this release does not know.
-    #[error(
-        "E1251 group {group}, entry {index} of term {term}: unknown command kind {found}; apply has stopped there: \
-         run a release that knows the command"
-    )]
-    UnknownKind {
-        /// The group.
-        group: GroupId,
-        /// The entry.
-        index: RaftIndex,
-        /// Its term.
-        term: Term,
-        /// Kind in the entry.
-        found: u8,
-    },
-    /// The bytes do not make a command.
-    #[error(
-        "E1252 group {group}, entry {index} of term {term}: {what}; apply has stopped there: keep the data \
-         directory, compare the entry with the other replicas', and report it"
-    )]
-    Malformed {
-        /// The group.
-        group: GroupId,
-        /// The entry.
-        index: RaftIndex,
-        /// Its term.
-        term: Term,
-        /// What is wrong with it.
-        what: MalformedField,
-    },
 }
 
 /// Kinds of command, as they stand in byte 2 of the context. Never renumbered.

@@ -164,6 +164,12 @@ pub enum Refusal {
         /// As asked.
         generation: Generation,
     },
+    /// A report of closed logs for a channel that nobody is deleting.
+    #[error("generation {generation} is not being deleted")]
+    NotBeingDeleted {
+        /// As asked.
+        generation: Generation,
+    },
     /// The number of partitions.
     #[error("{asked} partitions; allowed are 1 to {max}")]
     PartitionsOutOfRange {

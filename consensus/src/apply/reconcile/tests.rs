@@ -1,0 +1,100 @@
+use std::collections::BTreeMap;
+
+use tidelog_wire::ids::ChannelUuid;
+
+use super::*;
+use crate::outcome::Outcome;
+
+#[derive(Default)]
+struct Done {
+    open: BTreeSet<(GroupId, LogId)>,
+    closed: BTreeMap<(GroupId, Generation), LeaderEpoch>,
+}
+
+impl Done {
+    /// What the groups' leaders would do with their proposals.
+    fn carry_out(&mut self, catalogue: &mut Catalogue, proposals: Vec<(GroupId, Command)>) {
+        for (group, command) in proposals {
+            match command {
+                Command::OpenLogs { logs } => {
+                    self.open.extend(logs.into_iter().map(|open| (group, open.log)))
+                }
+                Command::CloseLogs { generations } => {
+                    self.closed
+                        .extend(generations.into_iter().map(|closed| ((group, closed), LeaderEpoch(5))));
+                }
+                Command::Meta(command) => assert_eq!(catalogue.apply(command), Outcome::ChannelMarked),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+impl GroupProgress for Done {
+    fn is_open(&self, group: GroupId, log: LogId) -> bool {
+        self.open.contains(&(group, log))
+    }
+    fn closed(&self, group: GroupId, generation: Generation) -> Option<LeaderEpoch> {
+        self.closed.get(&(group, generation)).copied()
+    }
+}
+
+fn leading(groups: impl IntoIterator<Item = u64>) -> BTreeSet<GroupId> {
+    groups.into_iter().map(GroupId).collect()
+}
+
+fn with_channel() -> (Catalogue, Generation) {
+    let mut catalogue = Catalogue::genesis(vec![GroupId(1), GroupId(2)], 3);
+    let created = catalogue.apply(MetaCommand::CreateChannel {
+        name: "orders".to_owned(),
+        uuid: ChannelUuid(1),
+        partitions: 3,
+        replicas: None,
+        segment_bytes: 1 << 20,
+    });
+    let Outcome::ChannelCreated { generation } = created else { panic!("{created:?}") };
+    (catalogue, generation)
+}
+
+/// A channel goes through its life on three nodes that lead one group each, and afterwards nothing is
+/// left to propose.
+#[test]
+fn a_channel_is_opened_marked_deleted_closed_and_gone() {
+    let (mut catalogue, generation) = with_channel();
+    let mut done = Done::default();
+    // Its logs are opened by the leaders of their groups, then the meta leader reports.
+    assert!(reconcile(&catalogue, &done, &leading([0])).is_empty(), "nothing is open to report");
+    for leader in [1, 2, 0] {
+        let proposals = reconcile(&catalogue, &done, &leading([leader]));
+        assert_eq!(proposals.len(), 1);
+        done.carry_out(&mut catalogue, proposals);
+    }
+    assert_eq!(catalogue.channel_of(generation).unwrap().state, ChannelState::Active);
+    assert!(reconcile(&catalogue, &done, &leading([0, 1, 2])).is_empty());
+    // And the way back.
+    catalogue.apply(MetaCommand::DeleteChannel { generation });
+    for leader in [2, 1, 0] {
+        let proposals = reconcile(&catalogue, &done, &leading([leader]));
+        assert_eq!(proposals.len(), 1);
+        done.carry_out(&mut catalogue, proposals);
+    }
+    assert_eq!(catalogue.channel_of(generation), None);
+    assert!(reconcile(&catalogue, &done, &leading([0, 1, 2])).is_empty());
+}
+
+/// Deleted before it was ever open: its groups close what they never opened, so that an `OpenLogs`
+/// still under way finds the door shut.
+#[test]
+fn a_channel_deleted_before_it_was_open_is_closed_all_the_same() {
+    let (mut catalogue, generation) = with_channel();
+    catalogue.apply(MetaCommand::DeleteChannel { generation });
+    let proposals = reconcile(&catalogue, &Done::default(), &leading([0, 1, 2]));
+    let close = Command::CloseLogs { generations: vec![generation] };
+    assert_eq!(proposals, [(GroupId(1), close.clone()), (GroupId(2), close)]);
+}
+
+#[test]
+fn a_node_that_leads_nothing_proposes_nothing() {
+    let (catalogue, _) = with_channel();
+    assert!(reconcile(&catalogue, &Done::default(), &leading([])).is_empty());
+}
