@@ -10,8 +10,8 @@
 //! What opening recovers is synced before `open` returns: after a killed process the page cache may
 //! hold what the disk does not, and nobody may be told of entries that a power cut would take back.
 //!
-//! Two implementations pass the same conformance tests: `engine_log` over raft-engine, which
-//! servers use, and `sim_log` over the engine's storage trait, which the simulator can crash.
+//! Two implementations pass the same conformance tests: [`EngineLog`] over raft-engine, which
+//! servers use, and [`SimLog`] over the engine's storage trait, which the simulator can crash.
 //!
 //! Not here: the in-memory tail from which entries are answered in a steady state, and the rule up
 //! to which index a log may be compacted (`crate::core`); the durable votes (`crate::votes`).
@@ -21,6 +21,19 @@ use std::path::PathBuf;
 
 use raft::eraftpb::{Entry, HardState};
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+
+mod engine_log;
+mod sim_log;
+mod sim_record;
+mod values;
+mod watched_files;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine_log::{EngineLog, EngineLogOptions};
+pub use sim_log::{SimLog, SimLogOptions};
+pub use watched_files::{AbortOnSyncFailure, SyncPolicy, sync_failed};
 
 /// What changes in the log of one group.
 ///
@@ -161,7 +174,8 @@ pub trait RaftLog: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> Result<Vec<Entry>, RaftLogError>;
 
-    /// Forgets the entries of `group` before `first_kept`. Not synced: a crash may bring them back.
+    /// Forgets the entries of `group` before `first_kept`; not synced, so a crash may bring them back.
+    /// The last entry always stays, so that the end of the log is never in doubt.
     ///
     /// # Errors
     /// [`RaftLogError::Io`]: see the trait.
@@ -257,4 +271,16 @@ pub enum RaftLogError {
         /// What the log holds, for people.
         held: String,
     },
+}
+
+/// Checks that a log which holds `span` holds the entries from `low` up to `high`.
+fn check_range(group: GroupId, span: Span, low: RaftIndex, high: RaftIndex) -> Result<(), RaftLogError> {
+    if low < span.first {
+        return Err(RaftLogError::Compacted { group, asked: low, first: span.first });
+    }
+    let end = RaftIndex(span.last.get().saturating_add(1));
+    if high > end {
+        return Err(RaftLogError::Missing { group, asked: RaftIndex(high.get().saturating_sub(1)), end });
+    }
+    Ok(())
 }
