@@ -106,10 +106,9 @@ impl Offset {
     /// If the sum leaves `u64`, which no log of real records reaches.
     #[must_use]
     pub const fn plus(self, count: u64) -> Self {
-        match self.0.checked_add(count) {
-            Some(sum) => Self(sum),
-            None => panic!("offset overflow"),
-        }
+        let (sum, overflow) = self.0.overflowing_add(count);
+        assert!(!overflow, "offset overflow");
+        Self(sum)
     }
 }
 

@@ -3,4 +3,6 @@
 //! A leaf: it knows no file, no socket and no clock. [`ids`] holds the numbers and names that all
 //! other crates speak in.
 
+pub mod batch;
 pub mod ids;
+pub mod limits;
