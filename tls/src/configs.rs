@@ -1,0 +1,96 @@
+//! Configurations for `quinn`, all of them mutual TLS 1.3 with certificates of one cluster.
+//!
+//! Timeouts and windows are the caller's: each use has its own.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+
+use crate::reset_key::ResetKey;
+use crate::{Credentials, TlsError, verify};
+
+/// What is spoken over a connection; the two ends must mean the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Between nodes.
+    Peer,
+    /// Between clients and nodes.
+    Native,
+}
+
+impl Protocol {
+    /// The name under which TLS negotiates it.
+    #[must_use]
+    pub const fn alpn(self) -> &'static str {
+        match self {
+            Self::Peer => "tidelog-peer/1",
+            Self::Native => "tidelog/1",
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+impl Credentials {
+    pub(crate) fn unusable(&self, reason: &str) -> TlsError {
+        let (cert, key) = (self.cert_path.clone(), self.key_path.clone());
+        TlsError::Mismatch { cert, key, reason: reason.to_owned() }
+    }
+
+    /// Checks that the key is the certificate's.
+    pub(crate) fn check_key(&self) -> Result<(), TlsError> {
+        let chain = vec![self.cert.clone()];
+        CertifiedKey::from_der(chain, self.key.clone_key(), &provider())
+            .map(|_| ())
+            .map_err(|error| self.unusable(&error.to_string()))
+    }
+}
+
+/// For the accepting end: peers must show a certificate of the same cluster.
+///
+/// # Errors
+/// [`TlsError::Mismatch`] if the credentials cannot be used.
+pub fn server_config(credentials: &Credentials, protocol: Protocol) -> Result<quinn::ServerConfig, TlsError> {
+    let provider = provider();
+    let clients = verify::clients(credentials, &provider)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| credentials.unusable(&error.to_string()))?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(vec![credentials.cert.clone()], credentials.key.clone_key())
+        .map_err(|error| credentials.unusable(&error.to_string()))?;
+    tls.alpn_protocols = vec![protocol.alpn().as_bytes().to_vec()];
+    let quic = QuicServerConfig::try_from(tls).map_err(|error| credentials.unusable(&error.to_string()))?;
+    Ok(quinn::ServerConfig::with_crypto(Arc::new(quic)))
+}
+
+/// For the dialling end. Dial a node by [`crate::node_name`]: any other certificate is refused.
+///
+/// # Errors
+/// [`TlsError::Mismatch`] if the credentials cannot be used.
+pub fn client_config(credentials: &Credentials, protocol: Protocol) -> Result<quinn::ClientConfig, TlsError> {
+    let provider = provider();
+    let servers = verify::servers(credentials, &provider)?;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| credentials.unusable(&error.to_string()))?
+        .dangerous() // The verifier is the library's own, which only words one refusal better.
+        .with_custom_certificate_verifier(servers)
+        .with_client_auth_cert(vec![credentials.cert.clone()], credentials.key.clone_key())
+        .map_err(|error| credentials.unusable(&error.to_string()))?;
+    tls.alpn_protocols = vec![protocol.alpn().as_bytes().to_vec()];
+    let quic = QuicClientConfig::try_from(tls).map_err(|error| credentials.unusable(&error.to_string()))?;
+    Ok(quinn::ClientConfig::new(Arc::new(quic)))
+}
+
+/// For both ends. Its reset key is derived from the private key, so that a node that was killed and
+/// restarted makes its peers drop dead connections at once instead of after the idle limit.
+#[must_use]
+pub fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfig {
+    quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.key.secret_der())))
+}
