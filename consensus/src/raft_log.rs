@@ -29,6 +29,8 @@ mod values;
 mod watched_files;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;
 
 pub use engine_log::{EngineLog, EngineLogOptions};

@@ -323,8 +323,7 @@ impl RaftLog for SimLog {
             true => Some(Vec::new()),
             false => encode_record(Position::ZERO, &changes),
         };
-        let record =
-            record.ok_or(ErrorKind::FileTooLarge).map_err(|kind| self.io("rewrite")(kind.into()))?;
+        let record = record.ok_or(ErrorKind::FileTooLarge).map_err(|kind| self.io("rewrite")(kind.into()))?;
         state.fenced = true;
         replace_file(self.storage.as_ref(), &self.path, &record).map_err(self.io("rewrite"))?;
         state.file =
