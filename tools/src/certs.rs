@@ -1,0 +1,103 @@
+//! Certificates: the authority of a cluster, and what it issues, as files.
+//!
+//! What stands in a certificate is `tidelog_tls`'s business; here it gets a place and rights.
+
+use std::path::{Path, PathBuf};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Serialize;
+use tidelog_tls::{Authority, PemFile, PemPair};
+use tidelog_wire::ids::{ClusterId, NodeId};
+
+use crate::arguments::{Certs, CertsIssue};
+use crate::error::CliError;
+use crate::files::{self, Access};
+use crate::output::{Answer, Output};
+
+/// Name of the client certificate that `up` makes.
+const CLIENT: &str = "client";
+
+#[derive(Serialize)]
+struct CertsAnswer {
+    cluster_id: String,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Answer for CertsAnswer {
+    fn text(&self) -> String {
+        format!("cluster {}: wrote {} and {}", self.cluster_id, self.cert.display(), self.key.display())
+    }
+}
+
+/// `tidelog certs …`.
+pub(crate) fn run(certs: Certs, output: &Output) -> Result<(), CliError> {
+    let answer = match certs {
+        Certs::Create { dir } => {
+            let ca = dir.join("ca.pem");
+            if files::exists(&ca) {
+                return Err(CliError::AuthorityExists { path: ca });
+            }
+            files::create_folder(&dir)?;
+            let authority = create_authority(&dir)?;
+            CertsAnswer { cluster_id: authority.cluster().to_string(), cert: ca, key: dir.join("ca.key") }
+        }
+        Certs::Issue(CertsIssue { dir, node, client }) => {
+            let authority = load_authority(&dir)?;
+            let (name, pair) = match (node, client) {
+                (Some(node), _) => (format!("node-{node}"), authority.issue_node(NodeId(node))?),
+                (None, client) => {
+                    let name = client.unwrap_or_else(|| CLIENT.to_owned());
+                    let pair = authority.issue_client(&name)?;
+                    (name, pair)
+                }
+            };
+            let (cert, key) = write_pair(&dir, &name, &pair)?;
+            CertsAnswer { cluster_id: authority.cluster().to_string(), cert, key }
+        }
+    };
+    output.print(&answer);
+    Ok(())
+}
+
+/// Makes an authority in `folder`, and certificates of `nodes` nodes and one client.
+///
+/// Replaces what an interrupted call left; call it only for a cluster of which no node was ever started.
+pub(crate) fn make_cluster(folder: &Path, nodes: u64) -> Result<ClusterId, CliError> {
+    files::create_folder(folder)?;
+    let authority = create_authority(folder)?;
+    for node in 0..nodes {
+        write_pair(folder, &format!("node-{node}"), &authority.issue_node(NodeId(node))?)?;
+    }
+    write_pair(folder, CLIENT, &authority.issue_client(CLIENT)?)?;
+    Ok(authority.cluster())
+}
+
+fn create_authority(folder: &Path) -> Result<Authority, CliError> {
+    let authority = Authority::create(random_cluster_id()?)?;
+    files::replace(&folder.join("ca.key"), &authority.key_pem(), Access::Owner)?;
+    files::replace(&folder.join("ca.pem"), authority.cert_pem(), Access::Public)?;
+    Ok(authority)
+}
+
+fn load_authority(folder: &Path) -> Result<Authority, CliError> {
+    let (cert_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
+    let (cert, key) = (files::read(&cert_path)?, files::read(&key_path)?);
+    let cert = PemFile { path: &cert_path, text: &cert };
+    Ok(Authority::load(&cert, &PemFile { path: &key_path, text: &key })?)
+}
+
+fn write_pair(folder: &Path, name: &str, pair: &PemPair) -> Result<(PathBuf, PathBuf), CliError> {
+    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    files::replace(&key, &pair.key, Access::Owner)?;
+    files::replace(&cert, &pair.cert, Access::Public)?;
+    Ok((cert, key))
+}
+
+fn random_cluster_id() -> Result<ClusterId, CliError> {
+    let mut bytes = [0; 16];
+    let filled = getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|errno| CliError::Runtime { source: errno.into() })?;
+    assert_eq!(filled, bytes.len(), "the kernel gives up to 256 random bytes at once");
+    Ok(ClusterId(u128::from_ne_bytes(bytes)))
+}

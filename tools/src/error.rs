@@ -1,0 +1,105 @@
+//! What can go wrong in the command line itself. What a node or the client library reports keeps its own code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// No profile was named.
+    #[error(
+        "E3201 no cluster is named: give --profile FILE or set TIDELOG_PROFILE; \
+         `tidelog up --dir D` makes a cluster and writes D/client.toml"
+    )]
+    NoProfile,
+    /// A file or folder could not be used.
+    #[error("E3202 {}: cannot {action}: {source}; see to the path and its rights, then repeat the command", path.display())]
+    File { path: PathBuf, action: &'static str, source: io::Error },
+    /// A file of the cluster's directory is not what this command writes.
+    #[error(
+        "E3203 {}: {what}; it was changed by hand or by another version: restore it, or make a cluster in a new directory",
+        path.display()
+    )]
+    Layout { path: PathBuf, what: String },
+    /// The server program was not found.
+    #[error("E3204 {}: no tidelogd here: build it (`cargo build --bins`), or name it with --tidelogd FILE", path.display())]
+    NoServer { path: PathBuf },
+    /// A node's process ended before the node was ready.
+    #[error(
+        "E3205 node {node} ended before it was ready; the end of {} says: {last_lines}; \
+         mend that, then run `tidelog up` again", log.display()
+    )]
+    NodeEnded { node: u64, log: PathBuf, last_lines: String },
+    /// The cluster was not ready in time.
+    #[error(
+        "E3206 not ready after {seconds} s: {waiting_for}; the nodes still run: look into their logs, \
+         or run `tidelog up` again with a longer --wait-seconds"
+    )]
+    NotReady { seconds: u64, waiting_for: String },
+    /// The directory holds a cluster of another shape than asked for.
+    #[error(
+        "E3207 {}: this cluster has {key} {found}, not {asked}; leave --{key} out, or use another directory", dir.display()
+    )]
+    OtherShape { dir: PathBuf, key: &'static str, found: String, asked: String },
+    /// No free block of ports.
+    #[error("E3208 no {count} ports in a row are free between {first} and {last}; give --base-port P")]
+    NoPorts { count: u64, first: u16, last: u16 },
+    /// Nodes did not stop in time.
+    #[error(
+        "E3209 still running after {seconds} s: {nodes}; wait and repeat `tidelog down`, or kill them with --force, \
+         which loses nothing that was acknowledged"
+    )]
+    StillRunning { seconds: u64, nodes: String },
+    /// Another command works on the directory.
+    #[error("E3210 {}: another tidelog command is at work in this directory; wait until it has ended", dir.display())]
+    DirectoryBusy { dir: PathBuf },
+    /// A directory without a cluster.
+    #[error("E3211 {}: no cluster here: `tidelog up --dir {}` makes one", dir.display(), dir.display())]
+    NoCluster { dir: PathBuf },
+    /// A node number that the cluster does not have.
+    #[error("E3212 there is no node {node}; the cluster has nodes {have}")]
+    NoNode { node: u64, have: String },
+    /// A process could not be signalled or watched.
+    #[error("E3213 process {pid} of node {node}: cannot {action}: {source}; is it another user's?")]
+    Process { node: u64, pid: u32, action: &'static str, source: io::Error },
+    /// The server program could not be started.
+    #[error("E3214 {}: cannot start it: {source}", program.display())]
+    Spawn { program: PathBuf, source: io::Error },
+    /// The system refused this program threads or descriptors.
+    #[error("E3215 cannot begin: {source}; the limits of processes or open files are too low (`ulimit -a`)")]
+    Runtime { source: io::Error },
+    /// An authority would be overwritten.
+    #[error(
+        "E3216 {}: there is an authority already, and without its key no node can join its cluster: \
+         use another folder", path.display()
+    )]
+    AuthorityExists { path: PathBuf },
+    /// What the certificates' own library says.
+    #[error(transparent)]
+    Tls(#[from] tidelog_tls::TlsError),
+}
+
+impl CliError {
+    /// 1 for what failed, 2 for what was asked wrongly.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoProfile | Self::OtherShape { .. } | Self::NoCluster { .. } | Self::NoNode { .. } => {
+                ExitCode::from(2)
+            }
+            Self::File { .. }
+            | Self::Layout { .. }
+            | Self::NoServer { .. }
+            | Self::NodeEnded { .. }
+            | Self::NotReady { .. }
+            | Self::NoPorts { .. }
+            | Self::StillRunning { .. }
+            | Self::DirectoryBusy { .. }
+            | Self::Process { .. }
+            | Self::Spawn { .. }
+            | Self::Runtime { .. }
+            | Self::AuthorityExists { .. }
+            | Self::Tls(_) => ExitCode::FAILURE,
+        }
+    }
+}
