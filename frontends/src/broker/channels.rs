@@ -1,0 +1,194 @@
+//! Channels: created, deleted and trimmed; and ids for idempotent producers.
+//!
+//! A channel is created and deleted in two steps: the meta group agrees, then the groups that carry its logs open or
+//! close them. The client is answered after the second, so that what it was told it may use at once.
+
+use std::sync::Arc;
+
+use tidelog_consensus::entry::{Command, MetaCommand};
+use tidelog_consensus::outcome::{Outcome, Refusal};
+use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
+use tokio::time::Instant;
+
+use super::produce::refused;
+use super::{Broker, BrokerError, ChannelStage, Consensus, SubmitError};
+
+/// A channel to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateChannel {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions, from 1.
+    pub partitions: u32,
+    /// Copies of each log; `None` takes what there is.
+    pub replicas: Option<u32>,
+    /// Size at which segments are sealed; `None` takes the node's default.
+    pub segment_bytes: Option<u64>,
+}
+
+/// What an idempotent producer stamps its batches with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerLease {
+    /// Its id, which nobody had before.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: i16,
+}
+
+impl Broker {
+    /// Creates a channel and returns its generation once all its logs are open.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. After [`BrokerError::MayHaveCommitted`] the channel may exist: look before repeating.
+    pub async fn create_channel(&self, request: CreateChannel) -> Result<Generation, BrokerError> {
+        let deadline = Instant::now() + self.limits.request;
+        let uuid = random_uuid()?;
+        let CreateChannel { name, partitions, replicas, segment_bytes } = request;
+        let segment_bytes = segment_bytes.unwrap_or(self.limits.segment_bytes);
+        // Texts in entries are bounded; what is longer cannot be a name.
+        if name.len() > tidelog_consensus::entry::TEXT_BYTES_MAX {
+            return Err(BrokerError::InvalidRequest {
+                reason: "channel name: at most 249 characters are allowed".to_owned(),
+            });
+        }
+        let command =
+            MetaCommand::CreateChannel { name: name.clone(), uuid, partitions, replicas, segment_bytes };
+        match self.meta(command).await? {
+            Outcome::ChannelCreated { generation } => {
+                self.until(deadline, |consensus| {
+                    consensus.channel(&name).is_some_and(|channel| {
+                        channel.generation == generation && channel.stage == ChannelStage::Active
+                    })
+                })
+                .await?;
+                Ok(generation)
+            }
+            Outcome::Refused(Refusal::ChannelExists { .. }) => Err(BrokerError::ChannelExists { name }),
+            Outcome::Refused(Refusal::ChannelBeingDeleted { .. }) => Err(BrokerError::NotReady {
+                what: format!("the name `{name}`, whose channel is being deleted,"),
+            }),
+            Outcome::Refused(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes the channel `name`, only if it is of `generation` where one is given. Returns once its logs are closed.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. After [`BrokerError::MayHaveCommitted`] it may be gone or going: look before repeating.
+    pub async fn delete_channel(
+        &self,
+        name: &str,
+        generation: Option<Generation>,
+    ) -> Result<(), BrokerError> {
+        let deadline = Instant::now() + self.limits.request;
+        let consensus = Arc::clone(self.open()?);
+        self.lead(consensus.as_ref(), GroupId::META)?;
+        let channel =
+            consensus.channel(name).ok_or_else(|| BrokerError::UnknownChannel { name: name.to_owned() })?;
+        let current = channel.generation;
+        if let Some(asked) = generation.filter(|asked| *asked != current) {
+            return Err(BrokerError::GenerationMismatch { asked, current });
+        }
+        match self.meta(MetaCommand::DeleteChannel { generation: current }).await? {
+            Outcome::ChannelMarked => {
+                self.until(deadline, |consensus| {
+                    consensus.channel(name).is_none_or(|channel| channel.generation != current)
+                })
+                .await
+            }
+            Outcome::Refused(Refusal::UnknownGeneration { .. }) => {
+                Err(BrokerError::UnknownChannel { name: name.to_owned() })
+            }
+            Outcome::Refused(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Forgets the records of `log` before `to` and returns the new start, which is never lower than the old.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; all but [`BrokerError::MayHaveCommitted`] say that nothing was forgotten.
+    pub async fn trim(&self, log: LogId, to: Offset) -> Result<Offset, BrokerError> {
+        let consensus = self.open()?;
+        let group = self.group_of(consensus.as_ref(), log)?;
+        self.lead(consensus.as_ref(), group)?;
+        let submitted = consensus.submit(group, Command::SetLogStart { log, start: to }, self.limits.request);
+        match submitted.await.map_err(|error| BrokerError::of_submit(group, error))? {
+            Outcome::LogStartSet { start } => Ok(start),
+            Outcome::Refused(refusal) => Err(refused(log, &refusal)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// An id for a new idempotent producer.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; an id that was minted and not answered is never given to anyone else.
+    pub async fn init_producer(&self) -> Result<ProducerLease, BrokerError> {
+        match self.meta(MetaCommand::MintProducer).await? {
+            Outcome::ProducerMinted(producer) => Ok(ProducerLease { producer, epoch: 0 }),
+            Outcome::Refused(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks this node, which must lead `group`, to hand over to `to`.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the leader may have changed all the same.
+    pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), BrokerError> {
+        let consensus = self.open()?;
+        if !consensus.groups().iter().any(|status| status.group == group) {
+            return Err(BrokerError::InvalidRequest {
+                reason: format!("there is no group {group} on this node"),
+            });
+        }
+        self.lead(consensus.as_ref(), group)?;
+        let transferred = consensus.transfer(group, to, self.limits.request);
+        transferred.await.map_err(|error| BrokerError::of_submit(group, error))
+    }
+
+    /// Proposes to the meta group, which this node must lead.
+    async fn meta(&self, command: MetaCommand) -> Result<Outcome, BrokerError> {
+        let consensus = self.open()?;
+        self.lead(consensus.as_ref(), GroupId::META)?;
+        let submitted = consensus.submit(GroupId::META, Command::Meta(command), self.limits.request);
+        submitted.await.map_err(|error| BrokerError::of_submit(GroupId::META, error))
+    }
+
+    /// Waits for changes of the catalogue until `done` holds.
+    async fn until(
+        &self,
+        deadline: Instant,
+        done: impl Fn(&dyn Consensus) -> bool,
+    ) -> Result<(), BrokerError> {
+        let consensus = Arc::clone(self.open()?);
+        loop {
+            let changed = consensus.catalogue_change();
+            if done(consensus.as_ref()) {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Err(BrokerError::of_submit(GroupId::META, SubmitError::MayHaveCommitted));
+            }
+        }
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> BrokerError {
+    BrokerError::Unexpected { outcome: format!("{outcome:?}") }
+}
+
+/// A random UUID (version 4), drawn from the system.
+fn random_uuid() -> Result<ChannelUuid, BrokerError> {
+    let mut bytes = [0; 16];
+    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    if drawn != Ok(bytes.len()) {
+        return Err(BrokerError::NotReady { what: "the system's source of random numbers".to_owned() });
+    }
+    const VERSION: u128 = 0xf << 76;
+    const VARIANT: u128 = 0b11 << 62;
+    let number = u128::from_be_bytes(bytes);
+    Ok(ChannelUuid((number & !VERSION & !VARIANT) | (4 << 76) | (0b10 << 62)))
+}

@@ -1,0 +1,351 @@
+//! Consensus played in memory, for tests of everything above it: one node, logs in vectors, everything committed at
+//! once, unless a test says otherwise.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidelog_consensus::core::{GroupStatus, PeerStatus, Role, SnapshotPhase};
+use tidelog_consensus::entry::{Command, MetaCommand, NodeRecord};
+use tidelog_consensus::outcome::{Outcome, Refusal};
+use tidelog_wire::ids::{
+    BootEpoch, Chain, ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset, ProducerId,
+    RaftIndex, ReplicaId, Term, TimestampMs,
+};
+use tokio::sync::watch;
+
+use super::consensus::*;
+
+/// The data group of every log.
+pub(crate) const GROUP: GroupId = GroupId(1);
+
+#[derive(Debug)]
+struct State {
+    leaders: BTreeMap<GroupId, NodeId>,
+    channels: Vec<ChannelView>,
+    logs: BTreeMap<LogId, Arc<FakeLog>>,
+    submitted: Vec<Command>,
+    errors: VecDeque<SubmitError>,
+    next: u64,
+}
+
+/// Consensus in memory.
+#[derive(Debug)]
+pub(crate) struct FakeConsensus {
+    node: NodeId,
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+impl FakeConsensus {
+    pub(crate) fn new(node: NodeId) -> Arc<Self> {
+        let leaders = [(GroupId::META, node), (GROUP, node)].into();
+        let state = State {
+            leaders,
+            channels: Vec::new(),
+            logs: BTreeMap::new(),
+            submitted: Vec::new(),
+            errors: VecDeque::new(),
+            next: 1,
+        };
+        Arc::new(Self { node, state: Mutex::new(state), changes: watch::Sender::new(0) })
+    }
+
+    /// From now on `leader` leads the group, or nobody.
+    pub(crate) fn set_leader(&self, group: GroupId, leader: Option<NodeId>) {
+        let mut state = self.state.lock().unwrap();
+        match leader {
+            Some(leader) => state.leaders.insert(group, leader),
+            None => state.leaders.remove(&group),
+        };
+    }
+
+    /// The next command is not applied, but fails so.
+    pub(crate) fn fail_next(&self, error: SubmitError) {
+        self.state.lock().unwrap().errors.push_back(error);
+    }
+
+    /// Every command so far, in the order of its submission.
+    pub(crate) fn submitted(&self) -> Vec<Command> {
+        self.state.lock().unwrap().submitted.clone()
+    }
+
+    /// The log in memory, to damage or to fill.
+    pub(crate) fn fake_log(&self, log: LogId) -> Arc<FakeLog> {
+        Arc::clone(&self.state.lock().unwrap().logs[&log])
+    }
+
+    fn apply(&self, command: Command) -> Outcome {
+        let mut state = self.state.lock().unwrap();
+        match command {
+            Command::Append { log, append_time, batch } => match state.logs.get(&log) {
+                Some(log) => log.append(append_time, batch),
+                None => Outcome::Refused(Refusal::LogUnknown { log }),
+            },
+            Command::SetLogStart { log, start } => state.logs[&log].trim(log, start),
+            Command::Meta(command) => {
+                let outcome = state.apply_meta(command);
+                drop(state);
+                self.changes.send_modify(|number| *number += 1);
+                outcome
+            }
+            Command::OpenLogs { .. } | Command::CloseLogs { .. } | Command::ExpireProducers { .. } => {
+                panic!("the broker never proposes this")
+            }
+        }
+    }
+}
+
+impl State {
+    fn apply_meta(&mut self, command: MetaCommand) -> Outcome {
+        match command {
+            MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes } => {
+                if let Some(channel) = self.channels.iter().find(|channel| channel.name == name) {
+                    return Outcome::Refused(Refusal::ChannelExists { generation: channel.generation });
+                }
+                let generation = Generation(self.next);
+                self.next += 1;
+                let channel = ChannelView {
+                    name,
+                    generation,
+                    uuid,
+                    stage: ChannelStage::Active,
+                    replicas: replicas.unwrap_or(1),
+                    segment_bytes,
+                    groups: (0..partitions).map(|_| GROUP).collect(),
+                };
+                self.logs.extend(channel.partitions().map(|(log, _)| (log, Arc::default())));
+                self.channels.push(channel);
+                Outcome::ChannelCreated { generation }
+            }
+            MetaCommand::DeleteChannel { generation } => {
+                self.channels.retain(|channel| channel.generation != generation);
+                self.logs.retain(|log, _| log.generation != generation);
+                Outcome::ChannelMarked
+            }
+            MetaCommand::MintProducer => {
+                self.next += 1;
+                Outcome::ProducerMinted(ProducerId(i64::try_from(self.next).unwrap()))
+            }
+            MetaCommand::RegisterNode(_)
+            | MetaCommand::MarkActive { .. }
+            | MetaCommand::MarkDeleted { .. } => {
+                panic!("the broker never proposes this")
+            }
+        }
+    }
+}
+
+impl Consensus for FakeConsensus {
+    fn identity(&self) -> NodeIdentity {
+        NodeIdentity {
+            cluster: ClusterId(7),
+            node: self.node,
+            incarnation: Incarnation(8),
+            boot_epoch: BootEpoch(1),
+        }
+    }
+
+    fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.state.lock().unwrap().leaders.get(&group).copied()
+    }
+
+    fn submit(&self, _: GroupId, command: Command, _: Duration) -> Later<Result<Outcome, SubmitError>> {
+        let error = {
+            let mut state = self.state.lock().unwrap();
+            state.submitted.push(command.clone());
+            state.errors.pop_front()
+        };
+        let result = error.map_or_else(|| Ok(self.apply(command)), Err);
+        Box::pin(async move { result })
+    }
+
+    fn read_barrier(&self, group: GroupId, _: Duration) -> Later<Result<(), SubmitError>> {
+        let leads = self.leader(group) == Some(self.node);
+        let answer = if leads { Ok(()) } else { Err(SubmitError::NotLeader { leader: self.leader(group) }) };
+        Box::pin(async move { answer })
+    }
+
+    fn place(&self, log: LogId) -> Place {
+        let state = self.state.lock().unwrap();
+        let Some(channel) = state.channels.iter().find(|channel| channel.generation == log.generation) else {
+            let current =
+                state.channels.iter().map(|channel| channel.generation).find(|own| *own > log.generation);
+            return Place::Gone { current };
+        };
+        match channel.partitions().find(|(own, _)| *own == log) {
+            Some((_, group)) => Place::Group(group),
+            None => Place::NoPartition { partitions: u32::try_from(channel.groups.len()).unwrap() },
+        }
+    }
+
+    fn channel(&self, name: &str) -> Option<ChannelView> {
+        self.state.lock().unwrap().channels.iter().find(|channel| channel.name == name).cloned()
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        self.state.lock().unwrap().channels.clone()
+    }
+
+    fn nodes(&self) -> Vec<NodeRecord> {
+        vec![NodeRecord {
+            node: self.node,
+            incarnation: Incarnation(8),
+            boot_epoch: BootEpoch(1),
+            native: "127.0.0.1:7400".to_owned(),
+            kafka: None,
+            admin: "127.0.0.1:7403".to_owned(),
+            peer: "127.0.0.1:7401".to_owned(),
+            version: "0.1.0".to_owned(),
+        }]
+    }
+
+    fn catalogue_change(&self) -> Later<()> {
+        let mut changes = self.changes.subscribe();
+        Box::pin(async move { changes.changed().await.unwrap() })
+    }
+
+    fn log(&self, log: LogId) -> Option<Arc<dyn LogView>> {
+        let log = self.state.lock().unwrap().logs.get(&log).cloned()?;
+        Some(log)
+    }
+
+    fn groups(&self) -> Vec<GroupStatus> {
+        [GroupId::META, GROUP]
+            .map(|group| GroupStatus {
+                group,
+                replica: ReplicaId(self.node.get() + 1),
+                role: if self.leader(group) == Some(self.node) { Role::Leader } else { Role::Follower },
+                term: Term(3),
+                leader: self.leader(group),
+                first: RaftIndex(1),
+                last: RaftIndex(12),
+                durable: RaftIndex(12),
+                committed: RaftIndex(12),
+                applied: RaftIndex(11),
+                serves: true,
+                tail_bytes: 0,
+                snapshot: SnapshotPhase::None,
+                peers: vec![PeerStatus {
+                    replica: ReplicaId(9),
+                    node: NodeId(8),
+                    matched: RaftIndex(10),
+                    active: true,
+                    in_snapshot: false,
+                }],
+                halted: None,
+            })
+            .into()
+    }
+
+    fn transfer(&self, group: GroupId, to: NodeId, _: Duration) -> Later<Result<(), SubmitError>> {
+        self.set_leader(group, Some(to));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges { open_files: 5, ..Gauges::default() }
+    }
+}
+
+/// A log in memory.
+#[derive(Debug)]
+pub(crate) struct FakeLog {
+    batches: Mutex<Vec<(Offset, TimestampMs, Bytes)>>,
+    bounds: watch::Sender<(Offset, Offset)>,
+    damaged: Mutex<Vec<Range<Offset>>>,
+}
+
+impl Default for FakeLog {
+    fn default() -> Self {
+        Self {
+            batches: Mutex::default(),
+            bounds: watch::Sender::new((Offset::ZERO, Offset::ZERO)),
+            damaged: Mutex::default(),
+        }
+    }
+}
+
+impl FakeLog {
+    fn append(&self, append_time: TimestampMs, batch: Bytes) -> Outcome {
+        let count = u64::from(u32::from_be_bytes(batch[23..27].try_into().unwrap())) + 1;
+        let base_offset = self.high_watermark();
+        self.batches.lock().unwrap().push((base_offset, append_time, batch));
+        self.bounds.send_modify(|(_, end)| *end = end.plus(count));
+        Outcome::Appended {
+            base_offset,
+            last_offset: base_offset.plus(count - 1),
+            chain: Chain(base_offset.get() + count),
+            append_time,
+            duplicate: false,
+        }
+    }
+
+    fn trim(&self, log: LogId, to: Offset) -> Outcome {
+        let (start, end) = *self.bounds.borrow();
+        if to > end {
+            return Outcome::Refused(Refusal::OffsetOutOfRange { log, asked: to, start, end });
+        }
+        self.bounds.send_modify(|(start, _)| *start = to.max(*start));
+        Outcome::LogStartSet { start: self.start() }
+    }
+
+    /// This range can no longer be read.
+    pub(crate) fn damage(&self, range: Range<Offset>) {
+        self.damaged.lock().unwrap().push(range);
+    }
+}
+
+impl LogView for FakeLog {
+    fn start(&self) -> Offset {
+        self.bounds.borrow().0
+    }
+
+    fn high_watermark(&self) -> Offset {
+        self.bounds.borrow().1
+    }
+
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<ReadBatches, ReadFailure> {
+        let batches = self.batches.lock().unwrap();
+        let first = batches.partition_point(|(base, ..)| *base <= from).saturating_sub(1);
+        let mut read = ReadBatches { batches: Vec::new(), next: from };
+        let mut bytes = 0;
+        for (place, (base, _, batch)) in batches.iter().enumerate().skip(first) {
+            if let Some(range) = self.damaged().into_iter().find(|range| range.contains(base)) {
+                return if read.batches.is_empty() { Err(ReadFailure::Damaged { range }) } else { Ok(read) };
+            }
+            bytes += batch.len();
+            if !read.batches.is_empty() && bytes > bytes_max {
+                break;
+            }
+            read.batches.push(batch.clone());
+            read.next = batches.get(place + 1).map_or(self.high_watermark(), |(base, ..)| *base);
+        }
+        Ok(read)
+    }
+
+    fn offset_at(&self, time: TimestampMs) -> Result<Offset, ReadFailure> {
+        let batches = self.batches.lock().unwrap();
+        let found = batches.iter().find(|(_, own, _)| *own >= time).map(|(base, ..)| *base);
+        Ok(found.unwrap_or(self.high_watermark()))
+    }
+
+    fn chain_at(&self, offset: Offset) -> Result<Chain, ReadFailure> {
+        let (start, end) = *self.bounds.borrow();
+        if offset < start || offset > end {
+            return Err(ReadFailure::OutOfRange { start, end });
+        }
+        Ok(Chain(offset.get()))
+    }
+
+    fn damaged(&self) -> Vec<Range<Offset>> {
+        self.damaged.lock().unwrap().clone()
+    }
+
+    fn past(&self, offset: Offset) -> Later<()> {
+        let mut bounds = self.bounds.subscribe();
+        Box::pin(async move { drop(bounds.wait_for(|(_, end)| *end > offset).await) })
+    }
+}
