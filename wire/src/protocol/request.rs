@@ -1,0 +1,129 @@
+//! What a client may ask for.
+
+use bincode::{Decode, Encode};
+
+use crate::ids::{Generation, GroupId, LogId, NodeId, Offset, TimestampMs};
+
+/// A request. New ones are added at the end: the order is the encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Nodes, and channels with their partitions' leaders. Any node answers.
+    Metadata {
+        /// The names wanted; all channels if `None`. A name that does not exist is simply absent.
+        channels: Option<Vec<String>>,
+    },
+    /// A new channel. Answered when its logs are open.
+    CreateChannel {
+        /// Its name.
+        name: String,
+        /// Number of partitions, at least 1.
+        partitions: u32,
+        /// Replicas of each; the cluster's choice if `None`.
+        replicas: Option<u32>,
+        /// Size at which a segment is sealed; the cluster's choice if `None`.
+        segment_bytes: Option<u64>,
+    },
+    /// Ends a channel's life. Answered when that is agreed on; its files go by and by.
+    DeleteChannel {
+        /// Its name.
+        name: String,
+        /// The life that is meant; whichever it is if `None`.
+        generation: Option<Generation>,
+    },
+    /// Sets the log start to an offset: what lies below is gone. To the log's end, it is a purge.
+    Trim {
+        /// The log.
+        log: LogId,
+        /// First offset that is kept.
+        to: Offset,
+    },
+    /// A producer id that nobody had before, for an idempotent producer.
+    InitProducer,
+    /// Appends the batch in the payload. Answered when it is durable on a quorum.
+    Produce {
+        /// The log.
+        log: LogId,
+    },
+    /// Batches from an offset on.
+    Fetch(FetchRequest),
+    /// The offset that a place in the log has.
+    OffsetAt {
+        /// The log.
+        log: LogId,
+        /// The place.
+        at: OffsetSpec,
+    },
+    /// What this node knows about itself.
+    NodeStatus {
+        /// Its logs, one by one, as well.
+        with_logs: bool,
+    },
+    /// The chain of the log's history before an offset.
+    ChainAt {
+        /// The log.
+        log: LogId,
+        /// Between log start and log end, on a batch boundary.
+        offset: Offset,
+    },
+    /// Hands a group's leadership to another node.
+    TransferLeader {
+        /// The group.
+        group: GroupId,
+        /// The node that shall lead.
+        to: NodeId,
+    },
+}
+
+/// What to fetch, and how long to wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FetchRequest {
+    /// The log.
+    pub log: LogId,
+    /// First offset wanted. The first batch of the answer is the one that holds it.
+    pub offset: Offset,
+    /// Most bytes in the answer. One batch is given even if it is larger.
+    pub max_bytes: u32,
+    /// Wait until that many bytes are there, or `max_wait_ms` has passed.
+    pub min_bytes: u32,
+    /// Longest wait.
+    pub max_wait_ms: u32,
+    /// Any replica may answer with what it has committed; otherwise only the leader.
+    pub any_replica: bool,
+}
+
+/// A place in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OffsetSpec {
+    /// The log start.
+    Earliest,
+    /// The high watermark.
+    Latest,
+    /// The first record at or after a time, by the records' timestamps; the high watermark if there is none.
+    Time(TimestampMs),
+}
+
+impl Request {
+    /// Its name in errors and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Metadata { .. } => "Metadata",
+            Self::CreateChannel { .. } => "CreateChannel",
+            Self::DeleteChannel { .. } => "DeleteChannel",
+            Self::Trim { .. } => "Trim",
+            Self::InitProducer => "InitProducer",
+            Self::Produce { .. } => "Produce",
+            Self::Fetch(_) => "Fetch",
+            Self::OffsetAt { .. } => "OffsetAt",
+            Self::NodeStatus { .. } => "NodeStatus",
+            Self::ChainAt { .. } => "ChainAt",
+            Self::TransferLeader { .. } => "TransferLeader",
+        }
+    }
+
+    /// Whether it comes with a payload, and cannot come without.
+    #[must_use]
+    pub const fn takes_payload(&self) -> bool {
+        matches!(self, Self::Produce { .. })
+    }
+}
