@@ -6,4 +6,6 @@
 pub mod batch;
 pub mod ids;
 pub mod limits;
+pub mod murmur2;
 pub mod protocol;
+pub mod records;
