@@ -45,7 +45,7 @@ pub(crate) enum Failure {
     /// A file of the repository could not be read.
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: io::Error },
-    /// A derived file could not be written.
+    /// A file or folder could not be written.
     #[error("{path} cannot be written: {source}")]
     Write { path: PathBuf, source: io::Error },
     /// The tree breaks rules; each is printed above.
@@ -86,6 +86,16 @@ impl Workspace {
         let status =
             program.command(Some(&self.root)).status().map_err(|source| program.not_started(source))?;
         if status.success() { Ok(()) } else { Err(program.failed(&status.to_string())) }
+    }
+
+    /// Makes the folder at `path`.
+    #[expect(clippy::disallowed_methods, reason = "a place below the target directory for what chores keep")]
+    pub(crate) fn folder(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let path = self.target.join(path);
+        match std::fs::create_dir_all(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(Failure::Write { path, source }),
+        }
     }
 
     /// Whether `program` runs and succeeds; its output is dropped.

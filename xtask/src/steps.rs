@@ -5,7 +5,7 @@
 //! share that one: `cargo xtask simulation` runs the program of the test build, whose debug
 //! assertions and overflow checks are worth more to it than speed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::gate::Step;
 use crate::programs::{Failure, Program, Workspace};
@@ -126,30 +126,32 @@ pub(crate) fn deny(workspace: &Workspace) -> Result<(), Failure> {
     ]))
 }
 
-/// Runs each fuzz target for `seconds`.
+/// Runs each fuzz target for `seconds`, from the golden bytes of every format on.
+///
+/// What is found interesting is kept below the target directory, so the next run begins where this one ended.
 pub(crate) fn fuzz(workspace: &Workspace, seconds: u32) -> Result<(), Failure> {
-    let targets = Tree::read(&workspace.root)?.stems_below("fuzz/fuzz_targets");
-    if targets.is_empty() {
-        println!("skipped: there are no fuzz targets yet");
-        return Ok(());
-    }
+    let tree = Tree::read(&workspace.root)?;
     let nightly = Program::new("rustup").arguments(["run", "nightly", "cargo", "--version"]);
     if !workspace.succeeds(&nightly) {
         println!("skipped: fuzzing needs the nightly compiler (`rustup toolchain install nightly`)");
         return Ok(());
     }
     let driver = CARGO_FUZZ.install(workspace)?;
-    for target in targets {
-        let limit = format!("-max_total_time={seconds}");
-        workspace.run(&nightly_cargo(&driver).arguments([
-            "fuzz",
-            "run",
-            "--fuzz-dir",
-            "fuzz",
-            target.as_str(),
-            "--",
-            &limit,
-        ]))?;
+    let build = workspace.target.join("fuzz");
+    let limit = format!("-max_total_time={seconds}");
+    for target in tree.stems_below("fuzz/fuzz_targets") {
+        let corpus = workspace.folder(&build.join("corpus").join(&target))?;
+        workspace.run(
+            &Program::new("rustup")
+                .arguments(["run", "nightly"])
+                .arguments([&driver])
+                .arguments(["fuzz", "run", "--fuzz-dir", "fuzz", target.as_str()])
+                .arguments([&corpus])
+                .arguments(tree.folders_named("testdata"))
+                .arguments(["--", limit.as_str(), "-verbosity=0", "-print_final_stats=1"])
+                .variable("CARGO_TARGET_DIR", &build)
+                .without("RUSTUP_TOOLCHAIN"),
+        )?;
     }
     Ok(())
 }
@@ -172,11 +174,6 @@ pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), Fa
 
 fn cargo<const N: usize>(arguments: [&str; N]) -> Program {
     Program::new("cargo").arguments(arguments)
-}
-
-/// The fuzz driver is a cargo command and asks for the `cargo` it runs under: the nightly one.
-fn nightly_cargo(driver: &Path) -> Program {
-    Program::new("rustup").arguments(["run", "nightly"]).arguments([driver]).without("RUSTUP_TOOLCHAIN")
 }
 
 /// Installs a component of the compiler's distribution if it is missing.

@@ -86,4 +86,10 @@ impl Tree {
             .map(str::to_owned)
             .collect()
     }
+
+    /// Folders with this name, wherever they are.
+    pub(crate) fn folders_named(&self, name: &str) -> BTreeSet<String> {
+        let inside = format!("/{name}/");
+        self.paths.iter().filter_map(|path| Some(format!("{}/{name}", path.split_once(&inside)?.0))).collect()
+    }
 }
