@@ -5,4 +5,5 @@ pub mod core;
 pub mod entry;
 pub mod outcome;
 pub mod raft_log;
+pub mod transport;
 pub mod votes;
