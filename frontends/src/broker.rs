@@ -35,7 +35,7 @@ use std::time::Duration;
 use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tokio::sync::watch;
 
-pub use channels::{CreateChannel, ProducerLease};
+pub use channels::{CreateChannel, Created, ProducerLease};
 pub use consensus::{
     ChannelStage, ChannelView, Consensus, Gauges, Later, LogView, NodeIdentity, Place, ReadBatches,
     ReadFailure, SubmitError,
@@ -43,7 +43,7 @@ pub use consensus::{
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, When};
 pub use produce::Acknowledged;
-pub use status::{ClusterView, GroupView, LogStanding, Readiness, Stage};
+pub use status::{ClusterView, GroupView, Leaders, LogStanding, Readiness, Stage};
 #[cfg(test)]
 pub(crate) use {batches::batch_of, fake::FakeConsensus};
 

@@ -13,6 +13,7 @@ pub mod broker;
 mod clock;
 pub mod config;
 pub mod measure;
+pub mod native;
 pub mod server;
 
 use std::future::Future;

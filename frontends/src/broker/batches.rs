@@ -12,6 +12,7 @@ pub(super) fn validated(bytes: Bytes, bytes_max: usize) -> Result<(Bytes, u64), 
     Ok((batch.bytes().clone(), records))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other fault breaks a rule, and says which")]
 fn refusal(error: BatchError) -> BrokerError {
     let count = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
     match error {

@@ -2,6 +2,7 @@
 //!
 //! A channel is created and deleted in two steps: the meta group agrees, then the groups that carry its logs open or
 //! close them. The client is answered after the second, so that what it was told it may use at once.
+#![expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request is one case")]
 
 use std::sync::Arc;
 
@@ -26,6 +27,15 @@ pub struct CreateChannel {
     pub segment_bytes: Option<u64>,
 }
 
+/// A channel that was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its generation.
+    pub generation: Generation,
+    /// The same as a UUID.
+    pub uuid: ChannelUuid,
+}
+
 /// What an idempotent producer stamps its batches with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerLease {
@@ -36,11 +46,11 @@ pub struct ProducerLease {
 }
 
 impl Broker {
-    /// Creates a channel and returns its generation once all its logs are open.
+    /// Creates a channel and returns once all its logs are open.
     ///
     /// # Errors
     /// [`BrokerError`]. After [`BrokerError::MayHaveCommitted`] the channel may exist: look before repeating.
-    pub async fn create_channel(&self, request: CreateChannel) -> Result<Generation, BrokerError> {
+    pub async fn create_channel(&self, request: CreateChannel) -> Result<Created, BrokerError> {
         let deadline = Instant::now() + self.limits.request;
         let uuid = random_uuid()?;
         let CreateChannel { name, partitions, replicas, segment_bytes } = request;
@@ -61,7 +71,7 @@ impl Broker {
                     })
                 })
                 .await?;
-                Ok(generation)
+                Ok(Created { generation, uuid })
             }
             Outcome::Refused(Refusal::ChannelExists { .. }) => Err(BrokerError::ChannelExists { name }),
             Outcome::Refused(Refusal::ChannelBeingDeleted { .. }) => Err(BrokerError::NotReady {
@@ -72,7 +82,8 @@ impl Broker {
         }
     }
 
-    /// Deletes the channel `name`, only if it is of `generation` where one is given. Returns once its logs are closed.
+    /// Deletes the channel `name`, only if it is of `generation` where one is given. Returns the
+    /// generation that ended, once its logs are closed.
     ///
     /// # Errors
     /// [`BrokerError`]. After [`BrokerError::MayHaveCommitted`] it may be gone or going: look before repeating.
@@ -80,7 +91,7 @@ impl Broker {
         &self,
         name: &str,
         generation: Option<Generation>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Generation, BrokerError> {
         let deadline = Instant::now() + self.limits.request;
         let consensus = Arc::clone(self.open()?);
         self.lead(consensus.as_ref(), GroupId::META)?;
@@ -95,7 +106,8 @@ impl Broker {
                 self.until(deadline, |consensus| {
                     consensus.channel(name).is_none_or(|channel| channel.generation != current)
                 })
-                .await
+                .await?;
+                Ok(current)
             }
             Outcome::Refused(Refusal::UnknownGeneration { .. }) => {
                 Err(BrokerError::UnknownChannel { name: name.to_owned() })

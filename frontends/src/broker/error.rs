@@ -189,6 +189,15 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// What the broker answers when `group` did not answer a question. A question changes nothing, so it may simply
+    /// be repeated, even when its fate is unknown.
+    pub(super) fn of_read(group: GroupId, error: SubmitError) -> Self {
+        if error == SubmitError::MayHaveCommitted {
+            return Self::NoQuorum { group };
+        }
+        Self::of_submit(group, error)
+    }
+
     /// What the broker answers when `group` did not apply a command.
     pub(super) fn of_submit(group: GroupId, error: SubmitError) -> Self {
         match error {

@@ -152,6 +152,10 @@ impl Consensus for FakeConsensus {
         self.state.lock().unwrap().leaders.get(&group).copied()
     }
 
+    fn members(&self, _: GroupId) -> Vec<NodeId> {
+        vec![self.node]
+    }
+
     fn submit(&self, _: GroupId, command: Command, _: Duration) -> Later<Result<Outcome, SubmitError>> {
         let error = {
             let mut state = self.state.lock().unwrap();

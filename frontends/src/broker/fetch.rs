@@ -3,6 +3,7 @@
 //! A fetch that finds too little waits for the high watermark to move, which wakes it; it never polls. The wait is
 //! begun before the log is read, so that a batch which arrives in between is not missed.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,37 +57,38 @@ pub enum When {
 impl Broker {
     /// Reads committed batches, waiting for them up to the asked time and this node's limit.
     ///
+    /// `allow` is asked once, for the most bytes that will be read, when there is something to read; what it gives is
+    /// handed back, so that a caller may bound the bytes of answers under way. A fetch that waits holds nothing.
+    ///
     /// # Errors
     /// [`BrokerError`]: nothing was read.
-    pub async fn fetch(&self, request: FetchRequest) -> Result<Fetched, BrokerError> {
+    pub async fn fetch<A, F: Future<Output = A>>(
+        &self,
+        request: FetchRequest,
+        allow: impl FnOnce(usize) -> F,
+    ) -> Result<(Fetched, Option<A>), BrokerError> {
         let view = self.view(request.log, request.any_replica)?;
         let bytes_max = request.bytes_max.min(self.limits.fetch_bytes);
-        let bytes_min = request.bytes_min.min(bytes_max);
         let deadline = tokio::time::Instant::now() + request.wait.min(self.limits.fetch_wait);
-        let mut stopped = self.stopped();
-        let mut gathered = ReadBatches { batches: Vec::new(), next: request.offset };
-        let mut bytes = 0;
+        let mut gathering = Gathering {
+            log: request.log,
+            view: Arc::clone(&view),
+            bytes_min: request.bytes_min.min(bytes_max).max(1),
+            bytes_max,
+            gathered: ReadBatches { batches: Vec::new(), next: request.offset },
+            bytes: 0,
+        };
+        let (mut stopped, mut allow, mut held) = (self.stopped(), Some(allow), None);
         loop {
-            let mut grown = view.past(gathered.next);
-            let read = read_more(request.log, &view, &gathered, bytes_max.saturating_sub(bytes)).await;
-            match read {
-                Ok(more) => {
-                    let more_bytes = more.batches.iter().map(Bytes::len).sum::<usize>();
-                    if !gathered.batches.is_empty() && bytes + more_bytes > bytes_max {
-                        break;
-                    }
-                    bytes += more_bytes;
-                    gathered.next = more.next;
-                    gathered.batches.extend(more.batches);
+            // Watched from before the look, so that no batch slips in between.
+            let mut grown = view.past(gathering.gathered.next);
+            if gathering.is_behind()? {
+                if let Some(allow) = allow.take() {
+                    held = Some(allow(bytes_max).await);
                 }
-                // What was read before the log ended or broke is still good.
-                Err(_) if !gathered.batches.is_empty() => break,
-                Err(error) => return Err(error),
-            }
-            if bytes >= bytes_min.max(1) || bytes >= bytes_max {
-                break;
-            }
-            if gathered.next < view.high_watermark() {
+                if gathering.read().await? {
+                    break;
+                }
                 continue;
             }
             tokio::select! {
@@ -95,14 +97,16 @@ impl Broker {
                 () = &mut stopped => break,
             }
         }
+        let Gathering { gathered, bytes, .. } = gathering;
         self.counts.fetches.add(1);
         self.counts.fetch_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        Ok(Fetched {
+        let fetched = Fetched {
             high_watermark: view.high_watermark(),
             log_start: view.start(),
             next_offset: gathered.next,
             batches: gathered.batches,
-        })
+        };
+        Ok((fetched, held))
     }
 
     /// Looks up an offset, on the leader. [`When::Latest`] asks a quorum, so that no leader of the past answers it.
@@ -117,11 +121,7 @@ impl Broker {
                 let consensus = Arc::clone(self.open()?);
                 let group = self.group_of(consensus.as_ref(), log)?;
                 let barrier = consensus.read_barrier(group, self.limits.request);
-                barrier.await.map_err(|error| match error {
-                    // A read that was not answered changed nothing: it may simply be repeated.
-                    super::SubmitError::MayHaveCommitted => BrokerError::NoQuorum { group },
-                    other => BrokerError::of_submit(group, other),
-                })?;
+                barrier.await.map_err(|error| BrokerError::of_read(group, error))?;
                 Ok(view.high_watermark())
             }
             When::Time(time) => blocking(log, move || view.offset_at(time)).await,
@@ -147,31 +147,55 @@ impl Broker {
     }
 }
 
-/// Reads on from what was gathered. An empty rest of the log is no error; an offset outside of it is.
-async fn read_more(
+/// What a fetch has read so far.
+struct Gathering {
     log: LogId,
-    view: &Arc<dyn LogView>,
-    gathered: &ReadBatches,
+    view: Arc<dyn LogView>,
+    bytes_min: usize,
     bytes_max: usize,
-) -> Result<ReadBatches, BrokerError> {
-    let (from, start, end) = (gathered.next, view.start(), view.high_watermark());
-    if from < start || from > end {
-        return Err(BrokerError::OffsetOutOfRange { log, asked: from, start, end });
-    }
-    if from == end {
-        return Ok(ReadBatches { batches: Vec::new(), next: from });
-    }
-    let view = Arc::clone(view);
-    let read = blocking(log, move || view.read(from, bytes_max)).await;
-    match read {
-        Err(BrokerError::OffsetOutOfRange { log, start, end, .. }) => {
-            Err(BrokerError::OffsetOutOfRange { log, asked: from, start, end })
+    gathered: ReadBatches,
+    bytes: usize,
+}
+
+impl Gathering {
+    /// Whether there is more to read. An offset outside of the log is an error, unless something was read already.
+    fn is_behind(&self) -> Result<bool, BrokerError> {
+        let (asked, start, end) = (self.gathered.next, self.view.start(), self.view.high_watermark());
+        if (asked < start || asked > end) && self.gathered.batches.is_empty() {
+            return Err(BrokerError::OffsetOutOfRange { log: self.log, asked, start, end });
         }
-        // Without progress the caller would ask for ever.
-        Ok(read) if read.batches.is_empty() || read.next <= from => {
-            Err(BrokerError::ReadFailed { log, reason: format!("no batch at {from}, below the end {end}") })
+        Ok(asked < end)
+    }
+
+    /// Reads on; true when that is enough. What was read before the log ended or broke is still good.
+    async fn read(&mut self) -> Result<bool, BrokerError> {
+        let (log, from) = (self.log, self.gathered.next);
+        let (view, bytes_max) = (Arc::clone(&self.view), self.bytes_max.saturating_sub(self.bytes));
+        let read = blocking(log, move || view.read(from, bytes_max)).await;
+        let more = match read {
+            Ok(more) if more.batches.is_empty() || more.next <= from => {
+                // Without progress this would be asked for ever.
+                Err(BrokerError::ReadFailed { log, reason: format!("no batch at offset {from}") })
+            }
+            Err(BrokerError::OffsetOutOfRange { start, end, .. }) => {
+                Err(BrokerError::OffsetOutOfRange { log, asked: from, start, end })
+            }
+            other => other,
+        };
+        let first = self.gathered.batches.is_empty();
+        let more = match more {
+            Ok(more) => more,
+            Err(error) if first => return Err(error),
+            Err(_) => return Ok(true),
+        };
+        let more_bytes = more.batches.iter().map(Bytes::len).sum::<usize>();
+        if !first && more_bytes > bytes_max {
+            return Ok(true);
         }
-        other => other,
+        self.bytes += more_bytes;
+        self.gathered.next = more.next;
+        self.gathered.batches.extend(more.batches);
+        Ok(self.bytes >= self.bytes_min)
     }
 }
 

@@ -157,6 +157,8 @@ pub struct PartitionView {
 pub struct LogStanding {
     /// The log.
     pub log: LogId,
+    /// The group that carries it.
+    pub group: GroupId,
     /// Oldest offset kept.
     pub start: Offset,
     /// First offset not committed and applied here.
@@ -259,7 +261,7 @@ impl Broker {
     }
 }
 
-/// Who leads each group.
+/// Who leads each group, and who belongs to it.
 pub struct Leaders {
     consensus: Arc<dyn Consensus>,
 }
@@ -269,6 +271,12 @@ impl Leaders {
     #[must_use]
     pub fn of(&self, group: GroupId) -> Option<NodeId> {
         self.consensus.leader(group)
+    }
+
+    /// The nodes that have a replica of `group`.
+    #[must_use]
+    pub fn members(&self, group: GroupId) -> Vec<NodeId> {
+        self.consensus.members(group)
     }
 }
 
@@ -343,11 +351,12 @@ fn summary(consensus: &dyn Consensus, channel: &ChannelView) -> ChannelSummary {
 fn standings(consensus: &dyn Consensus) -> Vec<LogStanding> {
     let channels = consensus.channels();
     let logs = channels.iter().flat_map(ChannelView::partitions);
-    logs.filter_map(|(log, _)| {
+    logs.filter_map(|(log, group)| {
         let view = consensus.log(log)?;
         let end = view.high_watermark();
         Some(LogStanding {
             log,
+            group,
             start: view.start(),
             end,
             chain: view.chain_at(end).ok(),

@@ -37,7 +37,7 @@ fn world_with(limits: Limits) -> World {
 
 async fn channel(world: &World, name: &str) -> LogId {
     let request = CreateChannel { name: name.to_owned(), partitions: 2, replicas: None, segment_bytes: None };
-    let generation = world.broker.create_channel(request).await.unwrap();
+    let generation = world.broker.create_channel(request).await.unwrap().generation;
     LogId { generation, partition: Partition(0) }
 }
 
@@ -52,6 +52,10 @@ fn fetch(log: LogId, offset: u64) -> FetchRequest {
     }
 }
 
+async fn fetched(broker: &Broker, request: FetchRequest) -> Result<Fetched, BrokerError> {
+    broker.fetch(request, |_| async {}).await.map(|(fetched, _)| fetched)
+}
+
 #[tokio::test]
 async fn an_acknowledged_batch_is_fetched_as_it_was_sent() {
     let world = world();
@@ -59,9 +63,9 @@ async fn an_acknowledged_batch_is_fetched_as_it_was_sent() {
     let batch = batch_of(&["paid", "shipped"]);
     let acknowledged = world.broker.produce(log, batch.clone()).await.unwrap();
     assert_eq!((acknowledged.base_offset, acknowledged.last_offset), (Offset(0), Offset(1)));
-    let fetched = world.broker.fetch(fetch(log, 0)).await.unwrap();
-    assert_eq!(fetched.batches, [batch]);
-    assert_eq!((fetched.next_offset, fetched.high_watermark), (Offset(2), Offset(2)));
+    let found = fetched(&world.broker, fetch(log, 0)).await.unwrap();
+    assert_eq!(found.batches, [batch]);
+    assert_eq!((found.next_offset, found.high_watermark), (Offset(2), Offset(2)));
     assert_eq!(world.broker.counts().append_records.value(), 2);
 }
 
@@ -75,10 +79,10 @@ async fn batches_are_proposed_in_the_order_of_calls_however_late_they_are_awaite
     while let Some(answer) = answers.pop() {
         answer.await.unwrap();
     }
-    let proposed = world.consensus.submitted().into_iter().filter_map(|command| match command {
-        Command::Append { batch, .. } => Some(batch),
-        _ => None,
-    });
+    let proposed =
+        world.consensus.submitted().into_iter().filter_map(|command| {
+            if let Command::Append { batch, .. } = command { Some(batch) } else { None }
+        });
     assert_eq!(proposed.collect::<Vec<_>>(), batches);
 }
 
@@ -89,10 +93,10 @@ async fn a_request_to_a_node_that_does_not_lead_names_the_leader() {
     world.consensus.set_leader(GROUP, Some(NodeId(2)));
     let expected = BrokerError::NotLeader { group: GROUP, leader: NodeId(2) };
     assert_eq!(world.broker.produce(log, batch_of(&["x"])).await, Err(expected.clone()));
-    assert_eq!(world.broker.fetch(fetch(log, 0)).await, Err(expected.clone()));
+    assert_eq!(fetched(&world.broker, fetch(log, 0)).await, Err(expected.clone()));
     assert_eq!(world.broker.offset_at(log, When::Latest).await, Err(expected));
     let from_any = FetchRequest { any_replica: true, ..fetch(log, 0) };
-    assert!(world.broker.fetch(from_any).await.is_ok());
+    assert!(fetched(&world.broker, from_any).await.is_ok());
 
     world.consensus.set_leader(GROUP, None);
     let error = world.broker.produce(log, batch_of(&["x"])).await.unwrap_err();
@@ -141,7 +145,7 @@ async fn what_does_not_exist_is_an_error_that_says_what_there_is() {
     let text = world.broker.produce(beyond, batch_of(&["x"])).await.unwrap_err().to_string();
     assert!(text.contains("the channel has 2 partitions"), "{text}");
     let unknown = LogId { generation: Generation(99), ..log };
-    assert!(world.broker.fetch(fetch(unknown, 0)).await.unwrap_err().to_string().starts_with("E2104"));
+    assert!(fetched(&world.broker, fetch(unknown, 0)).await.unwrap_err().to_string().starts_with("E2104"));
     let error = world.broker.delete_channel("nothing", None).await.unwrap_err();
     assert_eq!(error, BrokerError::UnknownChannel { name: "nothing".to_owned() });
     let request =
@@ -159,8 +163,8 @@ async fn offsets_outside_of_the_log_are_refused_with_its_bounds() {
     }
     assert_eq!(world.broker.trim(log, Offset(1)).await, Ok(Offset(1)));
     let out = |asked| BrokerError::OffsetOutOfRange { log, asked, start: Offset(1), end: Offset(3) };
-    assert_eq!(world.broker.fetch(fetch(log, 0)).await, Err(out(Offset(0))));
-    assert_eq!(world.broker.fetch(fetch(log, 4)).await, Err(out(Offset(4))));
+    assert_eq!(fetched(&world.broker, fetch(log, 0)).await, Err(out(Offset(0))));
+    assert_eq!(fetched(&world.broker, fetch(log, 4)).await, Err(out(Offset(4))));
     assert_eq!(world.broker.trim(log, Offset(4)).await, Err(out(Offset(4))));
     assert_eq!(world.broker.offset_at(log, When::Earliest).await, Ok(Offset(1)));
     assert_eq!(world.broker.offset_at(log, When::Latest).await, Ok(Offset(3)));
@@ -192,7 +196,7 @@ async fn a_waiting_fetch_is_woken_by_the_batch_it_waits_for() {
     let waiting = FetchRequest { wait: Duration::from_secs(20), ..fetch(log, 0) };
     let fetching = tokio::spawn({
         let broker = Arc::clone(&world.broker);
-        async move { broker.fetch(waiting).await }
+        async move { fetched(&broker, waiting).await }
     });
     tokio::task::yield_now().await;
     world.broker.produce(log, batch_of(&["late"])).await.unwrap();
@@ -207,8 +211,8 @@ async fn a_fetch_that_waited_in_vain_is_answered_empty_after_its_time() {
     let log = channel(&world, "orders").await;
     let started = tokio::time::Instant::now();
     let waiting = FetchRequest { wait: Duration::from_secs(3), ..fetch(log, 0) };
-    let fetched = world.broker.fetch(waiting).await.unwrap();
-    assert_eq!((fetched.batches.len(), fetched.next_offset), (0, Offset(0)));
+    let found = fetched(&world.broker, waiting).await.unwrap();
+    assert_eq!((found.batches.len(), found.next_offset), (0, Offset(0)));
     assert_eq!(started.elapsed(), Duration::from_secs(3));
 }
 
@@ -219,7 +223,7 @@ async fn a_node_that_stops_answers_waiting_fetches_and_takes_nothing_new() {
     let waiting = FetchRequest { wait: Duration::from_secs(20), ..fetch(log, 0) };
     let fetching = tokio::spawn({
         let broker = Arc::clone(&world.broker);
-        async move { broker.fetch(waiting).await }
+        async move { fetched(&broker, waiting).await }
     });
     tokio::task::yield_now().await;
     let started = tokio::time::Instant::now();
@@ -239,10 +243,10 @@ async fn a_fetch_keeps_to_its_bytes_but_always_gives_one_batch() {
     }
     let one = batch_of(&["a"]).len();
     let tiny = FetchRequest { bytes_max: 1, ..fetch(log, 0) };
-    assert_eq!(world.broker.fetch(tiny).await.unwrap().batches.len(), 1);
+    assert_eq!(fetched(&world.broker, tiny).await.unwrap().batches.len(), 1);
     let two = FetchRequest { bytes_max: 2 * one, ..fetch(log, 0) };
-    let fetched = world.broker.fetch(two).await.unwrap();
-    assert_eq!((fetched.batches.len(), fetched.next_offset), (2, Offset(2)));
+    let found = fetched(&world.broker, two).await.unwrap();
+    assert_eq!((found.batches.len(), found.next_offset), (2, Offset(2)));
 }
 
 #[tokio::test]
@@ -253,10 +257,10 @@ async fn a_damaged_range_costs_its_offsets_and_no_others() {
         world.broker.produce(log, batch_of(&[value])).await.unwrap();
     }
     world.consensus.fake_log(log).damage(Offset(1)..Offset(2));
-    assert_eq!(world.broker.fetch(fetch(log, 0)).await.unwrap().next_offset, Offset(1));
-    let error = world.broker.fetch(fetch(log, 1)).await.unwrap_err();
+    assert_eq!(fetched(&world.broker, fetch(log, 0)).await.unwrap().next_offset, Offset(1));
+    let error = fetched(&world.broker, fetch(log, 1)).await.unwrap_err();
     assert_eq!(error, BrokerError::DamagedRange { log, start: Offset(1), end: Offset(2) });
-    assert_eq!(world.broker.fetch(fetch(log, 2)).await.unwrap().batches.len(), 1);
+    assert_eq!(fetched(&world.broker, fetch(log, 2)).await.unwrap().batches.len(), 1);
 }
 
 #[tokio::test]

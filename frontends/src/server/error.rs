@@ -1,0 +1,99 @@
+//! Why a node could not be started, or could not go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tidelog_engine::identity::IdentityError;
+use tidelog_tls::TlsError;
+use tidelog_wire::ids::{ClusterId, NodeId};
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address is taken, or not of this machine.
+    #[error("E2208 key `{key}`: cannot open {address}: {source}; free the address, or choose another")]
+    Address {
+        /// The key that asked for it.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the configuration or beside it.
+    #[error("E2209 {path}: cannot {action}: {source}; check the path and its permissions, then start again")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An empty directory, and nobody said that it may be formatted.
+    #[error(
+        "E2210 {path}: not formatted, and this node is one of a cluster; if the cluster is new, start once with \
+         --bootstrap; if the cluster exists, this directory is the wrong one or was wiped: do not bootstrap it"
+    )]
+    NotFormatted {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to another node.
+    #[error(
+        "E2211 {path}: belongs to node {found}, and the configuration says node {expected} (key `node`): correct the key \
+         or `data_dir`"
+    )]
+    WrongNode {
+        /// The data directory.
+        path: PathBuf,
+        /// In the directory.
+        found: NodeId,
+        /// In the configuration.
+        expected: NodeId,
+    },
+    /// The certificate is of another cluster than the directory.
+    #[error(
+        "E2212 {path}: belongs to cluster {found}, and the certificates to cluster {expected}: correct `data_dir` or the \
+         `tls` keys"
+    )]
+    WrongCluster {
+        /// The data directory.
+        path: PathBuf,
+        /// In the directory.
+        found: ClusterId,
+        /// In the certificates.
+        expected: ClusterId,
+    },
+    /// The certificate is not this node's.
+    #[error(
+        "E2213 {path}: the certificate was made for {found}, and the configuration says node {expected}: correct `node` or \
+         `tls.cert`"
+    )]
+    WrongCertificate {
+        /// The certificate.
+        path: PathBuf,
+        /// Whom it was made for.
+        found: String,
+        /// In the configuration.
+        expected: NodeId,
+    },
+    /// Certificates cannot be read, made or used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The directory's identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A front-end could not be started.
+    #[error(transparent)]
+    FrontEnd(#[from] crate::StartError),
+    /// The system refused something that every process needs.
+    #[error("E2214 cannot {action}: {source}; check the limits of the process, then start again")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
