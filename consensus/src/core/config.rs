@@ -2,33 +2,19 @@
 //!
 //! Not here: where these facts come from. The runtime reads checkpoints, raft log and votes.
 
-use std::fmt;
-
-use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_engine::checkpoint::EntryId;
+use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, ReplicaId};
 
 use crate::raft_log::GroupLog;
 use crate::votes::Vote;
 
-/// Index and term of one entry of a group's raft log, which together name its whole history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId {
-    /// Its index.
-    pub index: RaftIndex,
-    /// Its term.
-    pub term: Term,
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} of term {}", self.index, self.term)
-    }
-}
-
-/// Everything that a `NodeCore` is built from.
+/// Everything that a [`NodeCore`](super::NodeCore) is built from.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     /// This node.
     pub node: NodeId,
+    /// This start of it. Rounds of read-index of earlier lives are told apart by it.
+    pub boot: BootEpoch,
     /// Its replicas, one a group.
     pub groups: Vec<ReplicaStart>,
     /// Timing in ticks.

@@ -3,9 +3,8 @@
 //! A [`MessageRefusal`] costs one message. A [`HaltReason`] costs one replica: it neither votes nor
 //! acknowledges any more, since what it would say may be untrue. Neither costs the node.
 
+use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
-
-use super::config::EntryId;
 
 /// A peer's message that was not stepped. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

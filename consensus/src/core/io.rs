@@ -12,9 +12,9 @@
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message};
+use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
-use super::config::EntryId;
 use super::error::{HaltReason, MessageRefusal};
 use crate::raft_log::{GroupWrite, InstallMark};
 use crate::votes::Vote;

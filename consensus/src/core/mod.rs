@@ -1,14 +1,59 @@
 //! The consensus core: all replicas of a node as one state machine without I/O.
+//!
+//! `(state, input) -> effects as data`: [`NodeCore`] takes an [`Input`] (a tick, a message, a proposal,
+//! "this is durable", "that is applied") and returns [`Effects`] (messages, things to persist, entries
+//! to apply, replies). A thin runtime carries them out; the simulator carries them out otherwise. The
+//! only thing the core does itself is to read the raft log when raft demands entries older than memory.
+//!
+//! The way of an entry: [`Input::Propose`] at the leader → raft → [`Effects::persists`] and, at the
+//! same time, [`Effects::sends`] → [`Input::Persisted`] here, answers from there → a quorum is durable →
+//! [`Effects::applies`], with the token that the proposer gave.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `node` | the door: inputs to replicas, effects collected |
+//! | `replica` | one replica: raft and what stands around it |
+//! | `ready` | what raft wants done, and **what may leave when** |
+//! | `incoming` | a snapshot on its way in |
+//! | `check` | what a peer's message must satisfy before raft sees it, as a table |
+//! | `start` | evidence of lost memory, before raft exists |
+//! | `store`, `tail`, `terms` | what raft reads: memory first, never an error it would die of |
+//! | `tokens`, `reads` | who waits for which entry or round |
+//! | `timeouts` | the only place that sets election timeouts |
+//!
+//! Not here: what entries mean ([`crate::apply`](crate)), how effects are carried out, the files of
+//! a snapshot ([`crate::snapshot`](crate)). Membership changes are not here yet: entries and messages
+//! that carry them are refused.
 
+mod check;
 mod config;
 mod error;
+mod incoming;
 mod io;
+mod logging;
+mod node;
+mod offer;
+mod reads;
+mod ready;
+mod replica;
+mod start;
 mod status;
+mod store;
+mod tail;
+mod terms;
+mod timeouts;
+mod tokens;
 
-pub use config::{CheckpointFacts, CoreConfig, CoreLimits, EntryId, ReplicaStart, Ticks};
+#[cfg(test)]
+mod tests;
+
+pub use tidelog_engine::checkpoint::EntryId;
+
+pub use config::{CheckpointFacts, CoreConfig, CoreLimits, ReplicaStart, Ticks};
 pub use error::{CoreError, HaltReason, MessageRefusal};
 pub use io::{
     Answer, ApplyTask, Committed, Compaction, Effects, FetchSnapshot, Halt, Input, InstallSnapshot, Lane,
     LeaderChange, Outgoing, Persist, Proposal, ProposeFailure, Refusal, Reply, SnapshotOffer, Staged, Token,
 };
+pub use node::NodeCore;
 pub use status::{GroupStatus, PeerStatus, Role, SnapshotPhase};

@@ -1,5 +1,6 @@
 //! What can be seen of a replica from outside.
 
+use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::error::HaltReason;
@@ -22,7 +23,7 @@ pub struct GroupStatus {
     /// The newest entry.
     pub last: RaftIndex,
     /// The newest entry durable here.
-    pub durable: RaftIndex,
+    pub durable: EntryId,
     /// Known committed.
     pub committed: RaftIndex,
     /// Applied here.

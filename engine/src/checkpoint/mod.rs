@@ -18,6 +18,7 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -38,6 +39,12 @@ pub struct EntryId {
     pub index: RaftIndex,
     /// The term it was proposed in.
     pub term: Term,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} of term {}", self.index, self.term)
+    }
 }
 
 /// What is fixed when a log is opened.

@@ -1,0 +1,280 @@
+//! All replicas of a node behind one door: an input goes in, effects come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+
+use super::check::Denied;
+use super::config::{CoreConfig, CoreLimits, Ticks};
+use super::error::{CoreError, HaltReason, MessageRefusal};
+use super::io::{Effects, Halt, Input, Persist, ProposeFailure, Refusal, Token};
+use super::ready::Draft;
+use super::replica::{Replica, failed};
+use super::start::{entry_id, start};
+use super::status::{GroupStatus, Role, SnapshotPhase};
+use crate::raft_log::RaftLog;
+
+/// The replicas of one node.
+///
+/// Feed inputs with [`NodeCore::feed`], as many as have gathered, then take what they lead to with
+/// [`NodeCore::collect`]: entries and votes of all groups that became due in between share one
+/// [`Persist`]. [`NodeCore::step`] does both for one input.
+pub struct NodeCore {
+    node: NodeId,
+    slots: BTreeMap<GroupId, Slot>,
+    /// Groups that have to be looked at by the next collection.
+    dirty: BTreeSet<GroupId>,
+    last_persist: u64,
+    unreported: Vec<Halt>,
+}
+
+enum Slot {
+    Active(Box<Replica>),
+    Halted { replica: ReplicaId, reason: HaltReason },
+}
+
+impl std::fmt::Debug for NodeCore {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("NodeCore").field("node", &self.node).field("groups", &self.slots.len()).finish()
+    }
+}
+
+impl NodeCore {
+    /// Builds all replicas. One that cannot vouch for its log starts halted, the others run.
+    ///
+    /// Reads nothing; `raft_log` is read later, when raft asks for entries older than memory.
+    ///
+    /// # Errors
+    /// [`CoreError`] if a setting is out of range or a group is named twice.
+    pub fn new(config: CoreConfig, raft_log: Arc<dyn RaftLog>) -> Result<Self, CoreError> {
+        check_settings(&config.ticks, &config.limits)?;
+        let mut core = Self {
+            node: config.node,
+            slots: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            last_persist: 0,
+            unreported: Vec::new(),
+        };
+        for replica in &config.groups {
+            let group = replica.group;
+            let slot = match start(replica, Arc::clone(&raft_log), &config.ticks, &config.limits) {
+                Ok(started) => {
+                    core.dirty.insert(group);
+                    let (seed, boot) = (config.seed, config.boot);
+                    let built = Replica::new(replica, started, seed, boot, config.ticks, config.limits);
+                    Slot::Active(Box::new(built))
+                }
+                Err(reason) => {
+                    core.unreported.push(Halt { group, reason: reason.clone() });
+                    Slot::Halted { replica: replica.replica, reason }
+                }
+            };
+            if core.slots.insert(group, slot).is_some() {
+                return Err(CoreError::DuplicateGroup { group });
+            }
+        }
+        Ok(core)
+    }
+
+    /// One input, and all that follows from it.
+    pub fn step(&mut self, input: Input, effects: &mut Effects) {
+        self.feed(input, effects);
+        self.collect(effects);
+    }
+
+    /// Takes an input. Answers that need no more come out at once; the rest with the next collection.
+    pub fn feed(&mut self, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Tick => self.for_all(|replica| replica.tick()),
+            Input::Persisted { number } => {
+                assert!(number <= self.last_persist, "persist {number} was never asked for");
+                self.for_all(|replica| replica.persisted(number, effects));
+            }
+            Input::PeerDown { node } => self.for_all(|replica| replica.peer_down(node)),
+            Input::Message { from, group, message } => {
+                let known = self.slots.contains_key(&group);
+                let denied = match self.active(group) {
+                    Some(replica) => replica.message(from, *message, effects).err(),
+                    None if known => Some(MessageRefusal::NotTaking { group }.into()),
+                    None => Some(MessageRefusal::UnknownGroup { group }.into()),
+                };
+                match denied {
+                    None => {}
+                    Some(Denied::Refuse(reason)) => effects.refusals.push(Refusal { from, group, reason }),
+                    Some(Denied::Halt(reason)) => self.halt(group, reason, effects),
+                }
+            }
+            Input::Propose { group, token, entry } => {
+                self.or_fail(group, token, effects, |replica| replica.propose(token, entry));
+            }
+            Input::ReadIndex { group, token } => {
+                self.or_fail(group, token, effects, |replica| replica.read_index(token));
+            }
+            Input::Halt { group, reason } => self.halt(group, reason, effects),
+            Input::Applied { group, .. }
+            | Input::Checkpointed { group, .. }
+            | Input::SnapshotStaged { group, .. }
+            | Input::SnapshotInstalled { group, .. }
+            | Input::SnapshotExported { group, .. }
+            | Input::SnapshotWithdrawn { group, .. }
+            | Input::TransferLeader { group, .. }
+            | Input::Forget { group, .. } => {
+                if let Some(replica) = self.active(group) {
+                    local(replica, input, effects);
+                }
+            }
+        }
+    }
+
+    /// Takes what the inputs since the last collection lead to.
+    pub fn collect(&mut self, effects: &mut Effects) {
+        effects.halts.append(&mut self.unreported);
+        let number = self.last_persist.saturating_add(1);
+        let mut draft = Draft { number, writes: Vec::new(), votes: Vec::new() };
+        for group in std::mem::take(&mut self.dirty) {
+            let Some(Slot::Active(replica)) = self.slots.get_mut(&group) else { continue };
+            if let Err(reason) = replica.collect(&mut draft, effects) {
+                self.halt(group, reason, effects);
+            }
+        }
+        if !draft.writes.is_empty() || !draft.votes.is_empty() {
+            self.last_persist = number;
+            effects.persists.push(Persist { number, writes: draft.writes, votes: draft.votes, sync: true });
+        }
+    }
+
+    /// The replica of `group`, if this node has one.
+    #[must_use]
+    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.slots.get(&group).map(|slot| slot.status(group))
+    }
+
+    /// All replicas, by group.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        self.slots.iter().map(|(group, slot)| slot.status(*group)).collect()
+    }
+
+    /// Lets leaders take their own disk for a quorum: a defect that a simulation must catch.
+    #[cfg(feature = "defects")]
+    pub fn ack_before_quorum(&mut self) {
+        self.for_all(|replica| replica.ack_before_quorum = true);
+    }
+
+    fn for_all(&mut self, mut act: impl FnMut(&mut Replica)) {
+        for (group, slot) in &mut self.slots {
+            if let Slot::Active(replica) = slot {
+                act(replica);
+                self.dirty.insert(*group);
+            }
+        }
+    }
+
+    fn active(&mut self, group: GroupId) -> Option<&mut Replica> {
+        match self.slots.get_mut(&group)? {
+            Slot::Active(replica) => {
+                self.dirty.insert(group);
+                Some(replica)
+            }
+            Slot::Halted { .. } => None,
+        }
+    }
+
+    fn or_fail(
+        &mut self,
+        group: GroupId,
+        token: Token,
+        effects: &mut Effects,
+        act: impl FnOnce(&mut Replica) -> Result<(), ProposeFailure>,
+    ) {
+        let done = self.active(group).map_or(Err(ProposeFailure::NotReady), act);
+        if let Err(why) = done {
+            effects.replies.push(failed(token, why));
+        }
+    }
+
+    fn halt(&mut self, group: GroupId, reason: HaltReason, effects: &mut Effects) {
+        let Some(slot) = self.slots.get_mut(&group) else { return };
+        if let Slot::Active(replica) = slot {
+            effects.replies.append(&mut replica.abandon());
+            let replica = replica.id;
+            *slot = Slot::Halted { replica, reason: reason.clone() };
+            effects.halts.push(Halt { group, reason });
+        }
+    }
+}
+
+/// Inputs from this node that concern one running replica.
+fn local(replica: &mut Replica, input: Input, effects: &mut Effects) {
+    match input {
+        Input::Applied { index, .. } => replica.applied(index),
+        Input::Checkpointed { compact_to, .. } => replica.checkpointed(compact_to, effects),
+        Input::SnapshotStaged { snapshot, result, .. } => replica.staged(snapshot, result),
+        Input::SnapshotInstalled { snapshot, .. } => replica.installed(snapshot, effects),
+        Input::SnapshotExported { offer, .. } => replica.offer(&offer),
+        Input::SnapshotWithdrawn { snapshot, .. } => replica.withdraw(snapshot),
+        Input::TransferLeader { to, .. } => replica.transfer(to),
+        Input::Forget { tokens, .. } => replica.forget(&tokens),
+        Input::Tick
+        | Input::Persisted { .. }
+        | Input::PeerDown { .. }
+        | Input::Message { .. }
+        | Input::Propose { .. }
+        | Input::ReadIndex { .. }
+        | Input::Halt { .. } => {}
+    }
+}
+
+impl Slot {
+    fn status(&self, group: GroupId) -> GroupStatus {
+        match self {
+            Self::Active(replica) => replica.status(),
+            Self::Halted { replica, reason } => GroupStatus {
+                group,
+                replica: *replica,
+                role: Role::Halted,
+                term: Term::ZERO,
+                leader: None,
+                first: RaftIndex::ZERO,
+                last: RaftIndex::ZERO,
+                durable: entry_id(0, 0),
+                committed: RaftIndex::ZERO,
+                applied: RaftIndex::ZERO,
+                serves: false,
+                tail_bytes: 0,
+                snapshot: SnapshotPhase::None,
+                peers: Vec::new(),
+                halted: Some(reason.clone()),
+            },
+        }
+    }
+}
+
+fn check_settings(ticks: &Ticks, limits: &CoreLimits) -> Result<(), CoreError> {
+    let bad = |setting, found, expected| Err(CoreError::BadSetting { setting, found, expected });
+    if ticks.heartbeat == 0 {
+        return bad("heartbeat ticks", 0, "at least 1");
+    }
+    if ticks.election_min <= ticks.heartbeat || ticks.election_min > 10_000 {
+        return bad(
+            "least election ticks",
+            ticks.election_min.into(),
+            "more than heartbeat ticks, at most 10000",
+        );
+    }
+    if ticks.election_max < ticks.election_min || ticks.election_max > 10_000 {
+        return bad("most election ticks", ticks.election_max.into(), "at least the least, at most 10000");
+    }
+    if limits.inflight_max == 0 || limits.inflight_max > 65_536 {
+        let found = u64::try_from(limits.inflight_max).unwrap_or(u64::MAX);
+        return bad("append messages in flight", found, "1 to 65536");
+    }
+    if limits.uncommitted_bytes_max < limits.message_bytes_max {
+        return bad("uncommitted bytes", limits.uncommitted_bytes_max, "at least one message");
+    }
+    if limits.tail_bytes_max < limits.entry_bytes_max {
+        return bad("bytes of entries in memory", limits.tail_bytes_max, "at least one entry");
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The core against three nodes of its own kind, a log in memory and a network that obeys the test.
+
+mod cluster;
+mod hostile;
+mod mem_log;
+mod scenarios;
+mod schedules;
+mod snapshots;
+mod starts;

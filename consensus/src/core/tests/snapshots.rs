@@ -1,0 +1,133 @@
+//! Snapshots as the core sees them: offers, staging, the switch.
+
+use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
+
+use super::super::*;
+use super::cluster::{Cluster, GROUP, entry};
+
+/// A leader that has compacted what a stopped follower needs.
+fn left_behind() -> (Cluster, usize, usize) {
+    let mut cluster = Cluster::new(3, 7);
+    let leader = cluster.elect();
+    cluster.settle();
+    let sleeper = (leader + 1) % 3;
+    cluster.crash(sleeper);
+    for number in 0..40 {
+        cluster.propose(leader, number, "while it slept");
+    }
+    cluster.settle();
+    assert_eq!(cluster.acked.len(), 40);
+    let newest = EntryId {
+        index: RaftIndex(30),
+        term: Term(cluster.machines[leader].log.term_at(GROUP, 30).unwrap()),
+    };
+    cluster.input(leader, Input::Checkpointed { group: GROUP, newest, compact_to: RaftIndex(20) });
+    cluster.start(sleeper);
+    (cluster, leader, sleeper)
+}
+
+fn offer(cluster: &mut Cluster, leader: usize) {
+    cluster
+        .run_until("an export is asked for", |cluster| !cluster.machines[leader].effects.exports.is_empty());
+    let term = Term(cluster.machines[leader].log.term_at(GROUP, 30).unwrap());
+    let offer = SnapshotOffer {
+        snapshot: EntryId { index: RaftIndex(30), term },
+        digest: 0xfeed,
+        manifest_bytes: 1_234,
+        voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
+        learners: Vec::new(),
+    };
+    cluster.input(leader, Input::SnapshotExported { group: GROUP, offer });
+}
+
+#[test]
+fn a_follower_whose_log_is_gone_at_the_leader_is_refilled_by_a_snapshot() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches[0];
+    assert_eq!((fetch.digest, fetch.manifest_bytes, fetch.snapshot.index), (0xfeed, 1_234, RaftIndex(30)));
+    assert_eq!(cluster.status(sleeper).snapshot, SnapshotPhase::Fetching);
+
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Ready };
+    cluster.input(sleeper, staged);
+    assert_eq!(cluster.status(sleeper).snapshot, SnapshotPhase::Installing);
+    // Nothing is acknowledged, and nothing is done, before the switch is reported.
+    for _ in 0..100 {
+        cluster.tick_all();
+        cluster.settle();
+    }
+    assert_eq!(cluster.status(sleeper).role, Role::Follower);
+    let seen = cluster
+        .status(leader)
+        .peers
+        .iter()
+        .find(|peer| peer.replica.get() == u64::try_from(sleeper).unwrap() + 1)
+        .unwrap()
+        .matched;
+    assert!(seen < RaftIndex(30));
+
+    cluster.install(sleeper);
+    cluster
+        .run_until("caught up", |cluster| cluster.status(sleeper).applied == cluster.status(leader).applied);
+    assert_eq!(cluster.status(sleeper).first, RaftIndex(31));
+    assert!(
+        cluster.halts.is_empty()
+            && cluster
+                .refusals
+                .iter()
+                .all(|refused| matches!(refused.reason, MessageRefusal::NotTaking { .. }))
+    );
+}
+
+#[test]
+fn a_failed_fetch_is_offered_again() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches.remove(0);
+    let failed = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Failed };
+    cluster.input(sleeper, failed);
+    cluster.run_until("offered again", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+}
+
+#[test]
+fn a_follower_that_restarts_before_the_switch_has_its_old_state() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches.remove(0);
+    cluster.auto_persist = false;
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Ready };
+    cluster.input(sleeper, staged);
+    cluster.crash(sleeper);
+    cluster.auto_persist = true;
+    cluster.machines[sleeper].effects = Effects::default();
+    cluster.start(sleeper);
+    assert!(cluster.halts.is_empty());
+    cluster.run_until("offered again", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+}
+
+#[test]
+fn a_follower_that_restarts_after_the_mark_must_finish_the_switch_first() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches.remove(0);
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Ready };
+    cluster.input(sleeper, staged);
+    cluster.crash(sleeper);
+    cluster.start(sleeper);
+    assert!(matches!(cluster.halts[0].reason, HaltReason::InstallUnfinished { .. }));
+}
+
+#[test]
+fn while_a_snapshot_is_on_its_way_the_leader_keeps_the_entries_behind_it() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    cluster.tick_all();
+    cluster
+        .input(leader, Input::Checkpointed { group: GROUP, newest: entry(40, 2), compact_to: RaftIndex(40) });
+    assert_eq!(cluster.status(leader).first, RaftIndex(31));
+}
