@@ -47,7 +47,7 @@ impl NodeCore {
     ///
     /// # Errors
     /// [`CoreError`] if a setting is out of range or a group is named twice.
-    pub fn new(config: CoreConfig, raft_log: Arc<dyn RaftLog>) -> Result<Self, CoreError> {
+    pub fn new(config: CoreConfig, raft_log: &Arc<dyn RaftLog>) -> Result<Self, CoreError> {
         check_settings(&config.ticks, &config.limits)?;
         let mut core = Self {
             node: config.node,
@@ -56,13 +56,13 @@ impl NodeCore {
             last_persist: 0,
             unreported: Vec::new(),
         };
-        for replica in &config.groups {
+        for replica in config.groups {
             let group = replica.group;
-            let slot = match start(replica, Arc::clone(&raft_log), &config.ticks, &config.limits) {
+            let slot = match start(&replica, Arc::clone(raft_log), &config.ticks, &config.limits) {
                 Ok(started) => {
                     core.dirty.insert(group);
                     let (seed, boot) = (config.seed, config.boot);
-                    let built = Replica::new(replica, started, seed, boot, config.ticks, config.limits);
+                    let built = Replica::new(&replica, started, seed, boot, config.ticks, config.limits);
                     Slot::Active(Box::new(built))
                 }
                 Err(reason) => {

@@ -26,7 +26,7 @@ pub(super) struct Timeouts {
 }
 
 /// The most ticks between a lost connection to the leader and a campaign.
-const HASTENED_TICKS: u64 = 4;
+const HASTENED_TICKS: u64 = 6;
 
 impl Timeouts {
     /// `salt` tells replicas of one seed apart.

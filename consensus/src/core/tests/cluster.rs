@@ -122,7 +122,8 @@ impl Cluster {
             limits: self.limits,
             seed: self.seed + machine.boot * 100,
         };
-        machine.core = Some(NodeCore::new(config, Arc::new(machine.log.clone())).unwrap());
+        let log: Arc<dyn RaftLog> = Arc::new(machine.log.clone());
+        machine.core = Some(NodeCore::new(config, &log).unwrap());
         self.drive(node, |core, effects| core.collect(effects));
     }
 
@@ -161,18 +162,18 @@ impl Cluster {
         seen.fetches.extend(effects.fetches);
         seen.installs.extend(effects.installs);
         seen.exports.extend(effects.exports);
-        for task in effects.applies {
-            let last = task.entries.last().unwrap().index;
-            for committed in task.entries {
-                self.apply(node, committed);
-            }
-            self.input(node, Input::Applied { group: task.group, index: last });
+        let last = effects.applies.last().and_then(|task| task.entries.last()).map(|entry| entry.index);
+        for committed in effects.applies.into_iter().flat_map(|task| task.entries) {
+            self.apply(node, &committed);
+        }
+        if let Some(index) = last {
+            self.input(node, Input::Applied { group: GROUP, index });
         }
         while self.auto_persist && self.persist(node) {}
     }
 
     /// Applies one entry, and checks that nobody ever saw another one committed there.
-    fn apply(&mut self, node: usize, committed: Committed) {
+    fn apply(&mut self, node: usize, committed: &Committed) {
         let index = committed.index.get();
         let value = (committed.term.get(), committed.entry.data.clone());
         let truth = self.truth.entry(index).or_insert_with(|| value.clone());

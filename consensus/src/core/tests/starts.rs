@@ -120,7 +120,7 @@ fn a_log_compacted_below_the_checkpoint_starts_with_its_first_entry_as_base() {
 
 #[test]
 fn settings_out_of_range_are_named() {
-    let log = std::sync::Arc::new(super::mem_log::MemLog::default());
+    let log: std::sync::Arc<dyn RaftLog> = std::sync::Arc::new(super::mem_log::MemLog::default());
     let config = CoreConfig {
         node: tidelog_wire::ids::NodeId(0),
         boot: tidelog_wire::ids::BootEpoch(1),
@@ -129,7 +129,7 @@ fn settings_out_of_range_are_named() {
         limits: CoreLimits::default(),
         seed: 0,
     };
-    assert!(matches!(NodeCore::new(config, log), Err(CoreError::BadSetting { found: 1, .. })));
+    assert!(matches!(NodeCore::new(config, &log), Err(CoreError::BadSetting { found: 1, .. })));
 }
 
 #[test]
