@@ -8,6 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{LeaderEpoch, Offset};
+use tidelog_wire::records::Records;
 
 fuzz_target!(|input: &[u8]| {
     let mut bytes = input.to_vec();
@@ -22,4 +23,8 @@ fuzz_target!(|input: &[u8]| {
     let again = Batch::parse(stamped.clone(), BatchLimits::default()).expect("a stamped batch is a batch");
     assert_eq!(again.base_offset(), Some(Offset(7)));
     assert_eq!(stamped.slice(16..), bytes.slice(16..));
+    // Its records come out, or the first bad one is told; never more memory than allowed, never more records than said.
+    if let Ok(records) = Records::of_at_most(&batch, 1 << 20) {
+        assert!(records.take_while(Result::is_ok).count() <= bytes.len().max(1 << 20));
+    }
 });

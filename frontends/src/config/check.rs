@@ -115,7 +115,7 @@ impl Configuration {
             return Err(self.contradiction(
                 "tls.ca",
                 "`peers` names other nodes, and nodes talk over mutual TLS only".to_owned(),
-                "paths of certificates that one authority made: `tidelog cert` makes them".to_owned(),
+                "paths of certificates that one authority made: `tidelog certs` makes them".to_owned(),
             ));
         }
         Ok(())
