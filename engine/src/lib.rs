@@ -7,11 +7,27 @@
 //! files through [`storage::Storage`]. It never aborts a process: it fences a log and says so.
 
 pub mod checkpoint;
+mod core;
+mod engine;
 mod fields;
 pub mod identity;
+mod keep;
 pub mod lock;
+pub mod log;
+mod open_files;
 pub mod os;
 pub mod producers;
 pub mod quarantine;
+mod room;
+pub mod segment;
 pub mod sim_disk;
 pub mod storage;
+
+#[cfg(feature = "defects")]
+pub use self::core::Defects;
+pub use self::core::Mode;
+pub use self::engine::{
+    Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT, RecoveryReport,
+};
+pub use self::keep::Pin;
+pub use self::room::DiskRoom;

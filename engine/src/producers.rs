@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 
+use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{Chain, Offset, ProducerId, TimestampMs};
 
 use crate::fields::{FieldWriter, Fields, Short};
@@ -60,6 +61,18 @@ pub struct ProducerStamp {
 }
 
 impl ProducerStamp {
+    /// The producer fields of `batch`; `None` if its producer is not idempotent.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Option<Self> {
+        let claim = batch.producer()?;
+        Some(Self {
+            id: claim.id,
+            epoch: claim.epoch,
+            first_sequence: claim.first_sequence,
+            count: batch.count(),
+        })
+    }
+
     /// Sequence of the batch's last record; sequences go round from 2^31 - 1 to 0.
     #[must_use]
     pub fn last_sequence(&self) -> i32 {
@@ -141,7 +154,11 @@ impl ProducerTable {
             return Verdict::Fenced { current: producer.epoch };
         }
         if stamp.epoch > producer.epoch {
-            return if stamp.first_sequence == 0 { Verdict::Append } else { Verdict::OutOfOrder { expected: 0 } };
+            return if stamp.first_sequence == 0 {
+                Verdict::Append
+            } else {
+                Verdict::OutOfOrder { expected: 0 }
+            };
         }
         let last_sequence = stamp.last_sequence();
         let same = producer
@@ -156,7 +173,13 @@ impl ProducerTable {
     }
 
     /// Remembers a batch that was appended after [`ProducerTable::check`] said [`Verdict::Append`].
-    pub fn record(&mut self, stamp: &ProducerStamp, base_offset: Offset, chain: Chain, append_time: TimestampMs) {
+    pub fn record(
+        &mut self,
+        stamp: &ProducerStamp,
+        base_offset: Offset,
+        chain: Chain,
+        append_time: TimestampMs,
+    ) {
         let batch = RecordedBatch {
             first_sequence: stamp.first_sequence,
             last_sequence: stamp.last_sequence(),
@@ -168,8 +191,10 @@ impl ProducerTable {
         if !self.producers.contains_key(&stamp.id) && self.producers.len() >= PRODUCERS_MAX {
             self.forget_most_silent();
         }
-        let producer =
-            self.producers.entry(stamp.id).or_insert_with(|| Producer { epoch: stamp.epoch, batches: Vec::new() });
+        let producer = self
+            .producers
+            .entry(stamp.id)
+            .or_insert_with(|| Producer { epoch: stamp.epoch, batches: Vec::new() });
         if producer.epoch != stamp.epoch {
             producer.epoch = stamp.epoch;
             producer.batches.clear();

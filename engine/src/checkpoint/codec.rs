@@ -54,6 +54,12 @@ pub enum CheckpointFault {
     /// The checksum matches and a field still makes no sense, or a reserved byte is not zero.
     #[error("a field makes no sense although the checksum matches")]
     Nonsense,
+    /// The disk does not give the bytes.
+    #[error("it cannot be read: {kind}")]
+    Unreadable {
+        /// The kind of the system's error.
+        kind: std::io::ErrorKind,
+    },
     /// It is a checkpoint, of another group or entry than the name of its file says.
     #[error("its content is that of another checkpoint than its file name says")]
     Misplaced,

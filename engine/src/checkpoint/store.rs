@@ -21,7 +21,9 @@ pub(crate) const KEPT: usize = 2;
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The disk refused.
-    #[error("E0220 {path}: cannot {action}: {source}; nothing was compacted: check the disk, then restart the node")]
+    #[error(
+        "E0220 {path}: cannot {action}: {source}; nothing was compacted: check the disk, then restart the node"
+    )]
     Io {
         /// Which file or directory.
         path: PathBuf,
@@ -59,7 +61,7 @@ pub enum CheckpointVerdict {
     },
 }
 
-/// What a load found.
+/// What [`crate::Engine::load_checkpoint`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedCheckpoint {
     /// The newest valid one.
@@ -103,14 +105,17 @@ pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<EntryId>, Ch
     Ok(found)
 }
 
-/// Writes `checkpoint` durably and removes all but the two newest valid files.
-///
-/// Returns the entries kept, newest first.
-pub(crate) fn write(storage: &dyn Storage, data: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+/// Writes `checkpoint` durably beside the others.
+pub(crate) fn write(
+    storage: &dyn Storage,
+    data: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<(), CheckpointError> {
     let dir = group_dir(data, checkpoint.group);
     create_dir_durably(storage, data, &dir).map_err(|source| failed(&dir, "make the directory", source))?;
     let path = dir.join(file_name(checkpoint.applied));
-    replace_file(storage, &path, &checkpoint.encode()).map_err(|source| failed(&path, "write the checkpoint", source))
+    replace_file(storage, &path, &checkpoint.encode())
+        .map_err(|source| failed(&path, "write the checkpoint", source))
 }
 
 /// Removes the files of a group other than those in `kept`.
@@ -139,20 +144,20 @@ pub(crate) fn read(
     dir: &Path,
     group: GroupId,
     entry: EntryId,
-) -> Result<Result<Checkpoint, CheckpointFault>, CheckpointError> {
+) -> Result<Checkpoint, CheckpointFault> {
     let path = dir.join(file_name(entry));
     let bytes = match read_whole(storage, &path, CHECKPOINT_BYTES_MAX) {
         Ok(bytes) => Bytes::from(bytes),
-        Err(error) if error.kind() == ErrorKind::FileTooLarge => return Ok(Err(CheckpointFault::NotACheckpoint)),
-        Err(source) => return Err(failed(&path, "read the checkpoint", source)),
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => return Err(CheckpointFault::NotACheckpoint),
+        Err(error) => return Err(CheckpointFault::Unreadable { kind: error.kind() }),
     };
-    Ok(Checkpoint::decode(&bytes).and_then(|checkpoint| {
+    Checkpoint::decode(&bytes).and_then(|checkpoint| {
         if checkpoint.group == group && checkpoint.applied == entry {
             Ok(checkpoint)
         } else {
             Err(CheckpointFault::Misplaced)
         }
-    }))
+    })
 }
 
 /// Loads the newest valid checkpoint of a group.
@@ -160,21 +165,21 @@ pub(crate) fn load(
     storage: &dyn Storage,
     data: &Path,
     group: GroupId,
-) -> Result<Option<LoadedCheckpoint>, CheckpointError> {
+) -> Result<Option<Loaded>, CheckpointError> {
     let dir = group_dir(data, group);
     let entries = list(storage, &dir)?;
     let mut bad = Vec::new();
     let mut newest: Option<Checkpoint> = None;
     for entry in &entries {
-        match (read(storage, &dir, group, *entry)?, newest.take()) {
+        match (read(storage, &dir, group, *entry), newest.take()) {
             (Ok(checkpoint), None) => newest = Some(checkpoint),
-            (Ok(older), Some(found)) => return Ok(Some(loaded(found, Some(older.applied), bad))),
+            (Ok(older), Some(found)) => return Ok(Some(Loaded { newest: found, older: Some(older), bad })),
             (Err(fault), None) => bad.push((*entry, fault)),
             (Err(_), Some(found)) => newest = Some(found),
         }
     }
     match (newest, bad.first()) {
-        (Some(found), _) => Ok(Some(loaded(found, None, bad))),
+        (Some(newest), _) => Ok(Some(Loaded { newest, older: None, bad })),
         (None, None) => Ok(None),
         (None, Some((_, fault))) => {
             Err(CheckpointError::AllBad { dir, group, count: entries.len(), fault: *fault })
@@ -182,9 +187,33 @@ pub(crate) fn load(
     }
 }
 
-fn loaded(newest: Checkpoint, older: Option<EntryId>, bad: Vec<(EntryId, CheckpointFault)>) -> LoadedCheckpoint {
-    let verdict = if bad.is_empty() { CheckpointVerdict::Newest } else { CheckpointVerdict::FellBack { bad } };
-    LoadedCheckpoint { newest, older, verdict }
+/// The two newest valid checkpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) newest: Checkpoint,
+    pub(crate) older: Option<Checkpoint>,
+    pub(crate) bad: Vec<(EntryId, CheckpointFault)>,
+}
+
+impl From<Loaded> for LoadedCheckpoint {
+    fn from(loaded: Loaded) -> Self {
+        let verdict = if loaded.bad.is_empty() {
+            CheckpointVerdict::Newest
+        } else {
+            CheckpointVerdict::FellBack { bad: loaded.bad }
+        };
+        Self { newest: loaded.newest, older: loaded.older.map(|older| older.applied), verdict }
+    }
+}
+
+/// The groups that have a checkpoint directory.
+pub(crate) fn groups(storage: &dyn Storage, data: &Path) -> Result<Vec<GroupId>, CheckpointError> {
+    let dir = data.join("checkpoints");
+    match storage.list(&dir) {
+        Ok(entries) => Ok(entries.iter().filter_map(|entry| entry.name.parse().ok().map(GroupId)).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(failed(&dir, "list", source)),
+    }
 }
 
 fn failed(path: &Path, action: &'static str, source: io::Error) -> CheckpointError {

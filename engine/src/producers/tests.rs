@@ -25,12 +25,18 @@ fn retries_within_the_window_are_duplicates() {
         assert_eq!(offer(&mut table, stamp(0, batch * 10, 10), &mut end), Verdict::Append);
     }
     for batch in 1..6 {
-        let Verdict::Duplicate(kept) = table.check(&stamp(0, batch * 10, 10)) else { panic!("not a duplicate") };
+        let Verdict::Duplicate(kept) = table.check(&stamp(0, batch * 10, 10)) else {
+            panic!("not a duplicate")
+        };
         assert_eq!(kept.base_offset, Offset(u64::try_from(batch).unwrap() * 10));
         assert_eq!(kept.last_offset, Offset(u64::try_from(batch).unwrap() * 10 + 9));
     }
     assert_eq!(table.check(&stamp(0, 0, 10)), Verdict::OutOfOrder { expected: 60 });
-    assert_eq!(table.check(&stamp(0, 10, 9)), Verdict::OutOfOrder { expected: 60 }, "another batch, same start");
+    assert_eq!(
+        table.check(&stamp(0, 10, 9)),
+        Verdict::OutOfOrder { expected: 60 },
+        "another batch, same start"
+    );
 }
 
 /// With five in flight, the failure of one makes those behind it fail too.
@@ -51,7 +57,11 @@ fn an_old_epoch_is_fenced_and_a_new_one_begins_at_zero() {
     assert_eq!(offer(&mut table, stamp(2, 101, 1), &mut end), Verdict::Fenced { current: 3 });
     assert_eq!(offer(&mut table, stamp(4, 101, 1), &mut end), Verdict::OutOfOrder { expected: 0 });
     assert_eq!(offer(&mut table, stamp(4, 0, 1), &mut end), Verdict::Append);
-    assert_eq!(offer(&mut table, stamp(4, 100, 1), &mut end), Verdict::OutOfOrder { expected: 1 }, "window reset");
+    assert_eq!(
+        offer(&mut table, stamp(4, 100, 1), &mut end),
+        Verdict::OutOfOrder { expected: 1 },
+        "window reset"
+    );
 }
 
 #[test]
@@ -80,7 +90,10 @@ fn the_producer_silent_longest_makes_room() {
         table.record(&stamp, Offset(0), Chain(0), TimestampMs(1_000 - (id % 7)));
     }
     assert_eq!(table.len(), PRODUCERS_MAX);
-    assert_eq!(table.check(&ProducerStamp { id: ProducerId(6), epoch: 0, first_sequence: 9, count: 1 }), Verdict::Append);
+    assert_eq!(
+        table.check(&ProducerStamp { id: ProducerId(6), epoch: 0, first_sequence: 9, count: 1 }),
+        Verdict::Append
+    );
 }
 
 proptest! {

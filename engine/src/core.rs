@@ -1,0 +1,126 @@
+//! What the engine and all its logs share: the data directory and who owns it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tidelog_wire::ids::{LogId, TimestampMs};
+
+use crate::identity::Identity;
+use crate::keep::Keep;
+use crate::log::shared::LogShared;
+use crate::open_files::OpenFiles;
+use crate::quarantine::{Quarantine, QuarantineError, SetAside};
+use crate::room::Room;
+use crate::storage::{DirectoryLock, Position, Storage};
+
+/// Who vouches for what is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A raft log is the durable copy; checkpoints say up to where the segments are.
+    Consensus,
+    /// The segments are the durable copy; each frame witnesses how far the file was synced.
+    Embedded,
+}
+
+/// Deliberate defects, which the simulator must catch. Never on in a server.
+#[cfg(feature = "defects")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defects {
+    /// Recovery does not sync what it keeps.
+    pub skip_recovered_tail_sync: bool,
+}
+
+/// The data directory of one engine.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) mode: Mode,
+    pub(crate) open_files: OpenFiles,
+    pub(crate) quarantine: Quarantine,
+    /// When the engine was opened, by the caller's clock: the engine has none.
+    pub(crate) opened_at: TimestampMs,
+    pub(crate) keep: Keep,
+    pub(crate) room: Room,
+    pub(crate) logs: Mutex<BTreeMap<LogId, Weak<LogShared>>>,
+    #[cfg(feature = "defects")]
+    pub(crate) defects: Defects,
+    pub(crate) _lock: Box<dyn DirectoryLock>,
+}
+
+impl Core {
+    /// `DATA/logs/<generation>/<partition>`.
+    pub(crate) fn log_dir(&self, log: LogId) -> PathBuf {
+        self.generation_dir(log).join(log.partition.to_string())
+    }
+
+    pub(crate) fn generation_dir(&self, log: LogId) -> PathBuf {
+        self.logs_dir().join(log.generation.to_string())
+    }
+
+    pub(crate) fn logs_dir(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
+    /// Whether recovery syncs what it keeps: always, but for the defect that says otherwise.
+    pub(crate) const fn syncs_recovered(&self) -> bool {
+        #[cfg(feature = "defects")]
+        if self.defects.skip_recovered_tail_sync {
+            return false;
+        }
+        true
+    }
+
+    /// Copies a range of a file into quarantine, durably, before it is cut.
+    pub(crate) fn set_aside_range(
+        &self,
+        path: &Path,
+        from: Position,
+        to: Position,
+        why: &str,
+    ) -> Result<(), QuarantineError> {
+        let storage = self.storage.as_ref();
+        let aside = self.quarantine.set_aside_range(storage, path, from, to, why, self.opened_at)?;
+        report(path, why, &aside);
+        Ok(())
+    }
+
+    /// Moves a file into quarantine, durably.
+    pub(crate) fn set_aside_file(&self, path: &Path, why: &str) -> Result<(), QuarantineError> {
+        let aside = self.quarantine.set_aside_file(self.storage.as_ref(), path, why, self.opened_at)?;
+        report(path, why, &aside);
+        Ok(())
+    }
+
+    /// The open log, if it is open.
+    pub(crate) fn open_log(&self, log: LogId) -> Option<Arc<LogShared>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(&log).and_then(Weak::upgrade)
+    }
+
+    /// Whether a writer has the log.
+    pub(crate) fn is_writing(&self, log: LogId) -> bool {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&log)
+    }
+
+    /// The log has a writer now.
+    pub(crate) fn register(&self, log: &Arc<LogShared>) {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(log.id, Arc::downgrade(log));
+    }
+
+    /// A writer was dropped: the log may be opened again.
+    pub(crate) fn closed(&self, log: &Arc<LogShared>) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if logs.get(&log.id).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(log))) {
+            logs.remove(&log.id);
+        }
+    }
+}
+
+fn report(path: &Path, why: &str, aside: &SetAside) {
+    tracing::warn!(path = %path.display(), aside = %aside.path.display(), bytes = aside.bytes, "set aside: {why}");
+    for evicted in &aside.evicted {
+        tracing::warn!(path = %evicted.path.display(), bytes = evicted.bytes, cause = ?evicted.cause, "left quarantine");
+    }
+}

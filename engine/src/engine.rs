@@ -1,0 +1,438 @@
+//! An engine owns one data directory: its lock, its identity, its logs and its checkpoints.
+//!
+//! Opening takes the lock, raises the boot epoch and looks which logs and checkpoints are there. Logs
+//! are opened one by one by whoever knows where they stand.
+//!
+//! Not here: what is in `DATA/raft` and `DATA/votes`.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidelog_wire::ids::{
+    ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs,
+};
+
+use crate::checkpoint::store::{self, KEPT};
+use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint, LogConfig, LogState};
+use crate::core::{Core, Mode};
+use crate::identity::{Identity, IdentityError};
+use crate::keep::{Keep, Pin};
+use crate::lock::{self, LockError};
+use crate::log::recovery::{Recovered, recover_embedded, recover_under_consensus};
+use crate::log::shared::{LogShared, View};
+use crate::log::{LogError, LogRecovery, LogWriter};
+use crate::open_files::OpenFiles;
+use crate::quarantine::{self, Quarantine};
+use crate::room::{DiskRoom, Room};
+use crate::segment;
+use crate::storage::{EntryKind, Storage};
+
+/// Files open for reading at once, unless told otherwise.
+pub const OPEN_FILES_DEFAULT: usize = 512;
+
+/// Bytes of the disk reserve, unless told otherwise.
+pub const RESERVE_BYTES_DEFAULT: u64 = 32 << 20;
+
+/// Findings kept for [`Engine::report`].
+const REPORTS_MAX: usize = 10_000;
+
+/// How to open an engine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who vouches for what is appended.
+    pub mode: Mode,
+    /// The time, for what is set aside in quarantine: the engine has no clock.
+    pub now: TimestampMs,
+    /// Most files open for reading. Writers hold one more for each log.
+    pub open_files_max: usize,
+    /// Bytes of the disk reserve; 0 for none.
+    pub reserve_bytes: u64,
+    /// How much may lie in quarantine, and for how long.
+    pub quarantine: quarantine::Limits,
+    /// Deliberate defects.
+    #[cfg(feature = "defects")]
+    pub defects: crate::core::Defects,
+}
+
+impl Options {
+    /// Under consensus, at the time `now`.
+    #[must_use]
+    pub fn consensus(now: TimestampMs) -> Self {
+        Self {
+            mode: Mode::Consensus,
+            now,
+            open_files_max: OPEN_FILES_DEFAULT,
+            reserve_bytes: RESERVE_BYTES_DEFAULT,
+            quarantine: quarantine::Limits::default(),
+            #[cfg(feature = "defects")]
+            defects: crate::core::Defects::default(),
+        }
+    }
+
+    /// Embedded, at the time `now`.
+    #[must_use]
+    pub fn embedded(now: TimestampMs) -> Self {
+        Self { mode: Mode::Embedded, ..Self::consensus(now) }
+    }
+}
+
+/// Whose directory is being formatted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewIdentity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Random, drawn for this formatting.
+    pub incarnation: Incarnation,
+}
+
+/// An engine could not be opened, or a directory not formatted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the directory, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The identity is missing, bad or another's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The checkpoints cannot be listed.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// There is something in the directory already.
+    #[error(
+        "E0222 {dir}: is not empty (`{name}` is in it), so it is not formatted; nothing was changed: name an empty directory, or start without `--bootstrap`"
+    )]
+    NotEmpty {
+        /// Which directory.
+        dir: PathBuf,
+        /// Something that is in it.
+        name: String,
+    },
+    /// The disk refused.
+    #[error(
+        "E0223 {path}: cannot {action}: {source}: check the path, its owner and the disk, then start again"
+    )]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's own error.
+        source: io::Error,
+    },
+}
+
+/// What opening the engine and its logs found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The copy of the identity that was written again.
+    pub healed_identity: Option<PathBuf>,
+    /// Logs opened so far.
+    pub logs_opened: u64,
+    /// The recoveries that found something, oldest first.
+    pub logs: Vec<LogRecovery>,
+}
+
+/// A data directory, opened.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+    report: Mutex<RecoveryReport>,
+}
+
+impl Engine {
+    /// Makes `dir` the data directory of a node. Durable on return.
+    ///
+    /// # Errors
+    /// [`OpenError::NotEmpty`] if anything but a lock file is in it, [`OpenError::Lock`],
+    /// [`OpenError::Identity`], [`OpenError::Io`]. In the first case nothing was changed.
+    pub fn format(storage: &Arc<dyn Storage>, dir: &Path, new: NewIdentity) -> Result<(), OpenError> {
+        let io = |action| move |source| OpenError::Io { path: dir.to_path_buf(), action, source };
+        storage.create_dir(dir).map_err(io("make the directory"))?;
+        let lock = lock::take(storage.as_ref(), dir)?;
+        let entries = storage.list(dir).map_err(io("list"))?;
+        if let Some(entry) = entries.into_iter().find(|entry| entry.name != "lock") {
+            return Err(OpenError::NotEmpty { dir: dir.to_path_buf(), name: entry.name });
+        }
+        Identity::format(storage.as_ref(), dir, new.cluster, new.node, new.incarnation)?;
+        storage.sync_dir(dir).map_err(io("sync"))?;
+        storage.sync_dir(crate::storage::parent(dir)).map_err(io("sync the parent of"))?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Takes the directory for this process, raises its boot epoch durably and looks what is there.
+    ///
+    /// # Errors
+    /// [`OpenError`]. The boot epoch may have been raised.
+    pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Arc<Self>, OpenError> {
+        let lock = lock::take(storage.as_ref(), dir)?;
+        let opened = Identity::open(storage.as_ref(), dir)?;
+        let core = Core {
+            data_dir: dir.to_path_buf(),
+            identity: opened.identity,
+            mode: options.mode,
+            open_files: OpenFiles::new(options.open_files_max),
+            quarantine: Quarantine::new(dir, options.quarantine),
+            opened_at: options.now,
+            keep: Keep::default(),
+            room: Room::new(options.reserve_bytes),
+            logs: Mutex::default(),
+            #[cfg(feature = "defects")]
+            defects: options.defects,
+            _lock: lock,
+            storage,
+        };
+        let report = RecoveryReport { healed_identity: opened.healed, ..RecoveryReport::default() };
+        let engine = Self { core: Arc::new(core), report: Mutex::new(report) };
+        for group in store::groups(engine.core.storage.as_ref(), dir)? {
+            match store::load(engine.core.storage.as_ref(), dir, group) {
+                Ok(Some(loaded)) => {
+                    if !loaded.bad.is_empty() {
+                        engine.core.keep.blind();
+                    }
+                    for checkpoint in loaded.older.iter().chain([&loaded.newest]) {
+                        engine.core.keep.named(checkpoint, KEPT);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a group has no valid checkpoint");
+                    engine.core.keep.blind();
+                }
+            }
+        }
+        engine.core.keep.found_on_disk(&engine.logs_on_disk()?);
+        engine.core.room.look(&engine.core);
+        Ok(Arc::new(engine))
+    }
+
+    /// Who the directory belongs to, with the boot epoch of this start.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.core.identity
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.core.data_dir
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.core.storage
+    }
+
+    /// What opening found so far.
+    #[must_use]
+    pub fn report(&self) -> RecoveryReport {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much room the disk has. Asks the system each time.
+    #[must_use]
+    pub fn room(&self) -> DiskRoom {
+        self.core.room.look(&self.core)
+    }
+
+    /// Segment files open for reading.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.core.open_files.len()
+    }
+
+    /// The logs that have a directory, opened or not.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn logs_on_disk(&self) -> Result<Vec<LogId>, OpenError> {
+        let dir = self.core.logs_dir();
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| OpenError::Io { path, action: "list the logs", source }
+        };
+        let generations = match self.core.storage.list(&dir) {
+            Ok(generations) => generations,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io(&dir)(error)),
+        };
+        let mut logs = Vec::new();
+        for generation in generations.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            let Ok(number) = generation.name.parse() else { continue };
+            let path = dir.join(&generation.name);
+            for partition in self.core.storage.list(&path).map_err(io(&path))? {
+                if let (EntryKind::Directory, Ok(partition)) = (partition.kind, partition.name.parse()) {
+                    logs.push(LogId { generation: Generation(number), partition: Partition(partition) });
+                }
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Writes a checkpoint, durably, and removes those before the last two of its group. The segments
+    /// it names must have been synced: see [`LogWriter::sync_target`].
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`]: the older ones are as they were.
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let storage = self.core.storage.as_ref();
+        store::write(storage, &self.core.data_dir, checkpoint)?;
+        let kept = self.core.keep.named(checkpoint, KEPT);
+        store::remove_others(storage, &store::group_dir(&self.core.data_dir, checkpoint.group), &kept)?;
+        if self.core.mode == Mode::Consensus {
+            for log in self.core.keep.orphans() {
+                if self.core.open_log(log).is_none()
+                    && let Err(error) = self.remove_log(log)
+                {
+                    tracing::warn!(%log, %error, "cannot remove a log that nothing names");
+                }
+            }
+        }
+        self.core.unlink_unnamed();
+        Ok(())
+    }
+
+    /// Loads the newest valid checkpoint of a group; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`CheckpointError::AllBad`]: there are some and none is valid. [`CheckpointError::Io`].
+    pub fn load_checkpoint(&self, group: GroupId) -> Result<Option<LoadedCheckpoint>, CheckpointError> {
+        Ok(store::load(self.core.storage.as_ref(), &self.core.data_dir, group)?.map(LoadedCheckpoint::from))
+    }
+
+    /// The groups that have checkpoints.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    pub fn groups_with_checkpoints(&self) -> Result<Vec<GroupId>, CheckpointError> {
+        store::groups(self.core.storage.as_ref(), &self.core.data_dir)
+    }
+
+    /// The kept checkpoints that name a log.
+    #[must_use]
+    pub fn checkpoints_naming(&self, log: LogId) -> Vec<(GroupId, EntryId)> {
+        self.core.keep.naming(log)
+    }
+
+    /// Keeps segment files from being unlinked while the pin is held.
+    pub fn pin(&self, files: Vec<(LogId, Offset)>) -> Pin {
+        self.core.pin(files)
+    }
+
+    /// Opens a log at the state that a checkpoint says. `None`: from offset 0.
+    ///
+    /// Valid frames above the state stay on disk and are compared when their entries are applied
+    /// again; the log's end is that of the state until then. What is kept is durable on return.
+    ///
+    /// # Errors
+    /// [`LogError`]: the log is not open. Bytes were cut only if a durable copy is in quarantine.
+    pub fn open_log(
+        &self,
+        log: LogId,
+        config: LogConfig,
+        state: Option<&LogState>,
+    ) -> Result<(LogWriter, LogRecovery), LogError> {
+        self.check_openable(log, config)?;
+        let fresh = LogState::default();
+        let state = state.unwrap_or(&fresh);
+        self.core.keep.opened(log);
+        let recovered = recover_under_consensus(&self.core, log, state)?;
+        let durable_end = recovered.end;
+        Ok(self.start_log(log, config, recovered, durable_end))
+    }
+
+    /// Opens an embedded log; the frames themselves say how far it was durable.
+    pub(crate) fn open_embedded(
+        &self,
+        log: LogId,
+        config: LogConfig,
+        known: Option<&LogState>,
+    ) -> Result<(LogWriter, LogRecovery), LogError> {
+        self.check_openable(log, config)?;
+        self.core.keep.opened(log);
+        let fresh = LogState::default();
+        let recovered = recover_embedded(&self.core, log, known.unwrap_or(&fresh))?;
+        let durable_end = recovered.end;
+        Ok(self.start_log(log, config, recovered, durable_end))
+    }
+
+    fn check_openable(&self, log: LogId, config: LogConfig) -> Result<(), LogError> {
+        let (min, max) = (LogConfig::SEGMENT_BYTES_MIN, LogConfig::SEGMENT_BYTES_MAX);
+        if !(min..=max).contains(&config.segment_bytes) {
+            return Err(LogError::SegmentBytes { log, found: config.segment_bytes, min, max });
+        }
+        if self.core.open_log(log).is_some() && self.core.is_writing(log) {
+            return Err(LogError::AlreadyOpen { log });
+        }
+        Ok(())
+    }
+
+    fn start_log(
+        &self,
+        log: LogId,
+        config: LogConfig,
+        recovered: Recovered,
+        durable_end: Offset,
+    ) -> (LogWriter, LogRecovery) {
+        let dir_made = !recovered.segments.is_empty();
+        let view = View {
+            start: recovered.start,
+            end: recovered.end,
+            durable_end,
+            chain: recovered.chain,
+            segments: recovered.segments,
+            removed: false,
+        };
+        let shared = Arc::new(LogShared::new(Arc::clone(&self.core), log, view, recovered.damage));
+        self.core.register(&shared);
+        self.core.keep.doom(log, &recovered.trimmed);
+        self.core.unlink_unnamed();
+        let writer = LogWriter {
+            shared,
+            config,
+            active: recovered.active,
+            epochs: recovered.epochs,
+            append_time: recovered.append_time,
+            replay: recovered.replay,
+            dir_made,
+        };
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.logs_opened = report.logs_opened.saturating_add(1);
+        if !recovered.report.is_clean() && report.logs.len() < REPORTS_MAX {
+            report.logs.push(recovered.report.clone());
+        }
+        drop(report);
+        (writer, recovered.report)
+    }
+
+    /// Removes a log: its readers are told, and its files are unlinked as soon as no kept checkpoint
+    /// and no pin names them. Its writer should have been dropped.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: the log's directory cannot be listed.
+    pub fn remove_log(&self, log: LogId) -> Result<(), LogError> {
+        if let Some(shared) = self.core.open_log(log) {
+            shared.view().removed = true;
+            shared.watch.end();
+        }
+        self.core.open_files.close_log(log);
+        let dir = self.core.log_dir(log);
+        let entries = match self.core.storage.list(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(LogError::Io { path: dir, action: "list", source }),
+        };
+        let bases: Vec<Offset> =
+            entries.iter().filter_map(|entry| segment::parse_file_name(&entry.name)).collect();
+        let ends = bases.iter().copied().skip(1).chain([Offset(u64::MAX)]);
+        let files: Vec<(Offset, Offset)> = bases.iter().copied().zip(ends).collect();
+        self.core.keep.doom(log, &files);
+        self.core.unlink_unnamed();
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Which segment files must stay: nothing that a kept checkpoint or a pin names is unlinked.
+//!
+//! There is no list of files to delete on disk. What may go is derived: files below the start of
+//! their log, and logs that were removed. Both wait here until no kept checkpoint reaches into them,
+//! because falling back to that checkpoint would need them again. After a restart the same follows
+//! from the checkpoints and the directories.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidelog_wire::ids::{GroupId, LogId, Offset};
+
+use crate::checkpoint::{Checkpoint, EntryId};
+use crate::core::Core;
+use crate::open_files::SegmentKey;
+use crate::segment;
+
+/// What one kept checkpoint names.
+#[derive(Clone, Debug)]
+struct Named {
+    entry: EntryId,
+    logs: BTreeMap<LogId, (Offset, Offset)>,
+}
+
+#[derive(Debug, Default)]
+struct KeepState {
+    /// Per group, newest first.
+    named: BTreeMap<GroupId, Vec<Named>>,
+    pins: BTreeMap<u64, Vec<SegmentKey>>,
+    next_pin: u64,
+    /// Files that go as soon as nothing names them, with the offset behind their last record.
+    doomed: BTreeMap<SegmentKey, Offset>,
+    /// Logs found on disk that nobody has opened.
+    unopened: BTreeSet<LogId>,
+    /// A checkpoint could not be read: what it names is not known.
+    blind: bool,
+}
+
+/// What must stay.
+#[derive(Debug, Default)]
+pub(crate) struct Keep {
+    state: Mutex<KeepState>,
+}
+
+/// Keeps files from being unlinked while it is held.
+#[derive(Debug)]
+#[must_use = "dropping it gives the files free"]
+pub struct Pin {
+    core: Arc<Core>,
+    number: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.core.keep.state().pins.remove(&self.number);
+        self.core.unlink_unnamed();
+    }
+}
+
+impl Keep {
+    fn state(&self) -> MutexGuard<'_, KeepState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A kept checkpoint was found or written. Returns the entries to keep, newest first.
+    pub(crate) fn named(&self, checkpoint: &Checkpoint, kept: usize) -> Vec<EntryId> {
+        let logs = checkpoint.logs.iter().map(|log| (log.log, (log.state.start, log.state.end))).collect();
+        let mut state = self.state();
+        let known = state.named.entry(checkpoint.group).or_default();
+        known.retain(|named| named.entry != checkpoint.applied);
+        known.push(Named { entry: checkpoint.applied, logs });
+        known.sort_by(|one, other| other.entry.cmp(&one.entry));
+        known.truncate(kept);
+        known.iter().map(|named| named.entry).collect()
+    }
+
+    /// A checkpoint could not be read, so logs that nobody opened may still be named by it.
+    pub(crate) fn blind(&self) {
+        self.state().blind = true;
+    }
+
+    /// The kept checkpoints that name `log`.
+    pub(crate) fn naming(&self, log: LogId) -> Vec<(GroupId, EntryId)> {
+        let state = self.state();
+        let groups = state.named.iter();
+        groups
+            .flat_map(|(group, known)| known.iter().map(|named| (*group, named)))
+            .filter(|(_, named)| named.logs.contains_key(&log))
+            .map(|(group, named)| (group, named.entry))
+            .collect()
+    }
+
+    pub(crate) fn found_on_disk(&self, logs: &[LogId]) {
+        self.state().unopened.extend(logs);
+    }
+
+    /// The log is being opened: its files from `start` on stay.
+    pub(crate) fn opened(&self, log: LogId) {
+        let mut state = self.state();
+        state.unopened.remove(&log);
+        state.doomed.retain(|(doomed, _), _| *doomed != log);
+    }
+
+    /// Files to unlink when nothing names them: base and end of each.
+    pub(crate) fn doom(&self, log: LogId, files: &[(Offset, Offset)]) {
+        let mut state = self.state();
+        state.doomed.extend(files.iter().map(|(base, end)| ((log, *base), *end)));
+    }
+
+    /// These files are in use again.
+    pub(crate) fn spare(&self, keys: &[SegmentKey]) {
+        let mut state = self.state();
+        for key in keys {
+            state.doomed.remove(key);
+        }
+    }
+
+    fn pin(&self, keys: Vec<SegmentKey>) -> u64 {
+        let mut state = self.state();
+        let number = state.next_pin;
+        state.next_pin = number.wrapping_add(1);
+        state.pins.insert(number, keys);
+        number
+    }
+
+    /// Logs on disk that neither were opened nor are named by a kept checkpoint or a pin. Empty when
+    /// that cannot be known.
+    pub(crate) fn orphans(&self) -> Vec<LogId> {
+        let state = self.state();
+        if state.blind {
+            return Vec::new();
+        }
+        let named = |log: &LogId| state.named.values().flatten().any(|named| named.logs.contains_key(log));
+        let pinned = |log: &LogId| state.pins.values().flatten().any(|(pinned, _)| pinned == log);
+        state.unopened.iter().filter(|log| !named(log) && !pinned(log)).copied().collect()
+    }
+}
+
+impl KeepState {
+    fn must_stay(&self, key: SegmentKey, end: Offset) -> bool {
+        let (log, base) = key;
+        let named = self.named.values().flatten().any(|named| {
+            named.logs.get(&log).is_some_and(|(start, named_end)| *start < end && base < *named_end)
+        });
+        named || self.pins.values().flatten().any(|pinned| *pinned == key)
+    }
+}
+
+impl Core {
+    /// Keeps files from being unlinked until the pin is dropped.
+    pub(crate) fn pin(self: &Arc<Self>, keys: Vec<SegmentKey>) -> Pin {
+        let number = self.keep.pin(keys);
+        Pin { core: Arc::clone(self), number }
+    }
+
+    /// Unlinks what may go and is named by nothing. A file that cannot be unlinked waits for the next
+    /// time: it costs space and nothing else.
+    pub(crate) fn unlink_unnamed(&self) {
+        let mut state = self.keep.state();
+        let due: Vec<SegmentKey> = state
+            .doomed
+            .iter()
+            .filter(|(key, end)| !state.must_stay(**key, **end))
+            .map(|(key, _)| *key)
+            .collect();
+        let mut touched = BTreeSet::new();
+        for key in due {
+            let path = self.log_dir(key.0).join(segment::file_name(key.1));
+            match self.storage.remove(&path) {
+                Ok(()) => tracing::debug!(path = %path.display(), "unlinked a segment"),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot unlink a segment; trying again later");
+                    continue;
+                }
+            }
+            self.open_files.close(key);
+            state.doomed.remove(&key);
+            touched.insert(key.0);
+        }
+        drop(state);
+        for log in touched {
+            if self.open_log(log).is_none() {
+                self.remove_empty_dirs(log);
+            }
+        }
+    }
+
+    /// Removes the directories of a log that is gone, as far as they are empty.
+    fn remove_empty_dirs(&self, log: LogId) {
+        for dir in [self.log_dir(log), self.generation_dir(log)] {
+            if let Err(error) = self.storage.remove_dir(&dir) {
+                tracing::trace!(path = %dir.display(), %error, "the directory stays");
+                return;
+            }
+        }
+    }
+}

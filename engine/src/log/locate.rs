@@ -1,0 +1,324 @@
+//! Finding the frame of an offset: the sparse index, then a short walk over frame headers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidelog_wire::ids::{Offset, TimestampMs};
+
+use super::error::ReadError;
+use super::shared::{LogShared, Segment};
+use crate::fields::{narrow, wide};
+use crate::open_files::OpenSegment;
+use crate::segment::LogTag;
+use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
+use crate::segment::state::SegmentState;
+use crate::segment::summary::{FIRST_FRAME, Summary, entry_for_offset, entry_for_time};
+use crate::segment::walk::{Depth, Expected, Step, Walk, Walked};
+use crate::storage::{File, Position};
+
+/// Places that sequential readers are about to read.
+const HINTS_MAX: usize = 16;
+
+/// A frame that begins at a known offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) offset: Offset,
+    pub(crate) base: Offset,
+    pub(crate) position: Position,
+}
+
+/// The last places where reads ended, so that reading on needs no search.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    recent: Mutex<VecDeque<Hint>>,
+}
+
+impl Hints {
+    pub(crate) fn take(&self, offset: Offset, base: Offset) -> Option<Position> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = recent.iter().position(|hint| hint.offset == offset && hint.base == base)?;
+        recent.remove(at).map(|hint| hint.position)
+    }
+
+    pub(crate) fn put(&self, hint: Hint) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= HINTS_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(hint);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// What was found at or behind an offset.
+pub(crate) enum Located {
+    /// The frame whose batch holds the offset.
+    Frame(Walked),
+    /// Damage: the next good batch begins here (or the segment ends).
+    Damaged {
+        /// Where the damage begins.
+        from: Offset,
+        /// Where it ends.
+        to: Offset,
+    },
+}
+
+impl LogShared {
+    pub(crate) fn open_segment(&self, segment: &Segment) -> Result<Arc<OpenSegment>, ReadError> {
+        self.core
+            .open_files
+            .open(self.core.storage.as_ref(), (self.id, segment.base), &segment.path)
+            .map_err(|source| read_failed(segment, "open the segment", source))
+    }
+
+    /// The index entry to begin the search for `offset` at.
+    fn entry_for(
+        &self,
+        segment: &Segment,
+        open: &OpenSegment,
+        key: Key,
+    ) -> Result<Option<IndexEntry>, ReadError> {
+        let pick = |index: &[IndexEntry]| match key {
+            Key::Offset(offset) => entry_for_offset(index, offset),
+            Key::Time(time) => entry_for_time(index, time),
+        };
+        let (state, end_position) = {
+            let facts = segment.facts();
+            if let Some(summary) = &facts.summary {
+                return Ok(pick(&summary.index));
+            }
+            (facts.state, facts.end_position)
+        };
+        match state {
+            SegmentState::Sealed => {
+                if let Some(index) = open.index.get() {
+                    return Ok(pick(index));
+                }
+                let loaded = match load_index(open.file.as_ref(), self.tag) {
+                    Ok(Ok(index)) => index,
+                    Ok(Err(_)) => self.summarize(segment, open.file.as_ref(), end_position)?.index,
+                    Err(source) => return Err(read_failed(segment, "read the index", source)),
+                };
+                Ok(pick(open.index.get_or_init(|| loaded)))
+            }
+            SegmentState::Active | SegmentState::Sealing | SegmentState::Fenced => {
+                self.complete_summary(segment, open.file.as_ref())?;
+                Ok(segment.facts().summary.as_ref().and_then(|summary| pick(&summary.index)))
+            }
+        }
+    }
+
+    /// Makes sure that the summary of a segment is there, walking its frame headers if it is not.
+    pub(crate) fn complete_summary(&self, segment: &Segment, file: &dyn File) -> Result<(), ReadError> {
+        loop {
+            let (known, end_position, writes) = {
+                let facts = segment.facts();
+                (facts.summary.is_some(), facts.end_position, facts.writes)
+            };
+            if known {
+                return Ok(());
+            }
+            let summary = self.summarize(segment, file, end_position)?;
+            let mut facts = segment.facts();
+            if facts.writes == writes {
+                facts.max_timestamp = Some(summary.max_timestamp);
+                facts.summary = Some(summary);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sums up the frames of a segment by walking their headers; damaged ones are marked and skipped.
+    fn summarize(&self, segment: &Segment, file: &dyn File, end: Position) -> Result<Summary, ReadError> {
+        let failed = |source| read_failed(segment, "walk the segment", source);
+        let chain_start = crate::segment::read_header(file).map_err(failed)?.map(|header| header.chain_start);
+        let mut summary = Summary::new(segment.base, chain_start.unwrap_or_default());
+        let mut walk = Walk::new(file, self.tag, Depth::Headers, FIRST_FRAME, end.get(), None);
+        loop {
+            match walk.step().map_err(failed)? {
+                Step::Frame(walked) => take_in(&mut summary, &walked),
+                Step::End => break,
+                Step::Fault(_) => match walk.resync().map_err(failed)? {
+                    Some(walked) => {
+                        if let Some(batch) = walked.batch {
+                            self.mark_damaged(summary.end..batch.base_offset);
+                        }
+                        take_in(&mut summary, &walked);
+                    }
+                    None => break,
+                },
+            }
+        }
+        let (stated_end, stated_position) = {
+            let facts = segment.facts();
+            (facts.end, facts.end_position)
+        };
+        if summary.end < stated_end && stated_position == end {
+            self.mark_damaged(summary.end..stated_end);
+        }
+        summary.end_position = end;
+        Ok(summary)
+    }
+
+    /// The frame of `segment` whose batch holds `offset`.
+    pub(crate) fn locate(
+        &self,
+        segment: &Segment,
+        open: &OpenSegment,
+        offset: Offset,
+    ) -> Result<Located, ReadError> {
+        let from = match self.hints.take(offset, segment.base) {
+            Some(position) => Some((offset, position)),
+            None => self
+                .entry_for(segment, open, Key::Offset(offset))?
+                .map(|entry| (entry.offset, entry.position)),
+        };
+        let (mut good_end, position) = from.unwrap_or((segment.base, FIRST_FRAME));
+        let (segment_end, limit) = {
+            let facts = segment.facts();
+            (facts.end, facts.end_position.get())
+        };
+        let failed = |source| read_failed(segment, "find an offset in the segment", source);
+        let mut walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, position, limit, None);
+        loop {
+            let walked = match walk.step().map_err(failed)? {
+                Step::Frame(walked) => walked,
+                Step::End => return Ok(Located::Damaged { from: good_end, to: segment_end }),
+                Step::Fault(_) => match walk.resync().map_err(failed)? {
+                    Some(walked) => walked,
+                    None => return Ok(Located::Damaged { from: good_end, to: segment_end }),
+                },
+            };
+            let Some(batch) = walked.batch else { continue };
+            if batch.base_offset > offset {
+                return Ok(Located::Damaged { from: good_end, to: batch.base_offset });
+            }
+            if batch.end() > offset {
+                return Ok(Located::Frame(walked));
+            }
+            good_end = batch.end();
+        }
+    }
+
+    /// The first batch of `segment` with a record at or after `time`.
+    pub(crate) fn locate_time(
+        &self,
+        segment: &Segment,
+        time: TimestampMs,
+    ) -> Result<Option<Walked>, ReadError> {
+        let open = self.open_segment(segment)?;
+        let from =
+            self.entry_for(segment, &open, Key::Time(time))?.map_or(FIRST_FRAME, |entry| entry.position);
+        let limit = segment.facts().end_position.get();
+        let failed = |source| read_failed(segment, "find a time in the segment", source);
+        let mut walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, from, limit, None);
+        loop {
+            let walked = match walk.step().map_err(failed)? {
+                Step::Frame(walked) => walked,
+                Step::End => return Ok(None),
+                Step::Fault(_) => match walk.resync().map_err(failed)? {
+                    Some(walked) => walked,
+                    None => return Ok(None),
+                },
+            };
+            if walked.batch.is_some_and(|batch| batch.max_timestamp >= time) {
+                return Ok(Some(walked));
+            }
+        }
+    }
+
+    /// Where the next good batch behind the damaged frame at `position` begins, or the segment ends.
+    pub(crate) fn damage_end(
+        &self,
+        segment: &Segment,
+        file: &dyn File,
+        position: Position,
+    ) -> Result<Offset, ReadError> {
+        let (segment_end, limit) = {
+            let facts = segment.facts();
+            (facts.end, facts.end_position.get())
+        };
+        let failed = |source| read_failed(segment, "look behind damage", source);
+        // A frame whose header verifies says itself where the next one begins: then only this batch is lost.
+        let mut walk = Walk::new(file, self.tag, Depth::Headers, position, limit, None);
+        if let Step::Frame(walked) = walk.step().map_err(failed)?
+            && let Some(batch) = walked.batch
+        {
+            return Ok(batch.end());
+        }
+        let mut walk = Walk::new(file, self.tag, Depth::Full, position, limit, None);
+        while let Some(walked) = walk.resync().map_err(failed)? {
+            if let Some(batch) = walked.batch {
+                return Ok(batch.base_offset);
+            }
+        }
+        Ok(segment_end)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Key {
+    Offset(Offset),
+    Time(TimestampMs),
+}
+
+fn take_in(summary: &mut Summary, walked: &Walked) {
+    match &walked.batch {
+        Some(batch) => summary.add(walked.position, walked.end(), batch, walked.header.chain),
+        None => summary.add_mark(walked.end()),
+    }
+}
+
+/// The footer of a file, if it ends in one that fits; the index is not checked.
+pub(crate) fn load_footer(file: &dyn File, tag: LogTag) -> io::Result<Result<Footer, FooterFault>> {
+    let len = file.len()?;
+    let Some(at) = len.checked_sub(wide(FOOTER_BYTES)) else { return Ok(Err(FooterFault::Absent)) };
+    let mut bytes = [0; FOOTER_BYTES];
+    file.read_at(Position(at), &mut bytes)?;
+    Ok(Footer::decode(&bytes, len, tag))
+}
+
+/// The footer and the index of a sealed file, both checked.
+pub(crate) fn load_sealed(
+    file: &dyn File,
+    tag: LogTag,
+) -> io::Result<Result<(Footer, Vec<IndexEntry>), FooterFault>> {
+    let footer = match load_footer(file, tag)? {
+        Ok(footer) => footer,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let len = file.len()?.saturating_sub(footer.index_position.get());
+    let mut bytes = vec![0; narrow(len)];
+    file.read_at(footer.index_position, &mut bytes)?;
+    Ok(footer.decode_index(&bytes).map(|index| (footer, index)))
+}
+
+fn load_index(file: &dyn File, tag: LogTag) -> io::Result<Result<Vec<IndexEntry>, FooterFault>> {
+    Ok(load_sealed(file, tag)?.map(|(_, index)| index))
+}
+
+/// Sums up, with everything verified, what lies from the first frame on up to the first fault.
+pub(crate) fn verified_summary(
+    file: &dyn File,
+    tag: LogTag,
+    expected: Expected,
+    limit: u64,
+) -> io::Result<(Summary, Step)> {
+    let mut summary = Summary::new(expected.offset, expected.chain);
+    let mut walk = Walk::new(file, tag, Depth::Full, FIRST_FRAME, limit, Some(expected));
+    loop {
+        match walk.step()? {
+            Step::Frame(walked) => take_in(&mut summary, &walked),
+            Step::End => return Ok((summary, Step::End)),
+            Step::Fault(fault) => return Ok((summary, Step::Fault(fault))),
+        }
+    }
+}
+
+pub(crate) fn read_failed(segment: &Segment, action: &'static str, source: io::Error) -> ReadError {
+    ReadError::Io { path: segment.path.clone(), action, source }
+}

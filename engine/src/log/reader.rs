@@ -1,0 +1,321 @@
+//! Reading a log: whole batches as they lie on disk, each verified before it is handed out.
+//!
+//! A [`LogReader`] never blocks the writer for longer than a look at how far it has come. What it
+//! returns are slices of one read. Bytes that do not verify are never returned: their offsets are
+//! marked damaged, and reading them fails and names the range.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
+
+use super::ReadBatches;
+use super::error::ReadError;
+use super::locate::{Hint, Located, read_failed};
+use super::shared::{LogShared, Segment};
+use super::watch::Subscription;
+use crate::fields::{narrow, wide};
+use crate::segment::LogTag;
+use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES};
+use crate::segment::stored::StoredBatch;
+use crate::storage::Position;
+
+/// Most bytes that one read returns, unless a single batch is larger.
+const READ_BYTES_MAX: usize = 32 << 20;
+
+/// Fewest bytes read at once: a search's neighbours come along for free.
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// Up to where a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visible {
+    /// Everything appended. Under consensus all of it is committed.
+    Appended,
+    /// Only what is durable: what embedded readers get unless they ask otherwise.
+    Durable,
+}
+
+/// A handle for reading a log. Clones are cheap and may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(crate) shared: Arc<LogShared>,
+    pub(crate) visible: Visible,
+}
+
+impl LogReader {
+    /// Which log.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        self.shared.id
+    }
+
+    /// The same log, seen up to another point.
+    #[must_use]
+    pub fn seeing(&self, visible: Visible) -> Self {
+        Self { shared: Arc::clone(&self.shared), visible }
+    }
+
+    /// Oldest offset kept.
+    #[must_use]
+    pub fn start(&self) -> Offset {
+        self.shared.view().start
+    }
+
+    /// Where reading ends: the first offset that is not visible to this reader.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        let view = self.shared.view();
+        match self.visible {
+            Visible::Appended => view.end,
+            Visible::Durable => view.durable_end,
+        }
+    }
+
+    /// Everything below is durable on this node's own disk in the segment files.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.shared.view().durable_end
+    }
+
+    /// End and chain at it, taken at one moment.
+    #[must_use]
+    pub fn end_and_chain(&self) -> (Offset, Chain) {
+        let view = self.shared.view();
+        (view.end, view.chain)
+    }
+
+    /// The ranges known to be damaged on this node, rising.
+    #[must_use]
+    pub fn damage(&self) -> Vec<std::ops::Range<Offset>> {
+        self.shared.damage()
+    }
+
+    /// Reads whole batches from the one that holds `from`, up to about `max_bytes` (at most 32 MiB),
+    /// at least one if any is visible.
+    ///
+    /// Each batch's frame and its own checksum are verified. Batches that begin below `from` are
+    /// returned whole: the consumer skips what it did not ask for.
+    ///
+    /// # Errors
+    /// - [`ReadError::OutOfRange`]: `from` is below the log start or above what is visible.
+    /// - [`ReadError::Damaged`]: the batch that holds `from` is damaged here; names exactly the range.
+    /// - [`ReadError::Removed`]: the log is gone. [`ReadError::Io`]: the disk refused.
+    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadBatches, ReadError> {
+        let mut at = from;
+        let max_bytes = max_bytes.min(READ_BYTES_MAX);
+        loop {
+            let (segment, limit, next_base) = {
+                let view = self.shared.view();
+                if view.removed {
+                    return Err(ReadError::Removed { log: self.shared.id });
+                }
+                let limit = match self.visible {
+                    Visible::Appended => view.end,
+                    Visible::Durable => view.durable_end,
+                };
+                if at < view.start || at > limit {
+                    return Err(self.out_of_range(from, view.start, limit));
+                }
+                if at == limit {
+                    return Ok(ReadBatches { batches: Vec::new(), next: at });
+                }
+                (view.segment_for(at), limit, view.next_base(at))
+            };
+            if let Some(range) = self.shared.damage_at(at) {
+                return Err(ReadError::Damaged { log: self.shared.id, range });
+            }
+            let Some(segment) = segment.filter(|segment| segment.facts().end > at) else {
+                return Err(self.damaged(at, next_base));
+            };
+            let read = self.read_segment(&segment, at, limit, max_bytes)?;
+            if !read.batches.is_empty() {
+                return Ok(read);
+            }
+            if read.next <= at {
+                return Ok(read);
+            }
+            at = read.next;
+        }
+    }
+
+    /// The first batch with a record at or after `time`: its base offset and its largest timestamp.
+    /// `None` if every visible record is older.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn offset_at_time(&self, time: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
+        let (segments, start) = {
+            let view = self.shared.view();
+            (view.segments.values().map(Arc::clone).collect::<Vec<_>>(), view.start)
+        };
+        let end = self.end();
+        for segment in segments {
+            let known = segment.facts().max_timestamp;
+            if known.is_some_and(|newest| newest < time) || segment.facts().end <= start {
+                continue;
+            }
+            if let Some(walked) = self.shared.locate_time(&segment, time)?
+                && let Some(batch) = walked.batch
+                && batch.base_offset < end
+            {
+                return Ok(Some((batch.base_offset.max(start), batch.max_timestamp)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The chain of the history below `offset`, which must be the end of a batch, or where the log or
+    /// a segment begins.
+    ///
+    /// # Errors
+    /// - [`ReadError::InsideBatch`]: the offset lies inside a batch; names the batch.
+    /// - As [`LogReader::read`].
+    pub fn chain_at(&self, offset: Offset) -> Result<Chain, ReadError> {
+        let (segment, begins) = {
+            let view = self.shared.view();
+            if offset == view.end {
+                return Ok(view.chain);
+            }
+            if offset > view.end {
+                return Err(self.out_of_range(offset, view.start, view.end));
+            }
+            if offset == Offset::ZERO {
+                return Ok(Chain::ZERO);
+            }
+            let before = Offset(offset.get().saturating_sub(1));
+            (view.segment_for(before), view.segments.get(&offset).map(Arc::clone))
+        };
+        if let Some(segment) = begins {
+            let open = self.shared.open_segment(&segment)?;
+            let header = crate::segment::read_header(open.file.as_ref())
+                .map_err(|source| read_failed(&segment, "read the segment header", source))?;
+            if let Some(header) = header {
+                return Ok(header.chain_start);
+            }
+        }
+        let before = Offset(offset.get().saturating_sub(1));
+        let Some(segment) = segment.filter(|segment| segment.facts().end >= offset) else {
+            let (start, end) = (self.start(), self.end());
+            return Err(self.out_of_range(offset, start, end));
+        };
+        let open = self.shared.open_segment(&segment)?;
+        match self.shared.locate(&segment, &open, before)? {
+            Located::Frame(walked) => match walked.batch {
+                Some(batch) if batch.end() == offset => Ok(walked.header.chain),
+                Some(batch) => Err(ReadError::InsideBatch {
+                    log: self.shared.id,
+                    asked: offset,
+                    batch: batch.base_offset..batch.end(),
+                }),
+                None => Err(self.damaged(before, offset)),
+            },
+            Located::Damaged { from, to } => Err(self.damaged(from, to)),
+        }
+    }
+
+    /// Runs `callback` once, as soon as something at or above `offset` is visible, or the log was
+    /// removed: at once and on this thread if it is so already. It runs on the thread that made the
+    /// log grow and should do no more than wake somebody. Dropping the subscription takes it back.
+    pub fn on_advance(&self, offset: Offset, callback: Box<dyn FnOnce() + Send>) -> Subscription {
+        let subscription = self.shared.watch.register(offset, callback);
+        self.shared.watch.advanced(self.end());
+        subscription
+    }
+
+    fn read_segment(
+        &self,
+        segment: &Segment,
+        from: Offset,
+        limit: Offset,
+        max_bytes: usize,
+    ) -> Result<ReadBatches, ReadError> {
+        let open = self.shared.open_segment(segment)?;
+        let walked = match self.shared.locate(segment, &open, from)? {
+            Located::Frame(walked) => walked,
+            Located::Damaged { from: damaged, to } => return Err(self.damaged(damaged, to)),
+        };
+        let frames_end = segment.facts().end_position.get();
+        let first_len = narrow(u64::from(walked.header.frame_len));
+        let wanted = max_bytes.max(READ_BYTES_MIN).max(first_len);
+        let len = narrow(frames_end.saturating_sub(walked.position.get())).min(wanted);
+        let mut buffer = vec![0; len];
+        open.file
+            .read_at(walked.position, &mut buffer)
+            .map_err(|source| read_failed(segment, "read batches", source))?;
+        let bytes = Bytes::from(buffer);
+        let taken = take_batches(&bytes, walked.position, self.shared.tag, limit, max_bytes);
+        if taken.batches.is_empty() && taken.faulty {
+            let to = self.shared.damage_end(segment, open.file.as_ref(), taken.position)?;
+            let base = walked.batch.map_or(from, |batch| batch.base_offset);
+            return Err(self.damaged(base, to));
+        }
+        let next = taken.next.unwrap_or(from);
+        self.shared.hints.put(Hint { offset: next, base: segment.base, position: taken.position });
+        Ok(ReadBatches { batches: taken.batches, next })
+    }
+
+    fn damaged(&self, from: Offset, to: Offset) -> ReadError {
+        let range = from..to;
+        self.shared.mark_damaged(range.clone());
+        ReadError::Damaged { log: self.shared.id, range }
+    }
+
+    fn out_of_range(&self, asked: Offset, start: Offset, end: Offset) -> ReadError {
+        ReadError::OutOfRange { log: self.shared.id, asked, start, end }
+    }
+}
+
+struct Taken {
+    batches: Vec<Bytes>,
+    /// Behind the last batch taken.
+    next: Option<Offset>,
+    /// Where the first frame that was not taken begins.
+    position: Position,
+    /// It was not taken because it does not verify.
+    faulty: bool,
+}
+
+/// Takes verified batches off `bytes`, which were read at `position`, until `limit`, the budget or
+/// the bytes end.
+fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, limit: Offset, max_bytes: usize) -> Taken {
+    let mut taken = Taken { batches: Vec::new(), next: None, position, faulty: false };
+    let mut at = 0;
+    let mut sum = 0_usize;
+    while let Some(frame) = bytes.get(at..).filter(|frame| frame.len() >= FRAME_HEADER_BYTES) {
+        let frame_position = Position(position.get().saturating_add(wide(at)));
+        let Ok(header) = FrameHeader::decode(frame) else { break };
+        let len = u64::from(header.frame_len);
+        if header.check_length().is_err() || len > FRAME_BYTES_MAX {
+            taken.faulty = true;
+            break;
+        }
+        let Some(frame) = frame.get(..narrow(len)) else { break };
+        let batch_bytes = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        let prefix = batch_bytes.get(..PREFIX_BYTES).unwrap_or_default();
+        if header.verify(frame_position, prefix, tag).is_err() {
+            taken.faulty = true;
+            break;
+        }
+        if !header.is_mark() {
+            let expected = taken.next;
+            let batch = StoredBatch::decode(batch_bytes).ok().filter(|batch| {
+                batch.matches(batch_bytes).is_ok()
+                    && expected.is_none_or(|expected| expected == batch.base_offset)
+            });
+            let Some(batch) = batch else {
+                taken.faulty = true;
+                break;
+            };
+            sum = sum.saturating_add(batch_bytes.len());
+            if batch.end() > limit || (!taken.batches.is_empty() && sum > max_bytes) {
+                break;
+            }
+            let begins = at.saturating_add(FRAME_HEADER_BYTES);
+            taken.batches.push(bytes.slice(begins..at.saturating_add(narrow(len))));
+            taken.next = Some(batch.end());
+        }
+        at = at.saturating_add(narrow(len));
+        taken.position = Position(position.get().saturating_add(wide(at)));
+    }
+    taken
+}

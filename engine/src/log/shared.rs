@@ -1,0 +1,192 @@
+//! What the writer and the readers of a log share: how far it has come, and its segments.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
+
+use super::damage::Damage;
+use super::locate::Hints;
+use super::watch::Watch;
+use crate::core::Core;
+use crate::segment::LogTag;
+use crate::segment::state::{SegmentEvent, SegmentState};
+use crate::segment::summary::Summary;
+use crate::storage::{File, Position};
+
+/// One segment of an open log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base: Offset,
+    pub(crate) path: PathBuf,
+    facts: Mutex<SegmentFacts>,
+}
+
+/// What changes about a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentFacts {
+    pub(crate) state: SegmentState,
+    /// Offset behind its last record.
+    pub(crate) end: Offset,
+    /// Where its frames end.
+    pub(crate) end_position: Position,
+    /// Largest record timestamp, where it is known without reading the frames.
+    pub(crate) max_timestamp: Option<TimestampMs>,
+    /// The frames summed up. `None`: nobody needed it yet, or the index in the file says the same.
+    pub(crate) summary: Option<Summary>,
+    /// The handle that wrote what is not synced yet.
+    pub(crate) unsynced: Option<Arc<dyn File>>,
+    /// Counts the writes, so that a sync knows whether it covered the last one.
+    pub(crate) writes: u64,
+    /// How far the file is known durable (embedded).
+    pub(crate) synced_to: Position,
+}
+
+impl Segment {
+    pub(crate) fn new(base: Offset, path: PathBuf, facts: SegmentFacts) -> Self {
+        Self { base, path, facts: Mutex::new(facts) }
+    }
+
+    pub(crate) fn facts(&self) -> MutexGuard<'_, SegmentFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SegmentFacts {
+    /// Moves on in the state machine.
+    ///
+    /// # Panics
+    /// If `event` cannot happen in the present state: a bug in the engine.
+    pub(crate) fn apply(&mut self, event: SegmentEvent) {
+        let next = self.state.after(event);
+        assert!(next.is_some(), "{event:?} in state {:?}", self.state);
+        self.state = next.unwrap_or(SegmentState::Fenced);
+    }
+}
+
+/// How far a log has come.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    /// Everything below is durable.
+    pub(crate) durable_end: Offset,
+    /// Chain up to `end`.
+    pub(crate) chain: Chain,
+    pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
+    pub(crate) removed: bool,
+}
+
+impl View {
+    /// The segment that would hold `offset`, if there is one that begins at or below it.
+    pub(crate) fn segment_for(&self, offset: Offset) -> Option<Arc<Segment>> {
+        self.segments.range(..=offset).next_back().map(|(_, segment)| Arc::clone(segment))
+    }
+
+    /// The base of the first segment above `offset`, or the end of the log.
+    pub(crate) fn next_base(&self, offset: Offset) -> Offset {
+        self.segments.range(offset.plus(1)..).next().map_or(self.end, |(base, _)| *base)
+    }
+}
+
+/// A log, seen by its writer and its readers.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) id: LogId,
+    pub(crate) tag: LogTag,
+    pub(crate) path: PathBuf,
+    pub(crate) core: Arc<Core>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) hints: Hints,
+    view: Mutex<View>,
+    damage: Mutex<Damage>,
+    fenced: AtomicBool,
+    dir: Mutex<DirSync>,
+}
+
+/// Counts the files created in the log's directory, and those whose names are durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct DirSync {
+    created: u64,
+    durable: u64,
+}
+
+impl LogShared {
+    pub(crate) fn new(core: Arc<Core>, id: LogId, view: View, damage: Damage) -> Self {
+        Self {
+            id,
+            tag: LogTag::of(core.identity.cluster, id),
+            path: core.log_dir(id),
+            core,
+            watch: Arc::default(),
+            hints: Hints::default(),
+            view: Mutex::new(view),
+            damage: Mutex::new(damage),
+            fenced: AtomicBool::new(false),
+            dir: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+
+    /// Refuses writes from now on.
+    pub(crate) fn fence(&self) {
+        self.fenced.store(true, Ordering::Release);
+    }
+
+    /// A file was created: its name is durable only after a sync of the directory.
+    pub(crate) fn file_created(&self) {
+        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        dir.created = dir.created.wrapping_add(1);
+    }
+
+    /// Whether names in the directory are not durable yet.
+    pub(crate) fn dir_dirty(&self) -> bool {
+        let dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        dir.created != dir.durable
+    }
+
+    /// Makes the names of the files created so far durable, if they are not.
+    pub(crate) fn sync_dir(&self) -> io::Result<()> {
+        let created = {
+            let dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+            if dir.created == dir.durable {
+                return Ok(());
+            }
+            dir.created
+        };
+        self.core.storage.sync_dir(&self.path)?;
+        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        dir.durable = dir.durable.max(created);
+        Ok(())
+    }
+
+    pub(crate) fn mark_damaged(&self, range: Range<Offset>) {
+        let news = self.damage.lock().unwrap_or_else(PoisonError::into_inner).mark(range.clone());
+        if news {
+            tracing::error!(log = %self.id, start = %range.start, end = %range.end, "offsets are damaged on this node");
+        }
+    }
+
+    pub(crate) fn damage_at(&self, offset: Offset) -> Option<Range<Offset>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).at(offset)
+    }
+
+    pub(crate) fn damage(&self) -> Vec<Range<Offset>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).ranges()
+    }
+
+    pub(crate) fn forget_damage_below(&self, start: Offset) {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).forget_below(start);
+    }
+}

@@ -1,0 +1,116 @@
+//! Making a log durable, off the thread that appends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidelog_wire::ids::Offset;
+
+use super::error::SyncError;
+use super::shared::{LogShared, Segment};
+use crate::segment::state::{SegmentEvent, SegmentState};
+use crate::storage::{File, Position};
+
+/// One dirty file, as it was when the job was made.
+#[derive(Debug)]
+struct Target {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    writes: u64,
+    end_position: Position,
+}
+
+/// Makes durable what a log had written when the job was made. Runs once, on any thread.
+#[derive(Debug)]
+#[must_use = "nothing is durable before it has run"]
+pub struct SyncJob {
+    log: Arc<LogShared>,
+    targets: Vec<Target>,
+    end: Offset,
+}
+
+impl SyncJob {
+    pub(crate) fn new(log: Arc<LogShared>) -> Self {
+        let mut targets = Vec::new();
+        let end = {
+            let view = log.view();
+            for segment in view.segments.values() {
+                let facts = segment.facts();
+                if let Some(file) = &facts.unsynced {
+                    targets.push(Target {
+                        segment: Arc::clone(segment),
+                        file: Arc::clone(file),
+                        writes: facts.writes,
+                        end_position: facts.end_position,
+                    });
+                }
+            }
+            view.end
+        };
+        Self { log, targets, end }
+    }
+
+    /// Whether there is nothing to make durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty() && !self.log.dir_dirty()
+    }
+
+    /// Syncs the dirty segments, oldest first, and the directory if files were created. On return
+    /// everything that was appended when the job was made is durable, and sealed segments are sealed.
+    ///
+    /// # Errors
+    /// [`SyncError`]: the log is fenced. It must not be tried again.
+    pub fn run(self) -> Result<(), SyncError> {
+        if self.log.is_fenced() {
+            let source = std::io::Error::other("an earlier write or sync of this log failed");
+            return Err(SyncError { path: self.log.path.clone(), action: "sync", source });
+        }
+        for target in &self.targets {
+            target.file.sync().map_err(|source| {
+                target.fail();
+                self.fence(&target.segment.path, "sync", source)
+            })?;
+        }
+        self.log.sync_dir().map_err(|source| self.fence(&self.log.path, "sync the directory", source))?;
+        for target in &self.targets {
+            target.succeed();
+        }
+        {
+            let mut view = self.log.view();
+            view.durable_end = view.durable_end.max(self.end);
+        }
+        self.log.watch.advanced(self.end);
+        Ok(())
+    }
+
+    fn fence(&self, path: &Path, action: &'static str, source: std::io::Error) -> SyncError {
+        self.log.fence();
+        SyncError { path: path.to_path_buf(), action, source }
+    }
+}
+
+impl Target {
+    fn succeed(&self) {
+        let mut facts = self.segment.facts();
+        facts.synced_to = facts.synced_to.max(self.end_position);
+        if facts.writes != self.writes {
+            return;
+        }
+        facts.unsynced = None;
+        match facts.state {
+            SegmentState::Active | SegmentState::Sealing => facts.apply(SegmentEvent::Synced),
+            SegmentState::Sealed | SegmentState::Fenced => {}
+        }
+        if facts.state == SegmentState::Sealed {
+            facts.summary = None;
+        }
+    }
+
+    fn fail(&self) {
+        let mut facts = self.segment.facts();
+        match facts.state {
+            SegmentState::Active | SegmentState::Sealing => facts.apply(SegmentEvent::SyncFailed),
+            SegmentState::Sealed | SegmentState::Fenced => {}
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Raising the log start: trim to an offset, or purge everything.
+//!
+//! Only whole sealed segments go, and only once no kept checkpoint and no pin names them: this hands
+//! them to `crate::keep` and forgets them. A purge ends the active segment first, so that its file
+//! goes too; offsets and chain go on.
+
+use tidelog_wire::ids::Offset;
+
+use super::error::{AppendError, LogError};
+use super::writer::LogWriter;
+
+impl LogWriter {
+    /// Raises the log start to `to`; a log whose start lies at or above it stays as it is.
+    ///
+    /// Not durable by itself: the start is part of the next checkpoint, or the entry is applied again.
+    ///
+    /// # Errors
+    /// - [`LogError::OutOfRange`]: `to` lies above the log end. Nothing was changed.
+    /// - [`LogError::Io`], [`LogError::Fenced`]: a purge could not end the active segment.
+    pub fn set_log_start(&mut self, to: Offset) -> Result<(), LogError> {
+        let (start, end) = {
+            let view = self.shared.view();
+            (view.start, view.end)
+        };
+        if to > end {
+            return Err(LogError::OutOfRange { log: self.shared.id, asked: to, start, end });
+        }
+        if to <= start {
+            return Ok(());
+        }
+        if to == end {
+            self.roll().map_err(|error| self.as_log_error(error))?;
+        }
+        let gone: Vec<(Offset, Offset)> = {
+            let mut view = self.shared.view();
+            view.start = to;
+            view.durable_end = view.durable_end.max(to);
+            let gone: Vec<(Offset, Offset)> = view
+                .segments
+                .values()
+                .map(|segment| (segment.base, segment.facts().end))
+                .filter(|(base, segment_end)| {
+                    *segment_end <= to
+                        && self.active.as_ref().is_none_or(|active| active.segment.base != *base)
+                })
+                .collect();
+            for (base, _) in &gone {
+                view.segments.remove(base);
+            }
+            gone
+        };
+        self.shared.forget_damage_below(to);
+        self.shared.core.keep.doom(self.shared.id, &gone);
+        self.shared.core.unlink_unnamed();
+        Ok(())
+    }
+
+    fn as_log_error(&self, error: AppendError) -> LogError {
+        match error {
+            AppendError::Io { path, action, source } => LogError::Io { path, action, source },
+            AppendError::DiskFull { path } => LogError::Io {
+                path,
+                action: "end the segment for a purge",
+                source: std::io::ErrorKind::StorageFull.into(),
+            },
+            AppendError::Quarantine(error) => LogError::Quarantine(error),
+            AppendError::Fenced { .. } | AppendError::TooLarge { .. } => {
+                LogError::Fenced { log: self.shared.id }
+            }
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The one writer of a log.
+//!
+//! An append plans its frames, gathers those that go into one segment and writes them with one call.
+//! Only when the write succeeded does anything change that readers see. If the disk is full the file
+//! is cut back to where it was and the same batches may be tried again; any other failure fences.
+//!
+//! After a restart under consensus the entries above the checkpoint are applied again. Frames that
+//! are there already are compared and not written: see `replay`.
+
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidelog_wire::batch::Batch;
+use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, TimestampMs};
+
+use super::error::{AppendError, AppendManyError, LogError};
+use super::plan::{self, Place, Planned};
+use super::reader::{LogReader, Visible};
+use super::replay::Replay;
+use super::shared::{LogShared, Segment, SegmentFacts};
+use super::sync::SyncJob;
+use super::{AppendStamp, Appended};
+use crate::checkpoint::{LogConfig, LogState};
+use crate::core::Mode;
+use crate::segment::frame::FRAME_BYTES_MAX;
+use crate::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::segment::state::{SegmentEvent, SegmentState};
+use crate::segment::summary::{FIRST_FRAME, Summary};
+use crate::segment::{self};
+use crate::storage::{File, OpenMode, Position, create_dir_durably};
+
+/// How far ahead embedded logs are filled with zeros.
+const PREFILL_BYTES: u64 = 1 << 20;
+
+/// The segment that takes appends.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn File>,
+    /// End of its last frame.
+    pub(crate) position: Position,
+    /// The header, until it is written together with the first frame.
+    pub(crate) header: Option<[u8; SEGMENT_HEADER_BYTES]>,
+    /// Zeros were written up to here (embedded).
+    pub(crate) prefilled_to: u64,
+}
+
+/// Appends to a log. There is one per log at a time; dropping it closes the log to appends.
+#[derive(Debug)]
+pub struct LogWriter {
+    pub(crate) shared: Arc<LogShared>,
+    pub(crate) config: LogConfig,
+    pub(crate) active: Option<Active>,
+    pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    pub(crate) append_time: TimestampMs,
+    pub(crate) replay: Replay,
+    /// The log's directory is there, durably.
+    pub(crate) dir_made: bool,
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.shared.core.closed(&self.shared);
+    }
+}
+
+impl LogWriter {
+    /// Appends `batch` and returns the offsets and the chain it got.
+    ///
+    /// On return the batch is written and visible to readers, but **not durable**: see
+    /// [`LogWriter::sync_target`]. If a frame of an earlier run lies there already and is the same,
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// - [`AppendError::Fenced`], [`AppendError::Io`]: reopen and recover first.
+    /// - [`AppendError::DiskFull`]: nothing was written; try the same batch again later.
+    /// - [`AppendError::TooLarge`]: nothing was written.
+    ///
+    /// # Invariants
+    /// `start <= durable_end <= end`; `end` never falls.
+    pub fn append(&mut self, batch: &Batch, stamp: AppendStamp) -> Result<Appended, AppendError> {
+        let mut done = Vec::with_capacity(1);
+        self.append_all(&[(batch, stamp)], &mut done)?;
+        // One batch in, one answer out: `append_all` either fails or answers each.
+        done.pop().ok_or(AppendError::Fenced { log: self.shared.id })
+    }
+
+    /// Appends several batches, in order, with one write for all that go into the same segment.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`], for the first batch that was not appended; those before it were.
+    pub fn append_many(
+        &mut self,
+        batches: &[(&Batch, AppendStamp)],
+    ) -> Result<Vec<Appended>, AppendManyError> {
+        let mut done = Vec::with_capacity(batches.len());
+        match self.append_all(batches, &mut done) {
+            Ok(()) => Ok(done),
+            Err(error) => Err(AppendManyError { done, error }),
+        }
+    }
+
+    /// Which log.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        self.shared.id
+    }
+
+    /// What was fixed when the log was opened.
+    #[must_use]
+    pub const fn config(&self) -> LogConfig {
+        self.config
+    }
+
+    /// Where the log stands: for a checkpoint, together with a [`LogWriter::sync_target`] that was
+    /// made at the same moment and has run.
+    #[must_use]
+    pub fn state(&self) -> LogState {
+        let view = self.shared.view();
+        let (active_base, active_position) = match &self.active {
+            Some(active) if active.header.is_none() => (active.segment.base, active.position),
+            Some(_) | None => (view.end, Position::ZERO),
+        };
+        LogState {
+            start: view.start,
+            end: view.end,
+            active_base,
+            active_position,
+            chain: view.chain,
+            epochs: self.epochs.clone(),
+            append_time: self.append_time,
+        }
+    }
+
+    /// The ranges known to be damaged on this node.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Range<Offset>> {
+        self.shared.damage()
+    }
+
+    /// Marks ranges that a checkpoint says are damaged.
+    pub fn restore_damage(&self, ranges: &[Range<Offset>]) {
+        for range in ranges {
+            self.shared.mark_damaged(range.clone());
+        }
+    }
+
+    /// A handle for reading. Under consensus it sees everything appended, embedded what is durable.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        let visible = match self.shared.core.mode {
+            Mode::Consensus => Visible::Appended,
+            Mode::Embedded => Visible::Durable,
+        };
+        LogReader { shared: Arc::clone(&self.shared), visible }
+    }
+
+    /// Frames of an earlier run that have not been compared yet.
+    #[must_use]
+    pub fn replay_pending(&self) -> usize {
+        self.replay.len()
+    }
+
+    /// A job that makes durable what has been written until now. It may run on any thread.
+    #[must_use]
+    pub fn sync_target(&self) -> SyncJob {
+        SyncJob::new(Arc::clone(&self.shared))
+    }
+
+    fn append_all(
+        &mut self,
+        batches: &[(&Batch, AppendStamp)],
+        done: &mut Vec<Appended>,
+    ) -> Result<(), AppendError> {
+        if self.shared.is_fenced() {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
+        let mut group: Vec<Planned> = Vec::with_capacity(batches.len());
+        let mut place = self.place();
+        for (batch, stamp) in batches {
+            let bytes = plan::frame_bytes(batch);
+            if bytes > FRAME_BYTES_MAX {
+                self.flush(&mut group, done)?;
+                return Err(AppendError::TooLarge { log: self.shared.id, bytes, max: FRAME_BYTES_MAX });
+            }
+            if place.position > FIRST_FRAME
+                && place.position.get().saturating_add(bytes) > self.config.segment_bytes
+            {
+                self.flush(&mut group, done)?;
+                self.roll()?;
+                place = self.place();
+            }
+            if self.active.is_none() {
+                self.begin(&place, stamp.append_time.max(place.append_time))?;
+                place.position = FIRST_FRAME;
+            }
+            let planned = plan::frame(&place, batch, stamp);
+            place.position = planned.end();
+            place.end = planned.batch.end();
+            place.chain = planned.header.chain;
+            place.append_time = planned.header.append_time;
+            group.push(planned);
+        }
+        self.flush(&mut group, done)
+    }
+
+    /// Where the next frame goes; position 0 if there is no active segment.
+    pub(crate) fn place(&self) -> Place {
+        let view = self.shared.view();
+        let (position, synced_to) = match &self.active {
+            Some(active) => (active.position, active.segment.facts().synced_to.min(active.position)),
+            None => (Position::ZERO, Position::ZERO),
+        };
+        Place {
+            position,
+            end: view.end,
+            chain: view.chain,
+            append_time: self.append_time,
+            synced_to,
+            tag: self.shared.tag,
+        }
+    }
+
+    /// Begins the segment whose first offset is the log's end.
+    fn begin(&mut self, place: &Place, append_time: TimestampMs) -> Result<(), AppendError> {
+        let base = place.end;
+        let path = self.shared.path.join(segment::file_name(base));
+        let storage = &self.shared.core.storage;
+        let (file, header) = if self.replay.has_file(base) {
+            let file = storage.open(&path, OpenMode::ReadWrite).map_err(|e| self.failed(&path, "open", e))?;
+            (file, None)
+        } else {
+            let header = SegmentHeader {
+                cluster: self.shared.core.identity.cluster,
+                log: self.shared.id,
+                base,
+                chain_start: place.chain,
+                append_time,
+            };
+            if !self.dir_made {
+                create_dir_durably(storage.as_ref(), &self.shared.core.data_dir, &self.shared.path)
+                    .map_err(|e| self.failed(&path, "make the directory of", e))?;
+                self.dir_made = true;
+            }
+            let file =
+                storage.open(&path, OpenMode::CreateNew).map_err(|e| self.failed(&path, "create", e))?;
+            self.shared.file_created();
+            (file, Some(header.encode()))
+        };
+        let facts = SegmentFacts {
+            state: SegmentState::Active,
+            end: base,
+            end_position: FIRST_FRAME,
+            max_timestamp: None,
+            summary: Some(Summary::new(base, place.chain)),
+            unsynced: None,
+            writes: 0,
+            synced_to: Position::ZERO,
+        };
+        let segment = Arc::new(Segment::new(base, path, facts));
+        self.shared.core.open_files.close((self.shared.id, base));
+        self.shared.view().segments.insert(base, Arc::clone(&segment));
+        self.active = Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0 });
+        Ok(())
+    }
+
+    /// Writes the planned frames and makes them visible.
+    fn flush(&mut self, group: &mut Vec<Planned>, done: &mut Vec<Appended>) -> Result<(), AppendError> {
+        let planned = std::mem::take(group);
+        let mut known = 0;
+        while !self.replay.is_empty() && known < planned.len() {
+            let base = self.active.as_ref().map_or(Offset::ZERO, |active| active.segment.base);
+            match planned.get(known) {
+                Some(next) if self.replay.matches(base, next) => known = known.saturating_add(1),
+                Some(next) => self.cut_replay(next.position)?,
+                None => break,
+            }
+        }
+        let (there, missing) = planned.split_at_checked(known).unwrap_or((&[], planned.as_slice()));
+        self.commit(there, false, done);
+        if !missing.is_empty() {
+            self.write(missing)?;
+            self.commit(missing, true, done);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// One gathered write of all frames, which belong into the active segment.
+    fn write(&mut self, planned: &[Planned]) -> Result<(), AppendError> {
+        let Some(active) = &self.active else { return Err(AppendError::Fenced { log: self.shared.id }) };
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(planned.len().saturating_mul(2).saturating_add(1));
+        let mut at = active.position;
+        if let Some(header) = &active.header {
+            parts.push(header);
+            at = Position::ZERO;
+        }
+        for frame in planned {
+            parts.push(&frame.head);
+            parts.push(&frame.rest);
+        }
+        let end = planned.last().map_or(at, Planned::end);
+        self.put(active, at, &parts)?;
+        match self.shared.core.mode {
+            Mode::Consensus => Ok(()),
+            Mode::Embedded => self.prefill(end),
+        }
+    }
+
+    /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.
+    fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
+        let path = &active.segment.path;
+        let mut written = active.file.write_at(at, parts);
+        if written.as_ref().is_err_and(is_full) && self.shared.core.room.give_reserve(&self.shared.core) {
+            written = active.file.write_at(at, parts);
+        }
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if is_full(&error) => {
+                active
+                    .file
+                    .truncate(at.get())
+                    .map_err(|error| self.fenced(path, "cut back a full file", error))?;
+                Err(AppendError::DiskFull { path: path.clone() })
+            }
+            Err(error) => Err(self.fenced(path, "write", error)),
+        }
+    }
+
+    /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length.
+    fn prefill(&mut self, end: Position) -> Result<(), AppendError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.prefilled_to >= end.get() {
+            return Ok(());
+        }
+        match active.file.prefill(end, PREFILL_BYTES) {
+            Ok(()) => active.prefilled_to = end.get().saturating_add(PREFILL_BYTES),
+            // The frames themselves are written; the next append says that the disk is full.
+            Err(error) if is_full(&error) => active.prefilled_to = end.get(),
+            Err(error) => {
+                let path = active.segment.path.clone();
+                return Err(self.fenced(&path, "prefill", error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the frames into the summary and the view, as written just now or by an earlier run.
+    fn commit(&mut self, planned: &[Planned], written: bool, done: &mut Vec<Appended>) {
+        let Some(active) = &mut self.active else { return };
+        let Some(last) = planned.last() else { return };
+        active.position = last.end();
+        active.header = None;
+        {
+            let mut facts = active.segment.facts();
+            for frame in planned {
+                if let Some(summary) = &mut facts.summary {
+                    summary.add(frame.position, frame.end(), &frame.batch, frame.header.chain);
+                }
+                done.push(frame.appended);
+            }
+            facts.end = last.batch.end();
+            facts.end_position = last.end();
+            if written {
+                facts.unsynced = Some(Arc::clone(&active.file));
+                facts.writes = facts.writes.wrapping_add(1);
+            }
+        }
+        for frame in planned {
+            if self.epochs.last().is_none_or(|(epoch, _)| *epoch < frame.batch.leader_epoch) {
+                self.epochs.push((frame.batch.leader_epoch, frame.batch.base_offset));
+            }
+        }
+        self.append_time = last.header.append_time;
+        let mut view = self.shared.view();
+        view.end = last.batch.end();
+        view.chain = last.header.chain;
+    }
+
+    fn publish(&self) {
+        let end = self.reader().end();
+        self.shared.watch.advanced(end);
+    }
+
+    /// Ends the active segment with index and footer. The next append begins another one.
+    ///
+    /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`] does that, and above the
+    /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
+    /// written and the footer before the successor exists.
+    pub(crate) fn roll(&mut self) -> Result<(), AppendError> {
+        let Some(active) = &self.active else { return Ok(()) };
+        if active.position <= FIRST_FRAME {
+            return Ok(());
+        }
+        let path = active.segment.path.clone();
+        let embedded = self.shared.core.mode == Mode::Embedded;
+        if embedded {
+            active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
+        }
+        self.shared
+            .complete_summary(&active.segment, active.file.as_ref())
+            .map_err(|error| self.fenced(&path, "sum up", io::Error::other(error)))?;
+        let (bytes, sealed_len) = {
+            let facts = active.segment.facts();
+            let summary = facts.summary.as_ref();
+            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, Summary::sealed_len))
+        };
+        let bytes = bytes.unwrap_or_default();
+        self.put(active, active.position, &[&bytes])?;
+        let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
+        if len > sealed_len {
+            active.file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
+        }
+        if embedded {
+            active.file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
+        }
+        let mut facts = active.segment.facts();
+        facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
+        facts.apply(SegmentEvent::Filled);
+        facts.writes = facts.writes.wrapping_add(1);
+        facts.unsynced = Some(Arc::clone(&active.file));
+        if embedded {
+            facts.apply(SegmentEvent::Synced);
+            facts.unsynced = None;
+            facts.synced_to = facts.end_position;
+            facts.summary = None;
+        }
+        let end = facts.end;
+        drop(facts);
+        self.active = None;
+        if embedded && !self.shared.dir_dirty() {
+            let mut view = self.shared.view();
+            view.durable_end = view.durable_end.max(end);
+        }
+        Ok(())
+    }
+
+    fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {
+        let active =
+            self.active.as_ref().map(|active| (Arc::clone(&active.segment), Arc::clone(&active.file)));
+        let cut = self.replay.cut(&self.shared, active, position);
+        cut.map_err(|error| match error {
+            LogError::Quarantine(error) => AppendError::Quarantine(error),
+            LogError::Io { path, action, source } => self.fenced(&path, action, source),
+            LogError::UnknownFormat { .. }
+            | LogError::ForeignCluster { .. }
+            | LogError::AlreadyOpen { .. }
+            | LogError::Fenced { .. }
+            | LogError::OutOfRange { .. }
+            | LogError::Staged { .. }
+            | LogError::StagedHeader { .. }
+            | LogError::StagedFrame { .. }
+            | LogError::SegmentBytes { .. } => AppendError::Fenced { log: self.shared.id },
+        })
+    }
+
+    fn failed(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
+        if is_full(&source) {
+            AppendError::DiskFull { path: path.to_path_buf() }
+        } else {
+            self.fenced(path, action, source)
+        }
+    }
+
+    pub(crate) fn fenced(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
+        self.shared.fence();
+        AppendError::Io { path: path.to_path_buf(), action, source }
+    }
+}
+
+/// Whether an error says that there is no room left.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
