@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 
-use crate::reset_key::ResetKey;
+use crate::reset::{RandomIds, ResetKey};
 use crate::{Credentials, TlsError, verify};
 
 /// What is spoken over a connection; the two ends must mean the same.
@@ -92,5 +92,7 @@ pub fn client_config(credentials: &Credentials, protocol: Protocol) -> Result<qu
 /// restarted makes its peers drop dead connections at once instead of after the idle limit.
 #[must_use]
 pub fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfig {
-    quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.key.secret_der())))
+    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.key.secret_der())));
+    config.cid_generator(|| Box::new(RandomIds::new()));
+    config
 }

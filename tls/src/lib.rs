@@ -18,7 +18,7 @@ mod credentials;
 mod error;
 mod names;
 mod peer;
-mod reset_key;
+mod reset;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use tidelog_wire::ids::{ClusterId, NodeId};
 
-use crate::reset_key::ResetKey;
+use crate::reset::ResetKey;
 use crate::*;
 
 const CLUSTER: ClusterId = ClusterId(0xab);

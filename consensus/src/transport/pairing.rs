@@ -229,7 +229,8 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, node: NodeId) {
             Some(Err(error)) => {
                 report_failure(&shared, &error);
                 let text = error.to_string();
-                if text != said {
+                let expected = matches!(error, TransportError::Duplicate { .. });
+                if text != said && !expected {
                     tracing::warn!(%node, address = %peer.address, %error, "cannot connect to a peer; trying on");
                 }
                 said = text;

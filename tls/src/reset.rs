@@ -1,12 +1,23 @@
-//! The key that signs stateless resets of QUIC connections: HKDF of the node's private key.
+//! What lets a restarted node reset the connections of the process before it.
+//!
+//! A peer goes on sending on a connection whose other end was killed. The process that follows there
+//! does not know the connection, and answers with a reset that the peer believes only if it is signed
+//! with the same key. So the key is derived from the node's private key (HKDF), and connection ids are
+//! plain random numbers: the QUIC library's own ids carry a mark of the process that made them, and
+//! packets with another mark are dropped instead of answered.
+
+use std::time::Duration;
 
 use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{ConnectionId, ConnectionIdGenerator};
 use rustls::Tls13CipherSuite;
+use rustls::crypto::SecureRandom;
 use rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
 use rustls::crypto::tls13::{Hkdf, OkmBlock};
 
 const CONTEXT: &[u8] = b"tidelog quic stateless reset key 1";
 const LEN: usize = 32;
+const CONNECTION_ID_LEN: usize = 8;
 
 /// HMAC-SHA256 with a derived key.
 pub(crate) struct ResetKey {
@@ -26,6 +37,34 @@ impl ResetKey {
         let expanded = hash.extract_from_secret(None, secret).expand_slice(&[CONTEXT], &mut key);
         assert!(expanded.is_ok(), "HKDF-SHA256 gives 32 bytes");
         Self { hash, key: OkmBlock::new(&key) }
+    }
+}
+
+/// Makes connection ids that say nothing about the process.
+pub(crate) struct RandomIds {
+    random: &'static dyn SecureRandom,
+}
+
+impl RandomIds {
+    pub(crate) fn new() -> Self {
+        Self { random: rustls::crypto::ring::default_provider().secure_random }
+    }
+}
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CONNECTION_ID_LEN];
+        // The library does not foresee failure here, and a system without randomness has no TLS either.
+        assert!(self.random.fill(&mut id).is_ok(), "the system gives no randomness");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
