@@ -118,7 +118,7 @@ proptest! {
         }
         let head: [u8; FRAME_HEAD] = *bytes.first_chunk().unwrap();
         if let Ok((length, _)) = decode_head(head, NodeId(0)) {
-            prop_assert!(length <= tidelog_wire::limits::MESSAGE_BYTES_MAX);
+            prop_assert!(length <= MESSAGE_BYTES_MAX);
         }
     }
 }
