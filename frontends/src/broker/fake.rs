@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidelog_consensus::core::{GroupStatus, PeerStatus, Role, SnapshotPhase};
+use tidelog_consensus::core::{EntryId, GroupStatus, PeerStatus, Role, SnapshotPhase};
 use tidelog_consensus::entry::{Command, MetaCommand, NodeRecord};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{
@@ -226,7 +226,7 @@ impl Consensus for FakeConsensus {
                 leader: self.leader(group),
                 first: RaftIndex(1),
                 last: RaftIndex(12),
-                durable: RaftIndex(12),
+                durable: EntryId { index: RaftIndex(12), term: Term(3) },
                 committed: RaftIndex(12),
                 applied: RaftIndex(11),
                 serves: true,
