@@ -40,5 +40,3 @@ pub use request::{FetchRequest, OffsetSpec, Request};
 pub const VERSION_LOWEST: u16 = 1;
 /// The newest version of the protocol that this build speaks.
 pub const VERSION_HIGHEST: u16 = 1;
-/// Name of the protocol in the TLS handshake (ALPN).
-pub const ALPN: &[u8] = b"tidelog/1";

@@ -16,6 +16,14 @@ pub struct ErrorReply {
     pub retry: Retry,
 }
 
+impl ErrorReply {
+    /// The node that leads instead of the one that answered, if it is known.
+    #[must_use]
+    pub const fn leader(&self) -> Option<NodeId> {
+        if let ErrorCode::NotLeader { leader } = &self.code { *leader } else { None }
+    }
+}
+
 /// Whether and where to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Retry {

@@ -1,0 +1,368 @@
+//! What the client knows of the cluster: nodes, links to them, channels and leaders. All of it may be out of date, and is
+//! mended by asking again.
+//!
+//! - A link is made when it is first needed, by one caller at a time for each node.
+//! - Metadata is asked of all nodes that are known, at once: a dead node cannot delay it. The first answer that
+//!   knows all channels asked for, and their leaders, is taken. One that lacks some may come from a node that is behind, so
+//!   the others are given a moment.
+//! - A node whose link was lost is *suspect* for a while. While it is, metadata that still calls it a leader is not
+//!   believed, and it is not dialled for data: the others are asked again until they have elected somebody.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidelog_tls::{Protocol, client_config, expect_node, node_name};
+use tidelog_wire::ids::{GroupId, LogId, NodeId};
+use tidelog_wire::limits;
+use tidelog_wire::protocol::{Answer, AnswerFrame, ChannelInfo, MetadataInfo, PartitionInfo, Request};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::error::ClientError;
+use crate::link::{Lane, Link, LinkError};
+use crate::options::ClientOptions;
+use crate::profile::Profile;
+
+/// Most nodes asked at once for metadata.
+const ASKED_MAX: usize = 16;
+/// Most channels kept; beyond, all are forgotten and asked for again.
+const CHANNELS_MAX: usize = 10_000;
+/// How long a better answer is waited for, once there is one that lacks a channel or a leader.
+const BETTER: Duration = Duration::from_millis(100);
+/// How long a node whose link was lost is not believed to lead.
+const SUSPECT: Duration = Duration::from_millis(600);
+
+/// Why a request had no answer from one node.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It was not sent.
+    #[error("{reason}")]
+    NotSent { reason: String },
+    /// It was sent, or half of it, and may have been done.
+    #[error("{reason}")]
+    Sent { reason: String },
+    /// The node cannot be worked with; no use in trying again.
+    #[error(transparent)]
+    Fatal(Box<ClientError>),
+}
+
+#[derive(Default)]
+struct View {
+    addresses: BTreeMap<NodeId, String>,
+    channels: BTreeMap<String, Arc<ChannelInfo>>,
+    /// Overrides what a channel's metadata says, since it is newer.
+    leaders: BTreeMap<GroupId, NodeId>,
+    suspects: BTreeMap<NodeId, Instant>,
+    /// Channels that were asked for and not found, since when.
+    missing: BTreeMap<String, Instant>,
+}
+
+impl View {
+    fn is_suspect(&self, node: NodeId) -> bool {
+        self.suspects.get(&node).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Whether `info` knows every channel asked for, and a leader that can be one for each partition.
+    fn is_complete(&self, info: &MetadataInfo, asked: &[String]) -> bool {
+        let led = |partition: &PartitionInfo| partition.leader.is_some_and(|leader| !self.is_suspect(leader));
+        asked.iter().all(|name| info.channels.iter().any(|channel| channel.name == *name))
+            && info.channels.iter().all(|channel| channel.partitions.iter().all(led))
+    }
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Link>>>>;
+
+pub(crate) struct Cluster {
+    pub(crate) options: ClientOptions,
+    profile: Profile,
+    quic: quinn::ClientConfig,
+    endpoint_v4: Mutex<Option<quinn::Endpoint>>,
+    endpoint_v6: Mutex<Option<quinn::Endpoint>>,
+    view: Mutex<View>,
+    links: Mutex<BTreeMap<NodeId, Slot>>,
+}
+
+impl Cluster {
+    pub(crate) fn new(profile: Profile, options: ClientOptions) -> Result<Arc<Self>, ClientError> {
+        let mut quic = client_config(&profile.credentials, Protocol::Native)?;
+        quic.transport_config(Arc::new(transport(&options)?));
+        let addresses = profile.nodes.iter().map(|node| (node.id, node.native.clone())).collect();
+        let view = Mutex::new(View { addresses, ..View::default() });
+        let (endpoint_v4, endpoint_v6, links) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { options, profile, quic, endpoint_v4, endpoint_v6, view, links }))
+    }
+
+    /// Every node known, those that are not suspect first.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        let view = self.view();
+        let mut nodes: Vec<_> = view.addresses.keys().copied().collect();
+        nodes.sort_by_key(|node| view.is_suspect(*node));
+        nodes
+    }
+
+    /// The channel as it was last heard of.
+    pub(crate) fn known_channel(&self, name: &str) -> Option<Arc<ChannelInfo>> {
+        self.view().channels.get(name).cloned()
+    }
+
+    /// The node that leads a log, unless it is unknown or suspect.
+    pub(crate) fn known_leader(&self, channel: &str, log: LogId) -> Option<NodeId> {
+        let view = self.view();
+        let partition =
+            view.channels.get(channel)?.partitions.iter().find(|partition| partition.log == log)?;
+        let leader = view.leaders.get(&partition.group).copied().or(partition.leader)?;
+        (!view.is_suspect(leader)).then_some(leader)
+    }
+
+    /// A node said who leads, or that it does not: remember it for all logs of the group.
+    pub(crate) fn heard_leader(&self, channel: &str, log: LogId, leader: Option<NodeId>) {
+        let mut view = self.view();
+        let group = view
+            .channels
+            .get(channel)
+            .and_then(|info| info.partitions.iter().find(|partition| partition.log == log))
+            .map(|partition| partition.group);
+        match (group, leader) {
+            (Some(group), Some(leader)) if view.addresses.contains_key(&leader) => {
+                view.leaders.insert(group, leader);
+            }
+            (Some(group), _) => {
+                view.leaders.remove(&group);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// How long nodes have been saying that the channel does not exist.
+    pub(crate) fn missing_for(&self, channel: &str) -> Duration {
+        self.view().missing.get(channel).map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// Asks all nodes for metadata, takes the best of the first answers, and remembers it.
+    pub(crate) async fn refresh(
+        self: &Arc<Self>,
+        channels: Option<Vec<String>>,
+        deadline: Instant,
+    ) -> Result<MetadataInfo, ClientError> {
+        let mut asked = JoinSet::new();
+        for node in self.nodes().into_iter().take(ASKED_MAX) {
+            let (cluster, request) = (self.clone(), Request::Metadata { channels: channels.clone() });
+            asked.spawn(async move {
+                let answer = cluster.call(node, Lane::Control, &request, Bytes::new(), deadline).await;
+                metadata_of(node, answer)
+            });
+        }
+        let names = channels.as_deref().unwrap_or_default();
+        let (mut tried, mut fatal, mut best) = (Vec::new(), None, None::<MetadataInfo>);
+        let mut until = deadline;
+        while let Ok(Some(joined)) = tokio::time::timeout_at(until, asked.join_next()).await {
+            match joined {
+                Ok(Ok(info)) => {
+                    let complete = self.view().is_complete(&info, names);
+                    if complete || best.as_ref().is_none_or(|best| best.channels.len() < info.channels.len())
+                    {
+                        best = Some(info);
+                    }
+                    if complete {
+                        break;
+                    }
+                    until = until.min(Instant::now() + BETTER);
+                }
+                Ok(Err(NoMetadata::Fatal(error))) => fatal = Some(*error),
+                Ok(Err(NoMetadata::Tried(reason))) => tried.push(reason),
+                Err(error) => tried.push(error.to_string()),
+            }
+        }
+        if let Some(info) = best {
+            self.remember(&info, channels.as_deref());
+            return Ok(info);
+        }
+        Err(fatal
+            .filter(|_| tried.is_empty())
+            .unwrap_or(ClientError::Unreachable { tried: tried.join("; ") }))
+    }
+
+    fn remember(&self, info: &MetadataInfo, asked: Option<&[String]>) {
+        let mut view = self.view();
+        for node in &info.nodes {
+            view.addresses.insert(node.node, node.native.clone());
+        }
+        for name in asked.unwrap_or_default() {
+            view.channels.remove(name);
+            if info.channels.iter().any(|channel| channel.name == *name) {
+                view.missing.remove(name);
+            } else if view.missing.len() < CHANNELS_MAX {
+                view.missing.entry(name.clone()).or_insert_with(Instant::now);
+            }
+        }
+        if asked.is_none() || view.channels.len() + info.channels.len() > CHANNELS_MAX {
+            view.channels.clear();
+        }
+        let mut ended = Vec::new();
+        for channel in &info.channels {
+            ended.extend(channel.partitions.iter().map(|partition| partition.group));
+            view.channels.insert(channel.name.clone(), Arc::new(channel.clone()));
+        }
+        for group in ended {
+            view.leaders.remove(&group);
+        }
+    }
+
+    /// One request to one node, and its answer.
+    pub(crate) async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: &Request,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<AnswerFrame, CallError> {
+        let link = self.link(node, deadline).await?;
+        let late = |_| CallError::Sent { reason: format!("node {node} did not answer in time") };
+        let sent =
+            tokio::time::timeout_at(deadline, link.send(lane, request, payload)).await.map_err(late)?;
+        let awaited = sent.map_err(|error| self.link_failed(&link, error))?;
+        match tokio::time::timeout_at(deadline, awaited).await.map_err(late)? {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.link_failed(&link, error)),
+            Err(_) => Err(CallError::Sent { reason: format!("the connection to node {node} ended") }),
+        }
+    }
+
+    /// What a link's failure means; a lost one makes its node suspect.
+    pub(crate) fn link_failed(&self, link: &Link, error: LinkError) -> CallError {
+        let reason = error.to_string();
+        match error {
+            LinkError::Full { .. } => CallError::NotSent { reason },
+            LinkError::Lost { .. } => {
+                link.close("lost");
+                self.suspect(link.node);
+                CallError::Sent { reason }
+            }
+            LinkError::Protocol { node, source } => {
+                link.close("does not speak the protocol");
+                CallError::Fatal(Box::new(ClientError::Protocol { node, source }))
+            }
+        }
+    }
+
+    /// The link to a node, made if there is none.
+    pub(crate) async fn link(&self, node: NodeId, deadline: Instant) -> Result<Arc<Link>, CallError> {
+        let not_sent = |reason: String| CallError::NotSent { reason };
+        let slot = {
+            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.entry(node).or_default().clone()
+        };
+        let late = |_| not_sent(format!("no connection to node {node} in time"));
+        let mut slot = tokio::time::timeout_at(deadline, slot.lock()).await.map_err(late)?;
+        if let Some(link) = slot.as_ref().filter(|link| link.is_alive()) {
+            return Ok(link.clone());
+        }
+        *slot = None;
+        let limit = self.options.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let made = timeout(limit, self.dial(node))
+            .await
+            .map_err(|_| not_sent(format!("no connection to node {node} within {} ms", limit.as_millis())));
+        match made.and_then(|made| made) {
+            Ok(link) => {
+                self.view().suspects.remove(&node);
+                *slot = Some(link.clone());
+                Ok(link)
+            }
+            Err(error) => {
+                self.suspect(node);
+                Err(error)
+            }
+        }
+    }
+
+    async fn dial(&self, node: NodeId) -> Result<Arc<Link>, CallError> {
+        let failed =
+            |error: &dyn std::fmt::Display| CallError::NotSent { reason: format!("node {node}: {error}") };
+        let fatal = |error: ClientError| CallError::Fatal(Box::new(error));
+        let text = self.view().addresses.get(&node).cloned();
+        let text = text.ok_or_else(|| failed(&"its address is unknown"))?;
+        let mut found = tokio::net::lookup_host(&text).await.map_err(|error| failed(&error))?;
+        let address = found.next().ok_or_else(|| failed(&format!("{text} has no address")))?;
+        let endpoint = self.endpoint(address).map_err(fatal)?;
+        let name = node_name(node, self.profile.cluster);
+        let connection = endpoint
+            .connect_with(self.quic.clone(), address, &name)
+            .map_err(|error| failed(&error))?
+            .await
+            .map_err(|error| failed(&format!("{text}: {error}")))?;
+        expect_node(&connection, self.profile.cluster, node).map_err(|error| fatal(error.into()))?;
+        let link = Link::greet(node, connection, &self.options.name, self.options.silence).await;
+        let link = link.map_err(|error| match error {
+            LinkError::Protocol { node, source } => fatal(ClientError::Protocol { node, source }),
+            LinkError::Lost { .. } | LinkError::Full { .. } => failed(&error),
+        })?;
+        if link.welcome.cluster != self.profile.cluster {
+            let (expected, found) = (self.profile.cluster, link.welcome.cluster);
+            return Err(fatal(ClientError::WrongCluster { node, expected, found }));
+        }
+        Ok(link)
+    }
+
+    fn endpoint(&self, address: SocketAddr) -> Result<quinn::Endpoint, ClientError> {
+        let (slot, any): (_, SocketAddr) = if address.is_ipv4() {
+            (&self.endpoint_v4, (std::net::Ipv4Addr::UNSPECIFIED, 0).into())
+        } else {
+            (&self.endpoint_v6, (std::net::Ipv6Addr::UNSPECIFIED, 0).into())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = &*slot {
+            return Ok(endpoint.clone());
+        }
+        let made = quinn::Endpoint::client(any);
+        let endpoint = made.map_err(|source| ClientError::Socket { source: Arc::new(source) })?;
+        *slot = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    pub(crate) fn suspect(&self, node: NodeId) {
+        self.view().suspects.insert(node, Instant::now() + SUSPECT);
+    }
+
+    fn view(&self) -> std::sync::MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a node gave no metadata.
+enum NoMetadata {
+    Tried(String),
+    Fatal(Box<ClientError>),
+}
+
+fn metadata_of(node: NodeId, answer: Result<AnswerFrame, CallError>) -> Result<MetadataInfo, NoMetadata> {
+    let tried = |reason: String| Err(NoMetadata::Tried(format!("node {node}: {reason}")));
+    match answer {
+        Ok(AnswerFrame { answer: Ok(Answer::Metadata(info)), .. }) => Ok(info),
+        Ok(AnswerFrame { answer: Ok(_), .. }) => tried("it answers with something else".to_owned()),
+        Ok(AnswerFrame { answer: Err(reply), .. }) => tried(reply.to_string()),
+        Err(CallError::Fatal(error)) => Err(NoMetadata::Fatal(error)),
+        Err(error @ (CallError::NotSent { .. } | CallError::Sent { .. })) => tried(error.to_string()),
+    }
+}
+
+fn transport(options: &ClientOptions) -> Result<quinn::TransportConfig, ClientError> {
+    let window =
+        |bytes: usize| quinn::VarInt::try_from(u64::try_from(bytes).unwrap_or(u64::MAX)).unwrap_or_default();
+    let idle = quinn::IdleTimeout::try_from(options.idle).map_err(|_| ClientError::Option {
+        name: "idle",
+        found: format!("{:?}", options.idle),
+        allowed: "less than 2^62 ms",
+    })?;
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_idle_timeout(Some(idle))
+        .stream_receive_window(window(limits::STREAM_WINDOW_BYTES))
+        .receive_window(window(2 * limits::STREAM_WINDOW_BYTES))
+        .send_window(u64::try_from(2 * limits::STREAM_WINDOW_BYTES).unwrap_or(u64::MAX));
+    Ok(transport)
+}

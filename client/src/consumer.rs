@@ -1,0 +1,223 @@
+//! A consumer of one partition: fetches batches, checks them, and hands their records out in order.
+//!
+//! Every batch's checksum is verified again here, at the far end of the way, and its offsets must follow the last ones
+//! without a gap. The first batch of an answer may begin before the offset asked for, since batches are served whole;
+//! its earlier records are dropped.
+//!
+//! Whatever fails leaves the consumer where it was: nothing is skipped, and [`Consumer::poll`] may be called again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidelog_wire::batch::{Batch, BatchLimits};
+use tidelog_wire::ids::{LogId, NodeId, Offset, TimestampMs};
+use tidelog_wire::protocol::{Answer, FetchRequest, OffsetSpec, Request};
+use tidelog_wire::records::{Record, Records};
+use tokio::time::Instant;
+
+use crate::admin::{leader_of, unexpected};
+use crate::client::{Call, Client, Target};
+use crate::error::ClientError;
+use crate::link::Lane;
+use crate::options::ConsumerOptions;
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record kept.
+    Earliest,
+    /// Behind the newest record committed.
+    Latest,
+    /// At an offset.
+    Offset(Offset),
+    /// At the first record of that time or later.
+    Time(TimestampMs),
+}
+
+/// What one poll brought.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Records in order. Empty if none came in time.
+    pub records: Vec<Record>,
+    /// First offset that is not committed yet, as far as the answering node knows.
+    pub high_watermark: Offset,
+    /// Oldest offset kept.
+    pub log_start: Offset,
+    /// The node that answered.
+    pub node: NodeId,
+}
+
+/// A reader of one partition.
+#[derive(Debug)]
+pub struct Consumer {
+    client: Client,
+    channel: String,
+    log: LogId,
+    next: Offset,
+    options: ConsumerOptions,
+}
+
+impl Consumer {
+    pub(crate) async fn start(
+        client: Client,
+        channel: String,
+        log: LogId,
+        start: Start,
+        options: ConsumerOptions,
+    ) -> Result<Self, ClientError> {
+        let mut consumer = Self { client, channel, log, next: Offset::ZERO, options };
+        let spec = match start {
+            Start::Offset(offset) => {
+                consumer.next = offset;
+                return Ok(consumer);
+            }
+            Start::Earliest => OffsetSpec::Earliest,
+            Start::Latest => OffsetSpec::Latest,
+            Start::Time(time) => OffsetSpec::Time(time),
+        };
+        // Only a node that is named is asked itself: others may be behind.
+        let target = match consumer.options.node {
+            Some(node) => Target::Node(NodeId(node)),
+            None => leader_of(&consumer.channel, log),
+        };
+        consumer.next = consumer.client.offset_from(target, log, spec).await?;
+        Ok(consumer)
+    }
+
+    /// The offset of the next record.
+    #[must_use]
+    pub const fn position(&self) -> Offset {
+        self.next
+    }
+
+    /// The log that is read.
+    #[must_use]
+    pub const fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// Goes on at another offset.
+    pub const fn seek(&mut self, offset: Offset) {
+        self.next = offset;
+    }
+
+    /// The next records, as soon as there are any; none if none came within `max_wait`.
+    ///
+    /// # Errors
+    /// - [`ClientError::Refused`]: such as [`tidelog_wire::protocol::ErrorCode::OffsetOutOfRange`], which names what there is.
+    /// - [`ClientError::BadBatch`], [`ClientError::BadRecords`], [`ClientError::Discontinuity`]: what came is not what was
+    ///   acknowledged; nothing was skipped.
+    /// - [`ClientError::ChannelChanged`], [`ClientError::UnknownChannel`]: the channel was deleted.
+    /// - [`ClientError::Timeout`], [`ClientError::Unreachable`]: nobody answered in time.
+    pub async fn poll(&mut self) -> Result<Fetched, ClientError> {
+        let fetch = FetchRequest {
+            log: self.log,
+            offset: self.next,
+            max_bytes: self.options.max_bytes,
+            min_bytes: self.options.min_bytes,
+            max_wait_ms: u32::try_from(self.options.max_wait.as_millis()).unwrap_or(u32::MAX),
+            any_replica: self.options.any_replica || self.options.node.is_some(),
+        };
+        let request = Request::Fetch(fetch);
+        let target = match self.options.node {
+            Some(node) => Target::Node(NodeId(node)),
+            None if self.options.any_replica => Target::Replica,
+            None => leader_of(&self.channel, self.log),
+        };
+        let deadline = self.deadline();
+        let call = Call { target, lane: Lane::Fetch, request: &request, deadline, repeatable: true };
+        let (node, answered) = self.client.call(&call).await?;
+        let Ok(Answer::Fetched { high_watermark, log_start, next_offset: _ }) = answered.answer else {
+            return Err(unexpected(node, &request));
+        };
+        let (records, next) = read_batches(answered.payload, self.log, self.next, node)?;
+        self.next = next;
+        Ok(Fetched { records, high_watermark, log_start, node })
+    }
+
+    fn deadline(&self) -> Instant {
+        let wait: Duration = self.options.max_wait + self.client.cluster.options.request_timeout;
+        Instant::now() + wait
+    }
+}
+
+/// The records of batches back to back, from offset `from` on, and the offset behind them.
+fn read_batches(
+    mut payload: Bytes,
+    log: LogId,
+    from: Offset,
+    node: NodeId,
+) -> Result<(Vec<Record>, Offset), ClientError> {
+    let mut records = Vec::new();
+    let mut next = from;
+    let bad = |offset| move |source| ClientError::BadBatch { log, offset, node, source };
+    while let Some(batch) = Batch::take_first(&mut payload, BatchLimits::CAP).map_err(bad(next))? {
+        let gap = |found| ClientError::Discontinuity { log, node, expected: next, found };
+        let base = batch.base_offset().ok_or_else(|| gap(Offset(u64::MAX)))?;
+        let last = batch.last_offset().ok_or_else(|| gap(base))?;
+        // Only the first batch may begin earlier than asked, and even it must reach the asked offset.
+        let first = next == from;
+        if last < next || base > next || (base < next && !first) {
+            return Err(gap(base));
+        }
+        let unreadable = |source| ClientError::BadRecords { log, offset: base, source };
+        for record in Records::of(&batch).map_err(unreadable)? {
+            let record = record.map_err(unreadable)?;
+            if record.offset >= next {
+                records.push(record);
+            }
+        }
+        next = last.plus(1);
+    }
+    Ok((records, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_wire::batch::Codec;
+    use tidelog_wire::ids::{Generation, LeaderEpoch, Partition};
+    use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
+
+    use super::*;
+
+    const LOG: LogId = LogId { generation: Generation(1), partition: Partition(0) };
+
+    fn batch_at(base: u64, records: usize) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
+        for _ in 0..records {
+            assert_eq!(builder.push(TimestampMs(1), None, Some(b"value"), &[]), Ok(Pushed::Taken));
+        }
+        builder.build(None).unwrap().stamped_bytes(Offset(base), LeaderEpoch(1)).to_vec()
+    }
+
+    fn read(batches: &[Vec<u8>], from: u64) -> Result<(Vec<u64>, u64), ClientError> {
+        let (records, next) = read_batches(batches.concat().into(), LOG, Offset(from), NodeId(2))?;
+        Ok((records.iter().map(|record| record.offset.get()).collect(), next.get()))
+    }
+
+    #[test]
+    fn records_before_the_asked_offset_are_dropped() {
+        assert_eq!(read(&[batch_at(10, 5), batch_at(15, 1)], 13).unwrap(), (vec![13, 14, 15], 16));
+        assert_eq!(read(&[], 13).unwrap(), (vec![], 13));
+    }
+
+    #[test]
+    fn a_gap_a_repetition_and_a_wrong_start_are_noticed() {
+        for (batches, from) in [
+            (vec![batch_at(11, 2)], 10),
+            (vec![batch_at(5, 2)], 10),
+            (vec![batch_at(10, 2), batch_at(13, 2)], 10),
+            (vec![batch_at(10, 2), batch_at(11, 2)], 10),
+        ] {
+            assert!(matches!(read(&batches, from), Err(ClientError::Discontinuity { node: NodeId(2), .. })));
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        let mut batch = batch_at(10, 2);
+        let last = batch.len() - 1;
+        batch[last] ^= 1;
+        assert!(matches!(read(&[batch], 10), Err(ClientError::BadBatch { offset: Offset(10), .. })));
+    }
+}
