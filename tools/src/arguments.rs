@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::values::{ChannelName, Delimiter, Size, Start};
+
 /// tidelog: a durable, replicated stream log.
 ///
 /// `up` makes a cluster on this machine. The online commands (status, channel, produce, consume) reach the cluster that
@@ -33,9 +35,27 @@ pub(crate) enum Command {
     Down(Down),
     /// Ends one node and starts it again; returns when it serves.
     RestartNode(RestartNode),
+    /// Shows three nodes taking a real stream, losing their leader, and losing nothing else.
+    ///
+    /// Makes a cluster in a temporary directory, streams records in, kills the leader with SIGKILL on the way, starts it
+    /// again, reads everything back from each node and compares it with the input byte for byte. What it prints is
+    /// measured. It stops what it started. Exits with 1 if a promise is broken.
+    Demo(Demo),
     /// Makes certificates for clusters that `up` does not make.
     #[command(subcommand)]
     Certs(Certs),
+    /// Shows nodes, groups and channels, with each replica's chain at one common offset.
+    Status,
+    /// Makes, lists, describes, deletes and trims channels.
+    #[command(subcommand)]
+    Channel(Channel),
+    /// Sends records: one a line, from a file or standard input.
+    ///
+    /// A record is a line without its newline; it need not be UTF-8, and a last line without a newline counts. At the end,
+    /// and on failure or Ctrl-C too, it prints what was acknowledged: those records are on a quorum's disks.
+    Produce(Produce),
+    /// Reads records: their values as they are, one a line.
+    Consume(Consume),
     /// Prints the version, and what this program was built for.
     Version,
     /// Prints completions for a shell: `tidelog completions bash > /etc/bash_completion.d/tidelog`.
@@ -106,6 +126,19 @@ pub(crate) struct RestartNode {
     pub(crate) kill: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The stream: a text file, one record a line after a header line; `.gz` is unpacked. Otherwise the flights of 2013
+    /// from `../shared/data/` if they are there, else the extract in `examples/data/`.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Keeps the directory of the cluster instead of removing it.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Certs {
     /// Makes the authority of a new cluster, and with it the cluster's id.
@@ -132,6 +165,95 @@ pub(crate) struct CertsIssue {
     pub(crate) client: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Channel {
+    /// Makes a channel; returns when it takes records.
+    Create {
+        /// Its name: letters, digits, `.`, `_` and `-`, at most 249.
+        name: ChannelName,
+        /// Number of partitions, each a log of its own.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        partitions: u32,
+        /// Copies of each record. This release keeps one on every node and refuses any other number.
+        #[arg(long, value_name = "R")]
+        replicas: Option<u32>,
+        /// Size at which a segment file is sealed, as a number or with KiB, MiB or GiB.
+        #[arg(long, value_name = "B")]
+        segment_bytes: Option<Size>,
+    },
+    /// Lists the channels.
+    List,
+    /// Shows one channel with its partitions.
+    Describe {
+        /// Its name.
+        name: ChannelName,
+    },
+    /// Deletes a channel with all its records.
+    Delete {
+        /// Its name.
+        name: ChannelName,
+        /// Only if the channel is still this one: a channel made anew under its name has another generation.
+        #[arg(long, value_name = "G")]
+        generation: Option<u64>,
+    },
+    /// Drops the records of a partition below an offset.
+    Trim {
+        /// Its name.
+        name: ChannelName,
+        /// Which partition.
+        #[arg(long, value_name = "P", default_value_t = 0)]
+        partition: u32,
+        /// First offset to keep.
+        #[arg(long, value_name = "OFFSET")]
+        to: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Produce {
+    /// The channel.
+    pub(crate) channel: ChannelName,
+    /// File to read; `-` or nothing is standard input.
+    #[arg(long, value_name = "F", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Column whose text is the record's key, from 1. Records of one key keep their order.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) key_column: Option<u32>,
+    /// What separates columns: one byte, or `\t`.
+    #[arg(long, value_name = "C", default_value = ",", requires = "key_column")]
+    pub(crate) delimiter: Delimiter,
+    /// Most records in a batch. A batch is also closed when it is large, or when no input is waiting.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch_records: u32,
+    /// Sends every record to this partition, whatever its key.
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    /// The channel.
+    pub(crate) channel: ChannelName,
+    /// Only this partition. Otherwise all, one after the other or, with --follow, as they come.
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u32>,
+    /// Where to begin: `earliest`, `latest`, an offset, or a time as 2013-01-01T10:00:00Z.
+    #[arg(long, value_name = "WHERE", default_value = "earliest")]
+    pub(crate) from: Start,
+    /// Ends after this many records.
+    #[arg(long, value_name = "N")]
+    pub(crate) max: Option<u64>,
+    /// Ends at the high watermark that held at the start. This is what happens without --follow too.
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) until_end: bool,
+    /// Goes on waiting for new records until Ctrl-C or --max.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Reads the replica of this node, whether it leads or not.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: Option<u64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,15 +266,19 @@ mod tests {
 
     #[test]
     fn flags_of_all_commands_may_stand_after_the_command() {
-        let arguments =
-            Arguments::try_parse_from(["tidelog", "version", "--json", "--profile", "p"]).unwrap();
+        let arguments = Arguments::try_parse_from(["tidelog", "status", "--json", "--profile", "p"]).unwrap();
         assert!(arguments.json);
         assert_eq!(arguments.profile, Some(PathBuf::from("p")));
     }
 
     #[test]
     fn wrong_values_are_refused_with_what_is_allowed() {
-        for (line, named) in [(vec!["tidelog", "up", "--dir", "d", "--nodes", "0"], "1..=15")] {
+        for (line, named) in [
+            (vec!["tidelog", "consume", "c", "--from", "noon"], "RFC 3339"),
+            (vec!["tidelog", "channel", "create", "a/b"], "letters"),
+            (vec!["tidelog", "up", "--dir", "d", "--nodes", "0"], "1..=15"),
+            (vec!["tidelog", "produce", "c", "--delimiter", "ab", "--key-column", "1"], "one byte"),
+        ] {
             let error = Arguments::try_parse_from(&line).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(named), "{line:?}: {error}");

@@ -4,6 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tidelog_wire::ids::{LogId, Offset};
+
+use crate::produce::input::InputError;
+
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -75,6 +79,39 @@ pub(crate) enum CliError {
          use another folder", path.display()
     )]
     AuthorityExists { path: PathBuf },
+    /// The input of `produce` or `demo` cannot be read to its end.
+    #[error(
+        "E3217 input: {0}; what came before it was sent: see what was acknowledged, mend the input, send the rest"
+    )]
+    Input(#[from] InputError),
+    /// A log has records that no answer brings.
+    #[error(
+        "E3218 log {log}: records up to offset {end} are committed, but none come from {offset} on; nothing was \
+         skipped: look at `tidelog status`, or read another replica (`--node`)"
+    )]
+    Stalled { log: LogId, offset: Offset, end: Offset },
+    /// Somebody ended the command.
+    #[error("E3219 interrupted; what was acknowledged until then is safe")]
+    Interrupted,
+    /// No stream for the demonstration.
+    #[error(
+        "E3220 no stream to show: run it from a checkout of the project, or name a text file with --data"
+    )]
+    NoStream,
+    /// No other leader in time.
+    #[error("E3221 no other node took over within {seconds} s: look into the logs of the nodes")]
+    NoLeader { seconds: u64 },
+    /// Replicas that are behind.
+    #[error(
+        "E3222 not all replicas have {records} records after {seconds} s: look into the logs of the nodes"
+    )]
+    NotCaughtUp { seconds: u64, records: u64 },
+    /// The demonstration found a broken promise.
+    #[error("E3223 a promise is broken: {broken}; keep the directory, it is the evidence")]
+    PromiseBroken { broken: String },
+    /// What the client library says.
+    #[error(transparent)]
+    Client(#[from] tidelog_client::ClientError),
     /// What the certificates' own library says.
     #[error(transparent)]
     Tls(#[from] tidelog_tls::TlsError),
@@ -99,6 +136,14 @@ impl CliError {
             | Self::Spawn { .. }
             | Self::Runtime { .. }
             | Self::AuthorityExists { .. }
+            | Self::Input(_)
+            | Self::Stalled { .. }
+            | Self::Interrupted
+            | Self::NoStream
+            | Self::NoLeader { .. }
+            | Self::NotCaughtUp { .. }
+            | Self::PromiseBroken { .. }
+            | Self::Client(_)
             | Self::Tls(_) => ExitCode::FAILURE,
         }
     }

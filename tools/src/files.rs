@@ -75,15 +75,6 @@ pub(crate) fn replace(path: &Path, text: &str, access: Access) -> Result<(), Cli
     write().map_err(failed(path, "write it"))
 }
 
-/// Removes a file; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> Result<(), CliError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(path, "remove it")(error)),
-    }
-}
-
 /// Removes a folder and all in it; used for folders that this very command made.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), CliError> {
     fs::remove_dir_all(path).map_err(failed(path, "remove the folder"))

@@ -6,11 +6,18 @@
 
 mod arguments;
 mod certs;
+mod channel;
+mod consume;
+mod demo;
 mod error;
 mod files;
 mod local;
 mod local_commands;
+mod online;
 mod output;
+mod produce;
+mod status;
+mod values;
 
 use std::process::ExitCode;
 
@@ -19,6 +26,7 @@ use serde::Serialize;
 
 use arguments::{Arguments, Command};
 use error::CliError;
+use online::Patience;
 use output::{Answer, Output};
 
 fn main() -> ExitCode {
@@ -45,11 +53,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
+    let online = |patience| online::connect(arguments.profile.as_deref(), patience);
     match arguments.command {
         Command::Up(up) => local_commands::up(up, output).await,
         Command::Down(down) => local_commands::down(down, output).await,
         Command::RestartNode(restart) => local_commands::restart_node(restart, output).await,
+        Command::Demo(demo) => Box::pin(demo::run(demo, output)).await,
         Command::Certs(certs) => certs::run(certs, output),
+        Command::Status => status::run(&online(Patience::Look)?, output).await,
+        Command::Channel(channel) => channel::run(channel, &online(Patience::Work)?, output).await,
+        Command::Produce(produce) => produce::run(produce, &online(Patience::Work)?, output).await,
+        Command::Consume(consume) => consume::run(consume, &online(Patience::Work)?, output).await,
         Command::Version => {
             output.print(&Version::of_this_program());
             Ok(())

@@ -71,7 +71,7 @@ pub(crate) fn format(workspace: &Workspace) -> Result<(), Failure> {
     workspace.run(&cargo(["fmt", "--all", "--check"]))
 }
 
-/// Checks the rules of [`tidy`]; with `mend`, first writes what can be derived: the index of the error pages.
+/// Checks the rules of [`mod@tidy`]; with `mend`, first writes what can be derived: the index of the error pages.
 pub(crate) fn tidy(workspace: &Workspace, mend: bool) -> Result<(), Failure> {
     let mut tree = Tree::read(&workspace.root)?;
     if mend {

@@ -68,7 +68,8 @@ fn base64(bytes: &[u8]) -> String {
         let missing = 3 - group.len();
         let joined = (0..missing).fold(joined, |joined, _| joined << 8);
         for place in 0..4 {
-            let letter = usize::try_from((joined >> (18 - 6 * place)) & 63).ok().and_then(|at| ALPHABET.get(at));
+            let letter =
+                usize::try_from((joined >> (18 - 6 * place)) & 63).ok().and_then(|at| ALPHABET.get(at));
             match letter {
                 Some(letter) if place < 4 - missing => text.push(char::from(*letter)),
                 Some(_) | None => text.push('='),
@@ -84,7 +85,14 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_standard() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        let cases = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ];
         for (plain, encoded) in cases {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }

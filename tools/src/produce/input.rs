@@ -55,6 +55,11 @@ impl<R: Read> Lines<R> {
         Self { input: BufReader::with_capacity(READ_BYTES, input), key, line: 0 }
     }
 
+    /// From the next line on, keys are in this column.
+    pub(crate) fn set_key(&mut self, key: Option<KeyColumn>) {
+        self.key = key;
+    }
+
     /// The next line without its newline; none at the end. A last line without a newline counts.
     pub(crate) fn read(&mut self) -> Result<Option<Line>, InputError> {
         self.line += 1;
@@ -117,7 +122,10 @@ pub(crate) fn read_ahead<R: Read + Send + 'static>(
 }
 
 /// One chunk, and how the input ended if it did.
-fn read_chunk<R: Read>(lines: &mut Lines<R>, records_max: usize) -> (Vec<Line>, Option<Result<(), InputError>>) {
+fn read_chunk<R: Read>(
+    lines: &mut Lines<R>,
+    records_max: usize,
+) -> (Vec<Line>, Option<Result<(), InputError>>) {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     while chunk.len() < records_max && bytes < CHUNK_BYTES {
         match lines.read() {
@@ -148,7 +156,11 @@ mod tests {
     fn a_record_is_a_line_without_its_newline_whatever_its_bytes() {
         assert_eq!(values(b"a\n\nb\n"), [&b"a"[..], b"", b"b"]);
         assert_eq!(values(b"a\nlast"), [&b"a"[..], b"last"], "a last line without a newline counts");
-        assert_eq!(values(b"\xff\x00\r\n"), [&b"\xff\x00\r"[..]], "neither text nor other line ends are assumed");
+        assert_eq!(
+            values(b"\xff\x00\r\n"),
+            [&b"\xff\x00\r"[..]],
+            "neither text nor other line ends are assumed"
+        );
         assert!(values(b"").is_empty());
     }
 

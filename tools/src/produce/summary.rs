@@ -81,6 +81,11 @@ impl Tally {
         self.records
     }
 
+    /// Bytes of their values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The answer.
     pub(crate) fn summary(&self, retries: u64, seconds: Duration, error: Option<String>) -> Summary {
         let partitions: Vec<PartitionSummary> = self.partitions.values().copied().collect();

@@ -1,7 +1,9 @@
 //! What `status` answers.
 
 use serde::{Serialize, Serializer};
-use tidelog_wire::ids::{Chain, ClusterId, Generation, GroupId, NodeId, Offset, Partition, RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{
+    Chain, ClusterId, Generation, GroupId, NodeId, Offset, Partition, RaftIndex, ReplicaId, Term,
+};
 
 use crate::output::{Answer, table};
 
@@ -112,15 +114,19 @@ impl Answer for Status {
     fn text(&self) -> String {
         let nodes: Vec<Vec<String>> = self.nodes.iter().map(node_row).collect();
         let groups: Vec<Vec<String>> = self.groups.iter().map(group_row).collect();
-        let logs = self.channels.iter().flat_map(|channel| {
-            channel.partitions.iter().map(|partition| partition_row(channel, partition))
-        });
+        let logs = self
+            .channels
+            .iter()
+            .flat_map(|channel| channel.partitions.iter().map(|partition| partition_row(channel, partition)));
         let logs: Vec<Vec<String>> = logs.collect();
         format!(
             "cluster {}\n\n{}\n\n{}\n\n{}",
             self.cluster_id,
             table(&["node", "ready", "pid", "native", "admin", "version"], &nodes),
-            table(&["group", "leader", "term", "committed", "applied", "replicas (node: role, matched)"], &groups),
+            table(
+                &["group", "leader", "term", "committed", "applied", "replicas (node: role, matched)"],
+                &groups
+            ),
             table(&PARTITION_HEAD, &logs),
         )
     }
@@ -143,9 +149,10 @@ fn node_row(node: &NodeView) -> Vec<String> {
 }
 
 fn group_row(group: &GroupView) -> Vec<String> {
-    let replicas = group.replicas.iter().map(|replica| {
-        format!("{}: {}, {}", replica.node, replica.role, or_dash(replica.match_index))
-    });
+    let replicas = group
+        .replicas
+        .iter()
+        .map(|replica| format!("{}: {}, {}", replica.node, replica.role, or_dash(replica.match_index)));
     let name = if group.id == GroupId::META { "0 (meta)".to_owned() } else { group.id.to_string() };
     vec![
         name,
