@@ -1,0 +1,135 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidelog_engine::log::ReadError;
+use tidelog_wire::ids::{Chain, Offset, TimestampMs};
+
+use crate::world::{LOG, append, batch, engine, entry, formatted, log_files, open, read_all};
+
+/// What is appended comes back byte for byte, apart from offset and epoch, whatever the offset asked for.
+#[test]
+fn batches_come_back_whole_from_any_offset_across_segments() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, None);
+    assert!(recovery.is_clean());
+    let appended = append(&mut writer, 1..=100);
+    let reader = writer.reader();
+    assert!(log_files(&disk).len() > 5, "many segments");
+    let all = read_all(&reader, Offset::ZERO).unwrap();
+    assert_eq!(all.len(), 100);
+    for (number, ((base, bytes), appended)) in all.iter().zip(&appended).enumerate() {
+        let (sent, stamp) = entry(u64::try_from(number).unwrap() + 1);
+        assert_eq!(*base, appended.base_offset);
+        assert_eq!(*bytes, sent.stamped_bytes(*base, stamp.leader_epoch));
+    }
+    for offset in 0..200 {
+        let read = reader.read(Offset(offset), 1).unwrap();
+        assert_eq!(read.batches, [all[usize::try_from(offset / 2).unwrap()].1.clone()], "offset {offset}");
+        assert_eq!(read.next, Offset(offset / 2 * 2 + 2));
+    }
+    assert!(reader.read(Offset(200), 1).unwrap().batches.is_empty());
+    assert!(matches!(reader.read(Offset(201), 1), Err(ReadError::OutOfRange { .. })));
+}
+
+/// One write for many batches leaves the same files as one write for each.
+#[test]
+fn many_at_once_leave_the_same_bytes_as_one_at_a_time() {
+    let (one, many) = (formatted(1), formatted(1));
+    let (engine_one, engine_many) = (engine(&one), engine(&many));
+    let (mut writer, _) = open(&engine_one, None);
+    let singly = append(&mut writer, 1..=60);
+    let (mut writer, _) = open(&engine_many, None);
+    let entries: Vec<_> = (1..=60).map(entry).collect();
+    let at_once: Vec<_> = entries.iter().map(|(batch, stamp)| (batch, *stamp)).collect();
+    assert_eq!(writer.append_many(&at_once).unwrap(), singly);
+    assert_eq!(log_files(&one), log_files(&many));
+}
+
+/// The chain depends on the batches alone, and every replica finds the same one at the same offset.
+#[test]
+fn the_chain_is_known_at_every_batch_end() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    let appended = append(&mut writer, 1..=50);
+    let reader = writer.reader();
+    assert_eq!(reader.chain_at(Offset::ZERO).unwrap(), Chain::ZERO);
+    for one in &appended {
+        assert_eq!(reader.chain_at(one.last_offset.plus(1)).unwrap(), one.chain);
+    }
+    assert!(matches!(reader.chain_at(Offset(51)), Err(ReadError::InsideBatch { .. })));
+    assert!(matches!(reader.chain_at(Offset(101)), Err(ReadError::OutOfRange { .. })));
+}
+
+#[test]
+fn a_time_leads_to_the_first_batch_that_is_not_older() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=50);
+    let reader = writer.reader();
+    for number in 1..=50_u64 {
+        let time = TimestampMs(i64::try_from(1_000 * number).unwrap());
+        let before = TimestampMs(time.get() - 500);
+        assert_eq!(reader.offset_at_time(time).unwrap(), Some((Offset(number * 2 - 2), time)));
+        assert_eq!(reader.offset_at_time(before).unwrap(), Some((Offset(number * 2 - 2), time)));
+    }
+    assert_eq!(reader.offset_at_time(TimestampMs(50_001)).unwrap(), None);
+}
+
+/// Time never falls within a log, whatever the clocks of successive leaders say.
+#[test]
+fn append_time_never_falls() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    let (first, mut stamp) = entry(9);
+    assert_eq!(writer.append(&first, stamp).unwrap().append_time, TimestampMs(90));
+    stamp.append_time = TimestampMs(20);
+    assert_eq!(writer.append(&first, stamp).unwrap().append_time, TimestampMs(90));
+}
+
+/// A waiting reader is woken once, by the append it waits for, and not after it has left.
+#[test]
+fn readers_are_woken_by_what_they_wait_for() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    let reader = writer.reader();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let wake = |woken: &Arc<AtomicUsize>| {
+        let woken = Arc::clone(woken);
+        Box::new(move || {
+            woken.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    let _first = reader.on_advance(Offset(0), wake(&woken));
+    let _third = reader.on_advance(Offset(3), wake(&woken));
+    drop(reader.on_advance(Offset(0), wake(&woken)));
+    assert_eq!(woken.load(Ordering::SeqCst), 0);
+    append(&mut writer, 1..=1);
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    append(&mut writer, 2..=3);
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
+    let _late = reader.on_advance(Offset(5), wake(&woken));
+    assert_eq!(woken.load(Ordering::SeqCst), 3, "it was there already");
+    let _never = reader.on_advance(Offset(6), wake(&woken));
+    drop(writer);
+    engine.remove_log(LOG).unwrap();
+}
+
+/// A batch larger than a segment is a segment of its own.
+#[test]
+fn a_large_batch_gets_a_segment_of_its_own() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=1);
+    let (_, stamp) = entry(2);
+    let large = batch(2, 1, 100_000);
+    writer.append(&large, stamp).unwrap();
+    append(&mut writer, 3..=3);
+    assert_eq!(log_files(&disk).len(), 3);
+    assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len(), 3);
+}

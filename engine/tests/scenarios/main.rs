@@ -1,0 +1,6 @@
+//! The engine seen from outside: what a caller was promised, held against what it gets back.
+
+mod append_and_read;
+mod checkpoints;
+mod recovery_under_consensus;
+mod world;

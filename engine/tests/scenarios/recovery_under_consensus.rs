@@ -1,0 +1,224 @@
+use tidelog_engine::checkpoint::LogState;
+use tidelog_engine::log::ReadError;
+use tidelog_engine::log::recovery::table::{Seen, Verdict};
+use tidelog_engine::sim_disk::{Crash, SimDisk};
+use tidelog_engine::storage::Position;
+use tidelog_wire::ids::Offset;
+
+use crate::world::{
+    append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, segment_path,
+};
+
+/// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
+fn crashed(at: u64, last: u64, crash: Crash) -> (SimDisk, LogState) {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=at);
+    let state = make_checkpoint(&engine, at, &writer);
+    append(&mut writer, at + 1..=last);
+    disk.crash(crash);
+    (disk, state)
+}
+
+/// The files of a log with entries 1..=`last` that never crashed.
+fn undisturbed(last: u64) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=last);
+    log_files(&disk)
+}
+
+/// Frames above the checkpoint are compared and not written again.
+#[test]
+fn replay_compares_valid_frames_and_writes_only_what_is_missing() {
+    let (disk, state) = crashed(30, 60, Crash::ProcessOnly);
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    assert_eq!(recovery.kept_frames, 30);
+    assert_eq!(writer.reader().end(), state.end, "not applied again yet");
+    assert_eq!(writer.replay_pending(), 30);
+    append(&mut writer, 31..=60);
+    assert_eq!(writer.replay_pending(), 0);
+    append(&mut writer, 61..=70);
+    assert_eq!(log_files(&disk), undisturbed(70));
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 70);
+}
+
+/// Whatever a power cut leaves of the frames above the checkpoint, applying again ends in the same bytes.
+#[test]
+fn after_any_power_cut_replay_ends_in_the_same_bytes() {
+    let expected = undisturbed(60);
+    for seed in 0..300 {
+        let (disk, state) = crashed(seed % 40, 60 - seed % 7, Crash::PowerCut { seed });
+        let engine = engine(&disk);
+        let (mut writer, recovery) = open(&engine, (seed % 40 > 0).then_some(&state));
+        assert_eq!(recovery.damage, [], "seed {seed}");
+        append(&mut writer, seed % 40 + 1..=60);
+        writer.sync_target().run().unwrap();
+        assert_eq!(log_files(&disk), expected, "seed {seed}");
+        assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 60);
+    }
+}
+
+/// Entries that differ from the frames on disk win; the frames are set aside.
+#[test]
+fn frames_that_differ_from_the_entries_are_set_aside() {
+    let (disk, state) = crashed(5, 40, Crash::ProcessOnly);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, Some(&state));
+    append(&mut writer, 6..=6);
+    let (_, stamp) = entry(7);
+    writer.append(&batch(99, 3, 10), stamp).unwrap();
+    assert_eq!(writer.replay_pending(), 0);
+    append(&mut writer, 8..=40);
+    let read = read_all(&writer.reader(), Offset(0)).unwrap();
+    assert_eq!(read.len(), 40);
+    assert!(disk.files().iter().any(|path| path.starts_with("/data/quarantine")));
+}
+
+/// A flipped bit above the checkpoint is a torn tail: cut, kept in quarantine, written again.
+#[test]
+fn broken_bytes_above_the_checkpoint_are_cut_with_a_copy() {
+    let (disk, state) = crashed(3, 8, Crash::ProcessOnly);
+    let broken = Position(state.active_position.get() + 400);
+    disk.flip_bit(&segment_path(0), broken, 1).unwrap();
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    assert_eq!(recovery.kept_frames, 1);
+    assert!(recovery.cut_bytes > 0);
+    assert!(recovery.findings.iter().any(|one| one.seen == Seen::Broken && one.verdict == Verdict::TornTail));
+    append(&mut writer, 4..=8);
+    assert_eq!(log_files(&disk), undisturbed(8));
+}
+
+/// A flipped bit below the checkpoint costs exactly its batch, and only when it is read.
+#[test]
+fn damage_below_the_checkpoint_costs_exactly_its_batch() {
+    let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
+    disk.flip_bit(&segment_path(0), Position(80 + 48 + 150), 4).unwrap();
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    assert!(recovery.is_clean(), "nothing below the checkpoint is read at start");
+    let reader = writer.reader();
+    let damaged = |at| match reader.read(at, 1_000) {
+        Err(ReadError::Damaged { range, .. }) => range,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(damaged(Offset(1)), Offset(0)..Offset(2));
+    assert_eq!(read_all(&reader, Offset(2)).unwrap().len(), 59);
+    append(&mut writer, 61..=70);
+    assert_eq!(read_all(&reader, Offset(2)).unwrap().len(), 69, "the log stays up");
+    assert_eq!(writer.damage(), [Offset(0)..Offset(2)]);
+}
+
+/// A frame header that does not verify hides where the next frame is; looking for it finds it.
+#[test]
+fn a_broken_frame_header_costs_exactly_its_batch() {
+    let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
+    let frame = 48 + u64::try_from(entry(1).0.bytes().len()).unwrap();
+    disk.flip_bit(&segment_path(0), Position(80 + frame * 2 + 5), 4).unwrap();
+    let engine = engine(&disk);
+    let (writer, _) = open(&engine, Some(&state));
+    match writer.reader().read(Offset(4), 1_000) {
+        Err(ReadError::Damaged { range, .. }) => assert_eq!(range, Offset(4)..Offset(6)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(read_all(&writer.reader(), Offset(6)).unwrap().len(), 57);
+}
+
+/// A footer that is gone is written again from the frames, to the same bytes.
+#[test]
+fn a_missing_footer_below_the_checkpoint_is_sealed_again() {
+    let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
+    let before = log_files(&disk);
+    let len = u64::try_from(before[0].1.len()).unwrap();
+    disk.flip_bit(&before[0].0, Position(len - 10), 0).unwrap();
+    let engine = engine(&disk);
+    let (writer, recovery) = open(&engine, Some(&state));
+    assert!(recovery.findings.iter().any(|one| one.seen == Seen::NoFooter && one.verdict == Verdict::SealAgain));
+    assert_eq!(recovery.damage, []);
+    assert_eq!(log_files(&disk), before);
+    drop(writer);
+}
+
+/// A missing segment costs its range; the rest can be read and the log stays up.
+#[test]
+fn a_missing_segment_costs_its_range() {
+    let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
+    let files = log_files(&disk);
+    disk.storage().remove(&files[1].0).unwrap();
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    let [range] = recovery.damage.as_slice() else { panic!("{:?}", recovery.damage) };
+    assert_eq!(segment_path(range.start.get()), files[1].0);
+    assert_eq!(segment_path(range.end.get()), files[2].0);
+    assert!(matches!(writer.reader().read(range.start, 10), Err(ReadError::Damaged { .. })));
+    assert!(!read_all(&writer.reader(), range.end).unwrap().is_empty());
+    append(&mut writer, 61..=62);
+}
+
+/// The active segment lost bytes that the checkpoint vouched for: damage, and the log goes on in a new file.
+#[test]
+fn an_active_segment_shorter_than_the_checkpoint_is_damage() {
+    let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
+    let storage = disk.storage();
+    let file = storage.open(&segment_path(0), tidelog_engine::storage::OpenMode::ReadWrite).unwrap();
+    file.truncate(state.active_position.get() - 10).unwrap();
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    assert_eq!(recovery.damage, [Offset(8)..Offset(10)]);
+    append(&mut writer, 6..=9);
+    assert_eq!(read_all(&writer.reader(), Offset(10)).unwrap().len(), 4);
+    assert_eq!(writer.reader().read(Offset(0), 10_000).unwrap().next, Offset(8));
+}
+
+/// Foreign names and segments of other logs are moved away and named; the log opens.
+#[test]
+fn files_that_do_not_belong_here_are_set_aside() {
+    let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
+    let storage = disk.storage();
+    let stray = segment_path(0).with_file_name("notes.txt");
+    storage.open(&stray, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
+    let misplaced = segment_path(500);
+    let copy = storage.open(&misplaced, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
+    copy.write_at(Position(0), &[&log_files(&disk)[0].1]).unwrap();
+    let engine = engine(&disk);
+    let (writer, recovery) = open(&engine, Some(&state));
+    let misplaced = recovery.findings.iter().filter(|one| one.seen == Seen::Misplaced).count();
+    assert_eq!(misplaced, 2);
+    assert_eq!(log_files(&disk).len(), 1);
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 5);
+}
+
+/// What recovery kept was synced before it counted: a power cut after replay takes nothing of it.
+#[test]
+fn what_recovery_keeps_survives_a_power_cut_after_the_next_checkpoint() {
+    for seed in 0..100 {
+        let (disk, state) = crashed(5, 30, Crash::ProcessOnly);
+        let second = engine(&disk);
+        let (mut writer, _) = open(&second, Some(&state));
+        append(&mut writer, 6..=30);
+        let state = make_checkpoint(&second, 30, &writer);
+        disk.crash(Crash::PowerCut { seed });
+        let third = engine(&disk);
+        let (writer, recovery) = open(&third, Some(&state));
+        assert!(recovery.is_clean(), "seed {seed}: {recovery:?}");
+        assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 30, "seed {seed}");
+    }
+}
+
+/// Recovering twice leaves the same bytes as recovering once.
+#[test]
+fn recovering_twice_is_recovering_once() {
+    for seed in 0..100 {
+        let (disk, state) = crashed(seed % 20 + 1, 40, Crash::PowerCut { seed });
+        drop(open(&engine(&disk), Some(&state)));
+        let once = log_files(&disk);
+        disk.crash(Crash::PowerCut { seed: seed + 1 });
+        let (_, recovery) = open(&engine(&disk), Some(&state));
+        assert!(recovery.is_clean(), "seed {seed}: {recovery:?}");
+        assert_eq!(log_files(&disk), once, "seed {seed}");
+    }
+}
