@@ -72,18 +72,22 @@ pub enum Refusal {
         reason: String,
     },
     /// The producer's sequence number does not follow its last one, or a retry is too old to be known.
-    #[error("producer {producer}: sequence {found} does not follow its last batch")]
+    #[error("producer {producer}: sequence {found}, expected {expected}")]
     OutOfOrderSequence {
         /// The producer.
         producer: ProducerId,
+        /// The sequence that would be next.
+        expected: i32,
         /// First sequence number of the batch.
         found: i32,
     },
     /// A newer epoch of the same producer has written.
-    #[error("producer {producer}: its epoch {found} is fenced by a newer one")]
+    #[error("producer {producer}: its epoch {found} is fenced by {current}")]
     ProducerFenced {
         /// The producer.
         producer: ProducerId,
+        /// Its newest epoch.
+        current: i16,
         /// Epoch of the batch.
         found: i16,
     },

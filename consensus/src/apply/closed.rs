@@ -16,7 +16,7 @@ use super::catalogue_bytes::ascending;
 use crate::entry::{FieldReader, FieldWriter, MalformedField};
 
 /// Generations remembered one by one.
-pub const CLOSED_MAX: usize = 10_000;
+pub(super) const CLOSED_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]

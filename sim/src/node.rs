@@ -1,0 +1,267 @@
+//! A node of the simulated cluster: a disk that outlives it, and a life that a crash ends.
+//!
+//! [`SimNode::start`] does what a server does: opens the engine (which raises the boot epoch), the raft
+//! log and the votes, restores the machines from their checkpoints, and builds the core from what it
+//! found. A failure of the disk on the way, which a fault may have planned, leaves the node dead.
+//!
+//! Not here: carrying out effects ([`crate::carry`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidelog_consensus::apply::{ApplyError, CheckpointJob, Machines, genesis_checkpoint};
+use tidelog_consensus::core::{
+    ApplyTask, CoreConfig, CoreError, CoreLimits, NodeCore, Persist, ReplicaStart, Ticks, Token,
+};
+use tidelog_consensus::raft_log::{RaftLog, RaftLogError, SimLog, SimLogOptions};
+use tidelog_consensus::votes::{Votes, VotesError};
+use tidelog_engine::checkpoint::CheckpointError;
+use tidelog_engine::sim_disk::SimDisk;
+use tidelog_engine::{Engine, NewIdentity, OpenError, Options};
+use tidelog_wire::ids::{ClusterId, GroupId, Incarnation, NodeId, RaftIndex, ReplicaId, TimestampMs};
+
+use crate::protocol::Waiter;
+use crate::schedule::Micros;
+use crate::settings::{Defect, Settings};
+
+/// Where a node keeps its data on its disk.
+pub const DATA: &str = "/data";
+const CLUSTER: ClusterId = ClusterId(0x7469_6465);
+
+/// A node, alive or dead.
+#[derive(Debug)]
+pub struct SimNode {
+    /// Its number.
+    pub id: NodeId,
+    /// What outlives it.
+    pub disk: SimDisk,
+    /// Counts its lives.
+    pub lives: u64,
+    /// What a crash ends.
+    pub life: Option<Life>,
+    /// Its clock is this far ahead of the world's, in ms.
+    pub clock_ahead_ms: i64,
+    /// What it takes for 25 ms.
+    pub tick_micros: u64,
+    /// Its disk is slow until then.
+    pub slow_until: Micros,
+    /// Its groups.
+    groups: Vec<GroupId>,
+    nodes: Vec<NodeId>,
+}
+
+/// What a crash ends.
+#[derive(Debug)]
+pub struct Life {
+    /// Which one.
+    pub number: u64,
+    /// Its core.
+    pub core: NodeCore,
+    /// Its machines.
+    pub machines: Machines,
+    /// Its engine.
+    pub engine: Arc<Engine>,
+    /// Its raft log.
+    pub log: Arc<SimLog>,
+    /// Its votes.
+    pub votes: Votes,
+    /// To be made durable, in order.
+    pub persists: VecDeque<Persist>,
+    /// Written and not yet synced.
+    pub persisting: Vec<Persist>,
+    /// To be applied, in order.
+    pub applies: VecDeque<ApplyTask>,
+    /// Whether an apply is under way.
+    pub applying: bool,
+    /// Checkpoints under way.
+    pub jobs: BTreeMap<GroupId, CheckpointJob>,
+    /// Entries applied since the last checkpoint.
+    pub uncheckpointed: BTreeMap<GroupId, u64>,
+    /// Who waits for an outcome.
+    pub waiters: BTreeMap<Token, Waiter>,
+    /// Reads that wait until an index is applied.
+    pub reads: Vec<(GroupId, RaftIndex, Waiter)>,
+    /// The number of the next proposal.
+    pub next_token: u64,
+}
+
+/// Why a node does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The engine.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The raft log.
+    #[error(transparent)]
+    RaftLog(#[from] RaftLogError),
+    /// The votes.
+    #[error(transparent)]
+    Votes(#[from] VotesError),
+    /// The machines.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The core.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+impl SimNode {
+    /// A formatted node with the genesis checkpoint of each group.
+    ///
+    /// # Errors
+    /// None that a whole disk can give.
+    pub fn format(id: NodeId, settings: &Settings, disk: SimDisk) -> Result<Self, NodeError> {
+        let nodes: Vec<NodeId> = (0..settings.nodes).map(NodeId).collect();
+        let data_groups: Vec<GroupId> = (1..=settings.data_groups).map(GroupId).collect();
+        let identity =
+            NewIdentity { cluster: CLUSTER, node: id, incarnation: Incarnation(u128::from(id.get()) + 1) };
+        let storage = disk.storage();
+        Engine::format(&storage, Path::new(DATA), identity)?;
+        let engine = Engine::open(storage, Path::new(DATA), options(TimestampMs(0)))?;
+        let mut groups = vec![GroupId::META];
+        groups.extend(&data_groups);
+        for group in &groups {
+            engine.write_checkpoint(&genesis_checkpoint(*group, &nodes, &data_groups))?;
+        }
+        Ok(Self {
+            id,
+            disk,
+            lives: 0,
+            life: None,
+            clock_ahead_ms: 0,
+            tick_micros: 25_000,
+            slow_until: Micros(0),
+            groups,
+            nodes,
+        })
+    }
+
+    /// Begins a life.
+    ///
+    /// # Errors
+    /// The disk failed, or what is on it does not let the node start.
+    pub fn start(&mut self, settings: &Settings, now: Micros) -> Result<(), NodeError> {
+        self.life = None;
+        self.lives = self.lives.saturating_add(1);
+        let storage = self.disk.storage();
+        let data = PathBuf::from(DATA);
+        let engine = Engine::open(Arc::clone(&storage), &data, options(self.clock(now)))?;
+        let log =
+            Arc::new(SimLog::open(Arc::clone(&storage), &data.join("raft"), log_options(settings.defect))?);
+        let (votes, found) = Votes::open(storage.as_ref(), &data)?;
+        let machines = Machines::open(Arc::clone(&engine), &self.groups)?;
+        let mut replicas = Vec::new();
+        for group in &self.groups {
+            let checkpoint =
+                machines.checkpoint_facts(*group).ok_or(ApplyError::NoCheckpoint { group: *group })?;
+            replicas.push(ReplicaStart {
+                group: *group,
+                replica: ReplicaId(self.id.get().saturating_add(1)),
+                checkpoint,
+                log: log.load(*group)?,
+                vote: found.votes.get(group).copied(),
+            });
+        }
+        let config = CoreConfig {
+            node: self.id,
+            groups: replicas,
+            boot: engine.identity().boot_epoch,
+            ticks: Ticks::default(),
+            limits: limits(),
+            seed: settings.seed ^ self.id.get().rotate_left(32),
+        };
+        let raft_log: Arc<dyn RaftLog> = log.clone();
+        let mut core = NodeCore::new(config, &raft_log)?;
+        spoil(&mut core, settings.defect);
+        self.life = Some(Life {
+            number: self.lives,
+            core,
+            machines,
+            engine,
+            log,
+            votes,
+            persists: VecDeque::new(),
+            persisting: Vec::new(),
+            applies: VecDeque::new(),
+            applying: false,
+            jobs: BTreeMap::new(),
+            uncheckpointed: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            reads: Vec::new(),
+            next_token: self.lives.saturating_mul(1 << 40),
+        });
+        Ok(())
+    }
+
+    /// Its life, if it is the one with this number.
+    pub fn life(&mut self, number: u64) -> Option<&mut Life> {
+        self.life.as_mut().filter(|life| life.number == number)
+    }
+
+    /// What its clock says.
+    #[must_use]
+    pub fn clock(&self, now: Micros) -> TimestampMs {
+        let ms = i64::try_from(now.0 / 1000).unwrap_or(0);
+        TimestampMs(1_700_000_000_000_i64.saturating_add(ms).saturating_add(self.clock_ahead_ms))
+    }
+
+    /// Its groups.
+    #[must_use]
+    pub fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// All nodes of its cluster.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+}
+
+impl Life {
+    /// A new number for a proposal.
+    pub fn token(&mut self) -> Token {
+        self.next_token = self.next_token.saturating_add(1);
+        Token(self.next_token)
+    }
+}
+
+/// A small reserve: the disk is small too.
+fn options(now: TimestampMs) -> Options {
+    Options { reserve_bytes: 0, ..Options::consensus(now) }
+}
+
+/// Small ones, so that the limits are met.
+fn limits() -> CoreLimits {
+    CoreLimits {
+        message_bytes_max: 8 << 10,
+        inflight_max: 16,
+        tail_bytes_kept: 32 << 10,
+        ..CoreLimits::default()
+    }
+}
+
+#[cfg(feature = "defects")]
+fn log_options(defect: Option<Defect>) -> SimLogOptions {
+    let skip_recovered_tail_sync = defect == Some(Defect::SkipRecoveredTailSync);
+    SimLogOptions { skip_recovered_tail_sync, ..SimLogOptions::default() }
+}
+
+#[cfg(not(feature = "defects"))]
+fn log_options(_: Option<Defect>) -> SimLogOptions {
+    SimLogOptions::default()
+}
+
+#[cfg(feature = "defects")]
+fn spoil(core: &mut NodeCore, defect: Option<Defect>) {
+    if defect == Some(Defect::AckBeforeQuorum) {
+        core.ack_before_quorum();
+    }
+}
+
+#[cfg(not(feature = "defects"))]
+fn spoil(_: &mut NodeCore, _: Option<Defect>) {}

@@ -1,0 +1,301 @@
+//! The world: nodes, network, clients and faults on one schedule, in one thread.
+//!
+//! [`World::run`] plays a storm of faults, then heals everything and demands that the cluster goes on
+//! and agrees. Everything that happens is noted in the trace; the first broken promise ends the run.
+
+use std::collections::BTreeMap;
+
+use raft::eraftpb::Message;
+use tidelog_consensus::core::Input;
+use tidelog_engine::sim_disk::{Crash, SimDisk};
+use tidelog_wire::ids::{GroupId, NodeId};
+
+use crate::chance::Chance;
+use crate::clients::Clients;
+use crate::faults::FaultEnd;
+use crate::network::Network;
+use crate::node::{Life, NodeError, SimNode};
+use crate::oracle::{Oracles, Violation};
+use crate::protocol::{ClientId, Request, Response};
+use crate::schedule::{Micros, Schedule};
+use crate::settings::{FaultKind, Settings};
+use crate::trace::Trace;
+
+/// A run that schedules more than this is stuck in a loop.
+const EVENTS_MAX: u64 = 5_000_000;
+
+/// Something that happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick { node: NodeId, life: u64 },
+    Message { to: NodeId, from: NodeId, group: GroupId, message: Box<Message> },
+    Persisted { node: NodeId, life: u64 },
+    Apply { node: NodeId, life: u64 },
+    Checkpoint { node: NodeId, life: u64, group: GroupId },
+    Snapshot { node: NodeId, life: u64, group: GroupId },
+    Reconcile { node: NodeId, life: u64 },
+    Request { node: NodeId, client: ClientId, number: u64, request: Request },
+    Response { client: ClientId, number: u64, response: Response },
+    Wake { client: ClientId },
+    Fault,
+    FaultEnd(FaultEnd),
+    Restart { node: NodeId },
+    StormEnds,
+    CheckConvergence,
+}
+
+/// What was counted in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Faults by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Crashes of nodes, planned by whatever fault.
+    pub crashes: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Snapshots installed.
+    pub snapshots: u64,
+    /// Batches acknowledged.
+    pub acknowledged: u64,
+    /// Leaders elected.
+    pub leaders: u64,
+    /// Messages lost by the weather.
+    pub lost: u64,
+    /// Messages repeated by the weather.
+    pub repeated: u64,
+    /// Events.
+    pub events: u64,
+}
+
+/// The world of one seed.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) settings: Settings,
+    pub(crate) schedule: Schedule<Event>,
+    pub(crate) network: Network,
+    pub(crate) nodes: BTreeMap<NodeId, SimNode>,
+    pub(crate) clients: Clients,
+    pub(crate) oracles: Oracles,
+    pub(crate) trace: Trace,
+    pub(crate) chance: Chance,
+    pub(crate) counts: Counts,
+    /// Nodes that die in some operation of their disk.
+    pub(crate) doomed: BTreeMap<NodeId, Crash>,
+    pub(crate) calm: bool,
+    pub(crate) calm_since: Micros,
+    pub(crate) converged: bool,
+}
+
+impl World {
+    /// The world of `settings`, with all nodes formatted and started.
+    ///
+    /// # Errors
+    /// A node does not start on a new disk.
+    pub fn new(settings: Settings, lines: bool) -> Result<Self, NodeError> {
+        let mut chance = Chance::new(settings.seed);
+        let mut nodes = BTreeMap::new();
+        for number in 0..settings.nodes {
+            let id = NodeId(number);
+            let mut node = SimNode::format(id, &settings, SimDisk::new(chance.draw()))?;
+            node.clock_ahead_ms = i64::try_from(chance.below(20_000)).unwrap_or(0).saturating_sub(10_000);
+            node.tick_micros = chance.between(22_500, 27_500);
+            nodes.insert(id, node);
+        }
+        let network = Network::new(chance.fork(2), settings.network);
+        let clients = Clients::new(&settings, &mut chance);
+        let mut world = Self {
+            schedule: Schedule::default(),
+            network,
+            nodes,
+            clients,
+            oracles: Oracles::default(),
+            trace: Trace::new(lines),
+            chance,
+            counts: Counts::default(),
+            doomed: BTreeMap::new(),
+            calm: false,
+            calm_since: Micros(0),
+            converged: false,
+            settings,
+        };
+        for id in world.node_ids() {
+            if let Some(node) = world.nodes.get_mut(&id) {
+                node.start(&world.settings, Micros(0))?;
+            }
+            world.begin_life(id);
+        }
+        for client in world.clients.ids() {
+            let delay = world.chance.between(1_000, 500_000);
+            world.schedule.after(delay, Event::Wake { client });
+        }
+        world.schedule.after(world.settings.fault_micros, Event::Fault);
+        world.schedule.after(world.settings.storm_micros, Event::StormEnds);
+        Ok(world)
+    }
+
+    /// Plays the whole run.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn run(&mut self) -> Result<(), Violation> {
+        let mut events = 0_u64;
+        while let Some(event) = self.schedule.next() {
+            events = events.saturating_add(1);
+            self.counts.events = events;
+            if events > EVENTS_MAX {
+                return Err(Violation::of("a run ends", format!("{events} events and no end")));
+            }
+            self.happen(event)?;
+            if self.converged {
+                return Ok(());
+            }
+        }
+        Err(Violation::of("a run ends", "nothing is left to happen".to_owned()))
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Tick { node, life } => self.tick(node, life),
+            Event::Message { to, from, group, message } => {
+                let fields = [
+                    ("to", to.get()),
+                    ("from", from.get()),
+                    ("group", group.get()),
+                    (
+                        "kind",
+                        u64::try_from(protobuf::ProtobufEnum::value(&message.get_msg_type())).unwrap_or(0),
+                    ),
+                    ("term", message.get_term()),
+                    ("index", message.get_index()),
+                ];
+                self.trace.note(self.schedule.now(), "message", &fields);
+                self.step(to, Input::Message { from, group, message })
+            }
+            Event::Persisted { node, life } => self.persisted(node, life),
+            Event::Apply { node, life } => self.apply_next(node, life),
+            Event::Checkpoint { node, life, group } => self.checkpoint(node, life, group),
+            Event::Snapshot { node, life, group } => self.snapshot_step(node, life, group),
+            Event::Reconcile { node, life } => self.reconcile(node, life),
+            Event::Request { node, client, number, request } => self.serve(node, client, number, request),
+            Event::Response { client, number, response } => self.client_hears(client, number, response),
+            Event::Wake { client } => self.client_wakes(client),
+            Event::Fault => self.fault(),
+            Event::FaultEnd(end) => self.fault_ends(end),
+            Event::Restart { node } => self.restart(node),
+            Event::StormEnds => self.storm_ends(),
+            Event::CheckConvergence => self.check_convergence(),
+        }
+    }
+
+    fn tick(&mut self, node: NodeId, number: u64) -> Result<(), Violation> {
+        if self.life_numbered(node, number).is_none() {
+            return Ok(());
+        }
+        self.schedule_tick(node, number);
+        self.step(node, Input::Tick)
+    }
+
+    fn schedule_tick(&mut self, node: NodeId, life: u64) {
+        if let Some(state) = self.nodes.get(&node) {
+            self.schedule.after(state.tick_micros, Event::Tick { node, life });
+        }
+    }
+
+    /// What a node does when it has just started.
+    pub(crate) fn begin_life(&mut self, node: NodeId) {
+        let Some(number) = self.life(node).map(|life| life.number) else { return };
+        self.trace.note(self.schedule.now(), "start", &[("node", node.get()), ("life", number)]);
+        self.schedule_tick(node, number);
+        let delay = self.chance.between(10_000, 300_000);
+        self.schedule.after(delay, Event::Reconcile { node, life: number });
+    }
+
+    /// A disk did not do what it was asked. If its machine was to die there, it dies now.
+    pub(crate) fn disk_failed(&mut self, node: NodeId, error: &NodeError) {
+        self.trace.words(self.schedule.now(), "disk_failed", &format!("node {node}: {error}"));
+        match self.doomed.remove(&node) {
+            Some(crash) => self.crash(node, crash),
+            None => self
+                .clients
+                .blame(Violation::of("only a dying disk refuses", format!("node {node}: {error}"))),
+        }
+    }
+
+    /// Ends a node's life.
+    pub(crate) fn crash(&mut self, node: NodeId, crash: Crash) {
+        self.doomed.remove(&node);
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let alive = state.life.take().is_some();
+        state.disk.crash(crash);
+        if alive {
+            self.counts.crashes = self.counts.crashes.saturating_add(1);
+            self.trace.words(self.schedule.now(), "crash", &format!("node {node}: {crash:?}"));
+        }
+        let down = self.chance.duration(300_000).min(3_000_000);
+        self.schedule.after(down, Event::Restart { node });
+    }
+
+    /// Starts a node that is down.
+    pub(crate) fn restart(&mut self, node: NodeId) -> Result<(), Violation> {
+        let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
+        if state.life.is_some() {
+            return Ok(());
+        }
+        match state.start(&self.settings, self.schedule.now()) {
+            Ok(()) => {
+                self.begin_life(node);
+                Ok(())
+            }
+            Err(error) => match self.doomed.remove(&node) {
+                Some(crash) => {
+                    self.crash(node, crash);
+                    Ok(())
+                }
+                None => Err(Violation::of(
+                    "a node starts again after every crash",
+                    format!("node {node}: {error}"),
+                )),
+            },
+        }
+    }
+
+    /// A node's life, if it has one.
+    pub(crate) fn life(&mut self, node: NodeId) -> Option<&mut Life> {
+        self.nodes.get_mut(&node)?.life.as_mut()
+    }
+
+    /// A node's life, if it is still that one.
+    pub(crate) fn life_numbered(&mut self, node: NodeId, number: u64) -> Option<&mut Life> {
+        self.nodes.get_mut(&node)?.life(number)
+    }
+
+    /// All nodes.
+    pub(crate) fn node_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// The settings of this run.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let (lost, repeated) = self.network.counts();
+        Counts {
+            acknowledged: self.oracles.acknowledged.count(),
+            leaders: u64::try_from(self.oracles.elections.count()).unwrap_or(0),
+            lost,
+            repeated,
+            ..self.counts.clone()
+        }
+    }
+
+    /// The trace so far.
+    #[must_use]
+    pub fn into_trace(self) -> Trace {
+        self.trace
+    }
+}
