@@ -129,9 +129,6 @@ impl Stage {
         say("three nodes are ready; the stream begins");
 
         let (sent, times, death) = self.stream(&client, &layout, extent).await?;
-        if let Some(failure) = sent.failure {
-            return Err(failure);
-        }
         let records = sent.tally.records();
         say("the whole stream is acknowledged; waiting until every replica has it");
         let chains = agreed(&profile, records).await?;
@@ -186,15 +183,22 @@ impl Stage {
         let shape = produce::Shape { batch_records, partition: None };
         let sending = produce::send(client, CHANNEL, shape, chunks, counted);
         let dying = async {
+            let acknowledged = watched.clone();
             let death =
-                self.kill_leader(client, layout, extent.records / 3, started, watched.clone(), &bar).await?;
+                self.kill_leader(client, layout, extent.records / 3, started, acknowledged, &bar).await;
+            // Whatever came of it, the rest of the stream need not wait any longer.
             killed.send_replace(true);
+            let death = death?;
             self.revive(client, &death, watched, &bar).await?;
-            Ok(death)
+            Ok::<Death, CliError>(death)
         };
-        let both = tokio::try_join!(Box::pin(sending), Box::pin(dying));
+        let (sent, death) = tokio::join!(Box::pin(sending), Box::pin(dying));
         bar.finish_and_clear();
-        let (sent, death) = both?;
+        let sent = sent?;
+        if let Some(failure) = sent.failure {
+            return Err(failure);
+        }
+        let death = death?;
         let times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((sent, times, death))
     }
@@ -209,7 +213,7 @@ impl Stage {
         mut acknowledged: watch::Receiver<u64>,
         bar: &ProgressBar,
     ) -> Result<Death, CliError> {
-        // The sender goes when the stream has ended, which here means that it failed: its own error is told.
+        // The sender goes when the stream has ended, which here means that it failed: then its error is told, not this.
         if acknowledged.wait_for(|count| *count >= records).await.is_err() {
             return Err(CliError::Interrupted);
         }
