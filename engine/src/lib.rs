@@ -22,6 +22,7 @@ mod room;
 pub mod segment;
 pub mod sim_disk;
 pub mod storage;
+pub mod transfer;
 
 #[cfg(feature = "defects")]
 pub use self::core::Defects;

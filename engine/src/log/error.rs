@@ -117,6 +117,16 @@ pub enum LogError {
         /// What is wrong.
         fault: FrameFault,
     },
+    /// A part of the log is missing or damaged on this node.
+    #[error(
+        "E0119 log {log}: from offset {base} on it is missing or damaged here, so it cannot be handed on: take it from another replica"
+    )]
+    CannotServe {
+        /// Which log.
+        log: LogId,
+        /// Where what cannot be served begins.
+        base: Offset,
+    },
     /// A configuration that no log can have.
     #[error(
         "E0116 log {log}: segment_bytes {found} is outside {min}..={max}; the log was not opened: \

@@ -15,7 +15,7 @@
 
 mod damage;
 mod error;
-mod locate;
+pub(crate) mod locate;
 pub(crate) mod plan;
 pub(crate) mod reader;
 pub mod recovery;

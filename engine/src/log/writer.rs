@@ -452,6 +452,7 @@ impl LogWriter {
             | LogError::Staged { .. }
             | LogError::StagedHeader { .. }
             | LogError::StagedFrame { .. }
+            | LogError::CannotServe { .. }
             | LogError::SegmentBytes { .. } => AppendError::Fenced { log: self.shared.id },
         })
     }

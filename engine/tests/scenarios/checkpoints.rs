@@ -3,7 +3,9 @@ use tidelog_engine::sim_disk::Crash;
 use tidelog_engine::storage::Position;
 use tidelog_wire::ids::{Offset, RaftIndex};
 
-use crate::world::{GROUP, LOG, append, checkpoint, data, engine, formatted, log_files, make_checkpoint, open};
+use crate::world::{
+    GROUP, LOG, append, checkpoint, data, engine, formatted, log_files, make_checkpoint, open,
+};
 
 fn file(index: u64) -> std::path::PathBuf {
     data().join("checkpoints/1").join(format!("{index:020}-{:020}.ckpt", 1))

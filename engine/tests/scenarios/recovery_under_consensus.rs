@@ -137,7 +137,9 @@ fn a_missing_footer_below_the_checkpoint_is_sealed_again() {
     disk.flip_bit(&before[0].0, Position(len - 10), 0).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
-    assert!(recovery.findings.iter().any(|one| one.seen == Seen::NoFooter && one.verdict == Verdict::SealAgain));
+    assert!(
+        recovery.findings.iter().any(|one| one.seen == Seen::NoFooter && one.verdict == Verdict::SealAgain)
+    );
     assert_eq!(recovery.damage, []);
     assert_eq!(log_files(&disk), before);
     drop(writer);

@@ -143,5 +143,3 @@ pub(crate) fn log_files(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
         })
         .collect()
 }
-
-
