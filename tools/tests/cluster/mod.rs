@@ -8,6 +8,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -42,15 +43,20 @@ pub(crate) fn split_lines(text: &[u8], count: usize) -> (&[u8], &[u8]) {
     text.split_at(end + 1)
 }
 
+/// One cluster at a time: a small machine with several has elections for no other reason.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Three nodes below a temporary directory. Dropped, they are stopped by force.
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
     /// Makes and starts it.
     pub(crate) fn start() -> Self {
-        let cluster = Self { dir: tempfile::tempdir().unwrap() };
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = Self { dir: tempfile::tempdir().unwrap(), _turn: turn };
         cluster.up();
         cluster
     }
