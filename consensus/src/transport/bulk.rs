@@ -245,6 +245,9 @@ impl BulkReader {
         if left == 0 {
             return Ok(None);
         }
+        // While bytes are at hand, reading never waits; a caller in a loop would keep the connection's own
+        // task, which may sit in this thread's slot, from answering the peer, until it gives us up.
+        tokio::task::yield_now().await;
         let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
         let read = timeout(self.stall, self.stream.read_chunk(step, true)).await;
         let peer = Remote::Node(self.node);

@@ -90,6 +90,8 @@ async fn receive_lane(
                 shared.metrics.frames_received.add(1);
                 shared.metrics.bytes_received.add_len(message.len().saturating_add(FRAME_HEAD));
                 shared.events.message(node, lane, group, message);
+                // Reading does not wait while bytes are at hand: let the connection's own task run too.
+                tokio::task::consume_budget().await;
             }
             Err(error) => return error,
         }

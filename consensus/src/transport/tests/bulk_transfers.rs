@@ -88,7 +88,7 @@ async fn read_all(reader: &mut BulkReader) -> Result<(), TransportError> {
 async fn control_messages_pass_a_64_mib_transfer_that_is_under_way() {
     let (release, held) = std::sync::mpsc::channel();
     let source = Source { hold: Mutex::new(Some((48 * MIB, held))), fail: Arc::default() };
-    let (mut zero, mut one) = serving_pair(source, TransportTuning::default()).await;
+    let (mut zero, mut one) = serving_pair(source, patient()).await;
     let request = Bytes::from((64 * MIB).to_string());
     let mut reader = one.transport.fetch(NodeId(0), request, 0).await.unwrap();
     assert_eq!(reader.total(), 64 * MIB);
@@ -113,7 +113,7 @@ async fn control_messages_pass_a_64_mib_transfer_that_is_under_way() {
 async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
     let fail = Arc::new(Mutex::new(Some(MIB)));
     let source = Source { hold: Mutex::new(None), fail: Arc::clone(&fail) };
-    let (_zero, one) = serving_pair(source, TransportTuning::default()).await;
+    let (_zero, one) = serving_pair(source, patient()).await;
     let request = Bytes::from((3 * MIB).to_string());
     let mut reader = one.transport.fetch(NodeId(0), request.clone(), 0).await.unwrap();
     let error = read_all(&mut reader).await.unwrap_err();
@@ -127,7 +127,7 @@ async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_come_with_their_reason() {
-    let (_zero, one) = serving_pair(plain(), TransportTuning::default()).await;
+    let (_zero, one) = serving_pair(plain(), patient()).await;
     let fetch = |request: &'static str, position| one.transport.fetch(NodeId(0), request.into(), position);
     let text = fetch("gold", 0).await.unwrap_err().to_string();
     assert!(text.starts_with("E1316") && text.contains("nothing is called `gold`"), "{text}");
@@ -146,7 +146,7 @@ async fn refusals_come_with_their_reason() {
 async fn one_transfer_too_many_is_refused_not_queued() {
     let (release, held) = std::sync::mpsc::channel();
     let source = Source { hold: Mutex::new(Some((0, held))), fail: Arc::default() };
-    let tuning = TransportTuning { bulk_served_max: 1, ..TransportTuning::default() };
+    let tuning = TransportTuning { bulk_served_max: 1, ..patient() };
     let (_zero, one) = serving_pair(source, tuning).await;
     let mut first = one.transport.fetch(NodeId(0), "1000".into(), 0).await.unwrap();
     let second = one.transport.fetch(NodeId(0), "1000".into(), 0).await.unwrap_err().to_string();
@@ -157,7 +157,7 @@ async fn one_transfer_too_many_is_refused_not_queued() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_limit_spreads_a_transfer_over_time() {
-    let tuning = TransportTuning { bulk_bytes_per_second: Some(4 * MIB), ..TransportTuning::default() };
+    let tuning = TransportTuning { bulk_bytes_per_second: Some(4 * MIB), ..patient() };
     let (_zero, one) = serving_pair(plain(), tuning).await;
     let started = tokio::time::Instant::now();
     let mut reader = one.transport.fetch(NodeId(0), MIB.to_string().into(), 0).await.unwrap();

@@ -59,7 +59,7 @@ async fn connected(authority: &Authority, address: SocketAddr, hello: PeerHello)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_cluster_is_refused_with_both_ids_on_either_side() {
     let (ours, theirs) = (Authority::create(CLUSTER).unwrap(), Authority::create(ClusterId(0xbad)).unwrap());
-    let (node, address) = lonely(&ours, TransportTuning::default());
+    let (node, address) = lonely(&ours, patient());
     let refusal = Stranger::dial(&credentials(&theirs, 1), address).await.err().unwrap();
     assert!(refusal.contains(&CLUSTER.to_string()), "{refusal}");
     assert!(refusal.contains(&ClusterId(0xbad).to_string()), "{refusal}");
@@ -87,7 +87,7 @@ async fn a_node_that_dials_into_another_cluster_says_which_two() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_must_be_who_its_certificate_says_and_configured() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (node, address) = lonely(&authority, TransportTuning::default());
+    let (node, address) = lonely(&authority, patient());
     let impostor = Stranger::dial(&credentials(&authority, 2), address).await.unwrap();
     let refusal = impostor.hello(hello(1, 1)).await.unwrap_err();
     assert!(refusal.contains("E1407") && refusal.contains("node 1"), "{refusal}");
@@ -102,7 +102,7 @@ async fn a_node_must_be_who_its_certificate_says_and_configured() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_of_no_common_version_or_of_garbage_is_refused() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (_node, address) = lonely(&authority, TransportTuning::default());
+    let (_node, address) = lonely(&authority, patient());
     let newer = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
     let frame = HelloFrame { versions: (7, 9), hello: hello(1, 1) };
     let refusal = newer.say(&frame.encode()).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn a_hello_of_no_common_version_or_of_garbage_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_life_replaces_the_connection_and_an_older_one_is_refused() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (mut node, address) = lonely(&authority, TransportTuning::default());
+    let (mut node, address) = lonely(&authority, patient());
     let first = connected(&authority, address, hello(1, 5)).await;
     assert_eq!(node.up().await, hello(1, 5));
     let second = connected(&authority, address, hello(1, 6)).await;
@@ -138,7 +138,7 @@ async fn a_newer_life_replaces_the_connection_and_an_older_one_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_and_oversized_frames_close_that_connection_and_nothing_else() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (mut node, address) = lonely(&authority, TransportTuning::default());
+    let (mut node, address) = lonely(&authority, patient());
     let good = connected(&authority, address, hello(2, 1)).await;
     assert_eq!(node.up().await, hello(2, 1));
     let mut lane = good.connection.open_uni().await.unwrap();
@@ -172,7 +172,7 @@ async fn damaged_and_oversized_frames_close_that_connection_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_stream_of_a_lane_and_an_oversized_bulk_request_are_violations() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (mut node, address) = lonely(&authority, TransportTuning::default());
+    let (mut node, address) = lonely(&authority, patient());
     let twice = connected(&authority, address, hello(1, 1)).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -191,8 +191,7 @@ async fn a_second_stream_of_a_lane_and_an_oversized_bulk_request_are_violations(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_does_not_read_costs_a_bounded_queue() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let tuning =
-        TransportTuning { queue_frames_max: 8, queue_bytes_max: 4 << 20, ..TransportTuning::default() };
+    let tuning = TransportTuning { queue_frames_max: 8, queue_bytes_max: 4 << 20, ..patient() };
     let (mut node, address) = lonely(&authority, tuning);
     let deaf = connected(&authority, address, hello(1, 1)).await;
     node.up_with(1).await;
