@@ -235,10 +235,10 @@ impl Votes {
             match read_pair(position_of(number), bytes) {
                 PairFound::Free => continue,
                 PairFound::Vote { newest, second } => {
-                    votes.found(&mut found, Pair { number, newest, second })
+                    votes.found(&mut found, Pair { number, newest, second });
                 }
                 PairFound::Damaged => {
-                    found.damage.push(VoteDamage { path: votes.path.clone(), position: position_of(number) })
+                    found.damage.push(VoteDamage { path: votes.path.clone(), position: position_of(number) });
                 }
             }
             votes.next_pair = number.saturating_add(1);

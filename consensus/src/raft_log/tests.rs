@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::os::OsStorage;
+use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
 use super::*;
@@ -253,17 +254,12 @@ fn damage_in_an_older_file_is_reported_not_cut() {
         log.write(&[append(1, vec![entry(index, 1, &[7; 1000])])], true).unwrap();
     }
     drop(log);
-    let mut files: Vec<_> = std::fs::read_dir(dir.path().join("raft"))
-        .unwrap()
-        .map(|found| found.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "raftlog"))
-        .collect();
-    files.sort();
-    let mut bytes = std::fs::read(&files[0]).unwrap();
-    for byte in &mut bytes[2000..6000] {
-        *byte ^= 0x5a;
-    }
-    std::fs::write(&files[0], bytes).unwrap();
+    let raft = dir.path().join("raft");
+    let names = OsStorage.list(&raft).unwrap();
+    let oldest = names.iter().find(|found| found.name.ends_with(".raftlog")).unwrap();
+    let file = OsStorage.open(&raft.join(&oldest.name), OpenMode::ReadWrite).unwrap();
+    file.write_at(Position(2000), &[&[0x5a; 4000]]).unwrap();
+    drop(file);
     let opened = EngineLog::open(
         Arc::new(OsStorage),
         &dir.path().join("raft"),
@@ -275,6 +271,18 @@ fn damage_in_an_older_file_is_reported_not_cut() {
         Err(other) => panic!("expected damage, found {other}"),
         Ok(log) => assert!(matches!(log.load(GroupId(1)), Err(RaftLogError::Damaged { .. }))),
     }
+}
+
+#[test]
+fn format_1_values_beside_the_entries_never_change() {
+    let mark = InstallMark { index: RaftIndex(7), term: Term(3), digest: 99 };
+    let bytes = [
+        &values::encode_hard_state(&hard_state(4, 2, 9))[..],
+        &values::encode_install_mark(&mark),
+        &values::encode_index(RaftIndex(12)),
+    ]
+    .concat();
+    assert_eq!(bytes, include_bytes!("../../testdata/format-1/raft-log-values.bin"));
 }
 
 #[derive(Clone, Debug)]
