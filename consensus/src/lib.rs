@@ -3,7 +3,9 @@
 pub mod apply;
 pub mod core;
 pub mod entry;
+pub mod metrics;
 pub mod outcome;
 pub mod raft_log;
+pub mod runtime;
 pub mod transport;
 pub mod votes;

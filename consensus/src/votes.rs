@@ -255,7 +255,8 @@ impl Votes {
         }
     }
 
-    /// Records `votes` with one sync. Those that change nothing are skipped.
+    /// Records `votes` with one sync; of several for one group the last. Those that change nothing are
+    /// skipped.
     ///
     /// Call it only after the raft log that knows them was synced.
     ///
@@ -266,9 +267,11 @@ impl Votes {
         if self.fenced {
             return Err(self.io("write to a fenced votes file")(ErrorKind::Other.into()));
         }
+        // Never both slots of a pair before one sync: a crash could tear both.
+        let last: BTreeMap<GroupId, Vote> = votes.iter().map(|vote| (vote.group, *vote)).collect();
         let mut changed = false;
-        for vote in votes {
-            changed |= self.put(*vote)?;
+        for vote in last.into_values() {
+            changed |= self.put(vote)?;
         }
         if changed {
             self.fenced = true;

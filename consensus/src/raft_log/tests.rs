@@ -109,6 +109,26 @@ fn a_newer_leaders_entries_replace_the_suffix() {
     });
 }
 
+/// What the log writer gathers: several writes of one group in one batch, the later over the earlier.
+#[test]
+fn gathered_writes_of_one_group_take_effect_in_order() {
+    with_each(|open| {
+        let log = open();
+        let first = append(1, (1..=4).map(|index| entry(index, 1, b"one")).collect());
+        let other = append(2, vec![entry(1, 1, b"other")]);
+        let second = append(1, vec![entry(3, 2, b"two"), entry(4, 2, b"two"), entry(5, 2, b"two")]);
+        let third = append(1, vec![entry(5, 3, b"three")]);
+        log.write(&[first, other, second, third], true).unwrap();
+        drop(log);
+        let log = open();
+        let found = log.entries(GroupId(1), RaftIndex(1), RaftIndex(6), u64::MAX).unwrap();
+        let terms: Vec<_> = found.iter().map(|entry| (entry.term, entry.data.to_vec())).collect();
+        let two = (2, b"two".to_vec());
+        let one = (1, b"one".to_vec());
+        assert_eq!(terms, [one.clone(), one, two.clone(), two, (3, b"three".to_vec())]);
+    });
+}
+
 #[test]
 fn a_write_that_leaves_a_hole_is_refused_and_changes_nothing() {
     with_each(|open| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidelog_engine::sim_disk::{Crash, SimDisk};
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::read_whole;
 
 use super::*;
@@ -56,9 +56,25 @@ fn more_groups_than_the_file_first_has_room_for() {
     assert_eq!(found.votes.into_values().collect::<Vec<_>>(), all);
 }
 
+/// Several terms that gathered behind one sync must not take both slots of a group.
+#[test]
+fn many_votes_of_one_group_in_one_record_keep_the_synced_slot() {
+    for seed in 0..50 {
+        let disk = new_disk();
+        let (mut votes, _) = open(&disk);
+        votes.record(&[vote(0, 1, 1)]).unwrap();
+        votes.record(&[vote(0, 2, 1)]).unwrap();
+        disk.inject(Fault::next(Operation::Sync, Failure::Io));
+        assert!(votes.record(&[vote(0, 3, 1), vote(0, 4, 1), vote(0, 5, 1)]).is_err());
+        disk.crash(Crash::PowerCut { seed });
+        let (_, found) = open(&disk);
+        assert_eq!(found.damage, []);
+        assert!([vote(0, 2, 1), vote(0, 5, 1)].contains(&found.votes[&GroupId(0)]));
+    }
+}
+
 #[test]
 fn a_failed_sync_fences_the_file() {
-    use tidelog_engine::sim_disk::{Failure, Fault, Operation};
     let disk = new_disk();
     let (mut votes, _) = open(&disk);
     votes.record(&[vote(0, 1, 1)]).unwrap();
@@ -124,10 +140,7 @@ fn no_crash_takes_back_a_recorded_vote() {
 fn what_opening_reads_survives_a_power_cut_after_it() {
     let disk = new_disk();
     let (mut votes, _) = open(&disk);
-    disk.inject(tidelog_engine::sim_disk::Fault::next(
-        tidelog_engine::sim_disk::Operation::Sync,
-        tidelog_engine::sim_disk::Failure::Io,
-    ));
+    disk.inject(Fault::next(Operation::Sync, Failure::Io));
     assert!(votes.record(&[vote(0, 5, 2)]).is_err());
     disk.crash(Crash::ProcessOnly);
     let (_, seen) = open(&disk);

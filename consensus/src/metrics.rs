@@ -1,0 +1,160 @@
+//! What a node counts and measures below its front-ends.
+//!
+//! Plain atomics: to count never waits. Histograms have fixed buckets, the same on every node, so
+//! that histograms of several nodes can be added.
+//!
+//! Not here: raft's own numbers, which are in each group's status, and who writes the page.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the buckets, in microseconds.
+pub const BOUNDS_US: [u64; 22] = [
+    50, 75, 100, 150, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000,
+    100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+];
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long something took, in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BOUNDS_US.len()],
+    above: AtomicU64,
+    sum_us: AtomicU64,
+}
+
+/// A histogram as it was at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Upper bound in microseconds, and how many took no longer. The bounds are [`BOUNDS_US`].
+    pub cumulative: Vec<(u64, u64)>,
+    /// How many there were.
+    pub count: u64,
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Histogram {
+    /// Takes note of one.
+    pub fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.iter().zip(&self.buckets).find(|(bound, _)| us <= **bound);
+        bucket.map_or(&self.above, |(_, bucket)| bucket).fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// What it shows now.
+    #[must_use]
+    pub fn read(&self) -> Distribution {
+        let mut count: u64 = 0;
+        let mut cumulative = Vec::with_capacity(BOUNDS_US.len());
+        for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
+            count = count.saturating_add(bucket.load(Ordering::Relaxed));
+            cumulative.push((*bound, count));
+        }
+        count = count.saturating_add(self.above.load(Ordering::Relaxed));
+        Distribution { cumulative, count, sum_us: self.sum_us.load(Ordering::Relaxed) }
+    }
+}
+
+/// How far a starting node has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryProgress {
+    /// Groups whose log and state are back.
+    pub groups_done: u64,
+    /// Groups of this node.
+    pub groups: u64,
+}
+
+/// Everything that a node measures.
+#[derive(Debug, Default)]
+pub struct NodeMetrics {
+    /// Batches that were appended and acknowledged here.
+    pub appends: Counter,
+    /// Their bytes.
+    pub append_bytes: Counter,
+    /// From proposal to outcome.
+    pub append_time: Histogram,
+    /// Proposals that ended without an outcome.
+    pub proposals_failed: Counter,
+    /// Syncs of the raft log.
+    pub raft_log_sync_time: Histogram,
+    /// Writes of the raft log, each of which may carry many groups.
+    pub raft_log_writes: Counter,
+    /// Bytes of the raft log on disk.
+    pub raft_log_bytes: Gauge,
+    /// Checkpoints, with the syncs of the segments they name.
+    pub checkpoint_time: Histogram,
+    /// Messages from peers that were refused.
+    pub messages_refused: Counter,
+    /// Messages and proposals that found the queue of the node full.
+    pub inputs_dropped: Counter,
+    /// Files that the engine holds open.
+    pub open_files: Gauge,
+    /// Bytes of segments on disk.
+    pub segment_bytes: Gauge,
+    /// Bytes free on the file system of the data directory.
+    pub free_bytes: Gauge,
+    /// Groups recovered by this start.
+    pub recovered_groups: Gauge,
+    /// Groups to recover by this start.
+    pub groups: Gauge,
+}
+
+impl NodeMetrics {
+    /// How far recovery has come.
+    #[must_use]
+    pub fn recovery(&self) -> RecoveryProgress {
+        RecoveryProgress { groups_done: self.recovered_groups.value(), groups: self.groups.value() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_each_bucket_with_all_below() {
+        let histogram = Histogram::default();
+        for us in [40, 60, 900, 7_000_000] {
+            histogram.observe(Duration::from_micros(us));
+        }
+        let read = histogram.read();
+        let at = |bound| read.cumulative.iter().find(|(us, _)| *us == bound).unwrap().1;
+        assert_eq!((at(50), at(75), at(1_000), at(5_000_000)), (1, 2, 3, 3));
+        assert_eq!((read.count, read.sum_us), (4, 7_001_000));
+    }
+}

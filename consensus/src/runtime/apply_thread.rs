@@ -1,0 +1,294 @@
+//! The apply thread: committed entries of all groups become logs and catalogue, in order.
+//!
+//! 1. It applies what the raft thread hands over, makes the applied index known, and tells each
+//!    proposer its outcome. It does not sync: the raft log is the durable copy until the next checkpoint.
+//! 2. It takes a group's checkpoint once enough bytes or time went by, and gives it to the keeper, which
+//!    syncs and writes it while applying goes on. One at a time a group.
+//! 3. Whenever the catalogue, the logs or the leaderships changed, it proposes what its groups should do
+//!    to become what the catalogue intends.
+//!
+//! A group that cannot be written stands still: its replica is halted, the others go on.
+//!
+//! Not here: what entries mean (`crate::apply`), syncing and compacting (`super::keeper`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_wire::ids::GroupId;
+use tokio::sync::oneshot;
+
+use super::board::Board;
+use super::clock::Clock;
+use super::keeper::{KeeperBox, KeeperInput};
+use super::mailbox::{Mailbox, Waited};
+use super::raft_thread::Inbox;
+use super::waiters::{Told, Waiters};
+use crate::apply::{CheckpointDone, Machines};
+use crate::core::{ApplyTask, HaltReason, Input, InstallSnapshot, Proposal, Token};
+use crate::entry;
+use crate::outcome::Outcome;
+
+/// How often paces are looked at when nothing happens.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// A proposal of reconcile without an answer is made again after this time.
+const RECONCILE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What waits for the apply thread. The core bounds the bytes of entries handed over.
+pub(super) type ApplyBox = Mailbox<ApplyInput>;
+
+/// Something for the apply thread to do or to know.
+pub(super) enum ApplyInput {
+    /// Apply these.
+    Apply(ApplyTask),
+    /// Whether this node leads a group now.
+    Leads { group: GroupId, here: bool },
+    /// A checkpoint is durable.
+    Checkpointed(CheckpointDone),
+    /// A checkpoint could not be written; the older ones stand.
+    CheckpointFailed(GroupId),
+    /// Old entries of these groups keep raft log files from being given back.
+    CheckpointSoon(Vec<GroupId>),
+    /// Switch to a staged snapshot.
+    Install(InstallSnapshot),
+    /// Checkpoint everything, then say so.
+    Finish(oneshot::Sender<()>),
+}
+
+/// When a group is checkpointed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPace {
+    /// After this many bytes of entries.
+    pub bytes: u64,
+    /// After this time, if there is anything new.
+    pub interval: Duration,
+}
+
+impl Default for CheckpointPace {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, interval: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: u64,
+    since: Duration,
+    soon: bool,
+    running: bool,
+}
+
+/// How a staged snapshot takes the place of a group's state.
+pub(super) trait Installer: Send {
+    /// Does the switch: durable on return, and the machine restored from it.
+    ///
+    /// # Errors
+    /// Why it could not be done; the install mark stays, and the next start tries again.
+    fn install(&mut self, machines: &mut Machines, install: &InstallSnapshot) -> Result<(), String>;
+}
+
+/// The apply thread's belongings.
+pub(super) struct ApplyThread {
+    pub(super) machines: Machines,
+    pub(super) mailbox: Arc<ApplyBox>,
+    pub(super) raft: Arc<Inbox>,
+    pub(super) keeper: Arc<KeeperBox>,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pace: CheckpointPace,
+    pub(super) installer: Box<dyn Installer>,
+    pub(super) state: ApplyState,
+}
+
+/// What the apply thread remembers.
+#[derive(Default)]
+pub(super) struct ApplyState {
+    leading: BTreeSet<GroupId>,
+    progress: BTreeMap<GroupId, Progress>,
+    reconcile_due: bool,
+    /// Proposals of reconcile without an answer, and when they were made.
+    reconciling: BTreeSet<Token>,
+    reconciled_at: Duration,
+    finish: Option<oneshot::Sender<()>>,
+}
+
+impl ApplyState {
+    pub(super) fn new(groups: &[GroupId], now: Duration) -> Self {
+        let begin = |group: &GroupId| (*group, Progress { since: now, ..Progress::default() });
+        Self { progress: groups.iter().map(begin).collect(), ..Self::default() }
+    }
+}
+
+impl ApplyThread {
+    /// Works until the mailbox is closed.
+    pub(super) fn run(mut self) {
+        let mut inputs = Vec::new();
+        while self.mailbox.take_all(&mut inputs, Some(IDLE_WAIT)) == Waited::Open {
+            for input in inputs.drain(..) {
+                self.take(input);
+            }
+            self.reconcile();
+            self.checkpoint();
+        }
+    }
+
+    fn take(&mut self, input: ApplyInput) {
+        match input {
+            ApplyInput::Apply(task) => self.apply(task),
+            ApplyInput::Leads { group, here } => {
+                if here {
+                    self.state.leading.insert(group);
+                } else {
+                    self.state.leading.remove(&group);
+                }
+                self.state.reconcile_due = true;
+            }
+            ApplyInput::Checkpointed(done) => self.checkpointed(&done),
+            ApplyInput::CheckpointFailed(group) => {
+                if let Some(progress) = self.state.progress.get_mut(&group) {
+                    progress.running = false;
+                }
+            }
+            ApplyInput::CheckpointSoon(groups) => {
+                for group in groups {
+                    if let Some(progress) = self.state.progress.get_mut(&group) {
+                        progress.soon = true;
+                    }
+                }
+            }
+            ApplyInput::Install(install) => self.install(&install),
+            ApplyInput::Finish(done) => self.state.finish = Some(done),
+        }
+    }
+
+    fn apply(&mut self, task: ApplyTask) {
+        let group = task.group;
+        let size = |entry: &raft::eraftpb::Entry| entry.data.len().saturating_add(entry.context.len());
+        let bytes: usize = task.entries.iter().map(|committed| size(&committed.entry)).sum();
+        let applied = self.machines.apply(task);
+        if let Some(progress) = self.state.progress.get_mut(&group) {
+            progress.bytes = progress.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        self.board.set_applied(group, applied.applied.index);
+        let mut intent_changed = false;
+        for (token, outcome) in applied.outcomes {
+            intent_changed |= changes_intent(&outcome);
+            if let Some(token) = token
+                && !self.state.reconciling.remove(&token)
+            {
+                self.waiters.tell(token, Told::Outcome(outcome));
+            }
+        }
+        if intent_changed {
+            self.state.reconcile_due = true;
+            self.board.catalogue.send_if_modified(|shown| {
+                let now = self.machines.catalogue();
+                let changed = !Arc::ptr_eq(shown, &now);
+                *shown = now;
+                changed
+            });
+        }
+        self.raft.push_input(Input::Applied { group, index: applied.applied.index });
+        if let Some(error) = applied.stopped {
+            self.halt(group, error.to_string());
+        }
+    }
+
+    fn halt(&self, group: GroupId, message: String) {
+        self.raft.push_input(Input::Halt { group, reason: HaltReason::Outside { group, message } });
+    }
+
+    fn install(&mut self, install: &InstallSnapshot) {
+        let group = install.group;
+        let snapshot = crate::core::EntryId { index: install.mark.index, term: install.mark.term };
+        match self.installer.install(&mut self.machines, install) {
+            Ok(()) => {
+                self.board.set_applied(group, snapshot.index);
+                self.board.catalogue.send_replace(self.machines.catalogue());
+                self.state.reconcile_due = true;
+                self.raft.push_input(Input::SnapshotInstalled { group, snapshot });
+            }
+            Err(message) => self.halt(group, message),
+        }
+    }
+
+    /// Proposes what brings groups nearer to the catalogue's intent, once the last round is answered.
+    fn reconcile(&mut self) {
+        let now = self.clock.now();
+        let patient = now.saturating_sub(self.state.reconciled_at) < RECONCILE_PATIENCE;
+        if self.state.reconciling.is_empty() && !self.state.reconcile_due
+            || !self.state.reconciling.is_empty() && patient
+            || self.board.is_stopping()
+        {
+            return;
+        }
+        self.state.reconcile_due = false;
+        self.state.reconciling.clear();
+        self.state.reconciled_at = now;
+        for (group, command) in self.machines.reconcile(&self.state.leading) {
+            let token = self.waiters.token();
+            let (context, data) = entry::encode(command);
+            let bytes = data.len();
+            let entry = Proposal { context: context.into(), data };
+            if self.raft.offer_input(Input::Propose { group, token, entry }, bytes).is_ok() {
+                self.state.reconciling.insert(token);
+            } else {
+                self.state.reconcile_due = true;
+            }
+        }
+    }
+
+    /// Begins the checkpoints that are due, and tells whoever waits for the last ones.
+    fn checkpoint(&mut self) {
+        let now = self.clock.now();
+        let finishing = self.state.finish.is_some();
+        for (group, progress) in &mut self.state.progress {
+            let due = progress.soon
+                || progress.bytes >= self.pace.bytes
+                || now.saturating_sub(progress.since) >= self.pace.interval;
+            if progress.running || !(due || finishing) {
+                continue;
+            }
+            progress.since = now;
+            progress.soon = false;
+            progress.bytes = 0;
+            let durable = self.board.status(*group).map(|status| status.durable).unwrap_or_default();
+            if let Some(job) = self.machines.checkpoint_job(*group, durable) {
+                progress.running = true;
+                self.keeper.push(KeeperInput::Checkpoint(Box::new(job)));
+            }
+        }
+        if self.state.progress.values().all(|progress| !progress.running)
+            && let Some(finish) = self.state.finish.take()
+            && finish.send(()).is_err()
+        {
+            tracing::debug!("nobody waits for the last checkpoints any more");
+        }
+    }
+
+    fn checkpointed(&mut self, done: &CheckpointDone) {
+        if let Some(progress) = self.state.progress.get_mut(&done.group) {
+            progress.running = false;
+        }
+        if let Err(error) = self.machines.checkpoint_done(done) {
+            tracing::warn!("{error}");
+        }
+        let (group, newest, compact_to) = (done.group, done.newest, done.compact_to);
+        self.raft.push_input(Input::Checkpointed { group, newest, compact_to });
+    }
+}
+
+/// Whether this outcome may leave something to reconcile, or show in the catalogue.
+fn changes_intent(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::LogsOpened
+        | Outcome::LogsClosed
+        | Outcome::NodeRegistered
+        | Outcome::ChannelCreated { .. }
+        | Outcome::ChannelMarked
+        | Outcome::ProducerMinted(_)
+        | Outcome::Refused(_) => true,
+        Outcome::Appended { .. } | Outcome::LogStartSet { .. } | Outcome::ProducersExpired => false,
+    }
+}

@@ -1,0 +1,122 @@
+//! The keeper: what the node does on the disk beside the way of a record.
+//!
+//! It syncs the segments that a checkpoint names and then writes it, off the apply thread; it compacts
+//! the raft log as far as the core allows, which is what the older of the two kept checkpoints covers;
+//! it gives raft log files back; and it watches the room on the disk. Groups whose old entries are in the way are checkpointed soon.
+//!
+//! A failed sync of a segment is fatal: what is durable is unknown, and a retried sync may lie. Any
+//! other failure costs this checkpoint; the older ones stand, and the raft log keeps what they lack.
+//!
+//! Not here: when to checkpoint (`super::apply_thread`), how far to compact (`crate::core`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidelog_engine::Engine;
+
+use super::apply_thread::{ApplyBox, ApplyInput};
+use super::board::Board;
+use super::clock::Clock;
+use super::fatal::Fatal;
+use super::mailbox::{Mailbox, Waited};
+use crate::apply::{ApplyError, CheckpointJob};
+use crate::core::Compaction;
+use crate::metrics::NodeMetrics;
+use crate::raft_log::RaftLog;
+
+/// What waits for the keeper: at most one checkpoint a group, and one compaction for each.
+pub(super) type KeeperBox = Mailbox<KeeperInput>;
+
+/// How often room and sizes are looked at when nothing happens.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// Something for the keeper to do.
+pub(super) enum KeeperInput {
+    /// Make a checkpoint durable.
+    Checkpoint(Box<CheckpointJob>),
+    /// Forget a prefix of a group's entries.
+    Compact(Compaction),
+}
+
+/// The keeper's belongings.
+pub(super) struct Keeper {
+    pub(super) mailbox: Arc<KeeperBox>,
+    pub(super) apply: Arc<ApplyBox>,
+    pub(super) raft_log: Arc<dyn RaftLog>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) board: Arc<Board>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fatal: Fatal,
+}
+
+impl Keeper {
+    /// Works until the mailbox is closed and empty, or a sync fails.
+    pub(super) fn run(self) {
+        let mut inputs = Vec::new();
+        self.measure();
+        while self.mailbox.take_all(&mut inputs, Some(MEASURE_EVERY)) == Waited::Open {
+            let mut compacted = false;
+            for input in inputs.drain(..) {
+                let result = match input {
+                    KeeperInput::Checkpoint(job) => self.checkpoint(*job),
+                    KeeperInput::Compact(compaction) => {
+                        compacted = true;
+                        self.compact(compaction)
+                    }
+                };
+                if let Err(message) = result {
+                    self.fatal.end(&message);
+                    return;
+                }
+            }
+            if compacted && let Err(message) = self.purge() {
+                self.fatal.end(&message);
+                return;
+            }
+            self.measure();
+        }
+    }
+
+    fn checkpoint(&self, job: CheckpointJob) -> Result<(), String> {
+        let group = job.checkpoint().group;
+        let begun = self.clock.now();
+        match job.run() {
+            Ok(done) => {
+                self.metrics.checkpoint_time.observe(self.clock.now().saturating_sub(begun));
+                self.apply.push(ApplyInput::Checkpointed(done));
+                Ok(())
+            }
+            Err(error @ ApplyError::CannotChange { .. }) => Err(error.to_string()),
+            Err(error) => {
+                tracing::error!("{error}");
+                self.apply.push(ApplyInput::CheckpointFailed(group));
+                Ok(())
+            }
+        }
+    }
+
+    fn compact(&self, compaction: Compaction) -> Result<(), String> {
+        let result = self.raft_log.compact(compaction.group, compaction.first_kept);
+        result.map_err(|error| error.to_string())
+    }
+
+    fn purge(&self) -> Result<(), String> {
+        let groups = self.raft_log.purge().map_err(|error| error.to_string())?;
+        if !groups.is_empty() {
+            self.apply.push(ApplyInput::CheckpointSoon(groups));
+        }
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let room = self.engine.room();
+        self.metrics.raft_log_bytes.set(self.raft_log.disk_bytes());
+        self.metrics.free_bytes.set(room.free_bytes);
+        self.metrics.open_files.set(u64::try_from(self.engine.open_files()).unwrap_or(u64::MAX));
+        if self.board.disk_full.swap(room.refuses_writes, Ordering::Relaxed) != room.refuses_writes {
+            tracing::warn!(refused = room.refuses_writes, free = room.free_bytes, "appends and the disk");
+        }
+    }
+}

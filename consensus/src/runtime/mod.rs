@@ -1,0 +1,47 @@
+//! The runtime: threads that carry out what the core decides.
+//!
+//! ```text
+//!  clients ─submit─► raft thread ──persist──► log writer ──Persisted──┐
+//!  peers ──message─►  (the core) ◄─────────────────────────────────────┤
+//!                     │   │  └──apply──► apply thread ──Applied────────┤
+//!                     │   └──messages──► transport     └─checkpoint─► keeper
+//!                     └── answers, statuses
+//! ```
+//!
+//! - The **raft thread** (`raft_thread`) never waits for a disk, a peer or another thread, so heartbeats
+//!   do not either. Messages go out while the log writer writes.
+//! - The **log writer** (`writer`) makes one batch and one sync of all that waits, votes last.
+//! - The **apply thread** (`apply_thread`) writes committed batches into segments, without a sync, and
+//!   tells proposers their outcomes.
+//! - The **keeper** (`keeper`) syncs segments, writes checkpoints, compacts the raft log.
+//!
+//! A start (`start`) recovers in this order: engine, raft log, unfinished installations, checkpoints,
+//! machines, votes, core. A replica that cannot vouch for its log does not start and says why; the
+//! others do. When something fails that would make promises worthless, the process ends (`fatal`).
+//!
+//! Not here: consensus itself (`crate::core`), what entries mean (`crate::apply`), bytes on the wire
+//! (`crate::transport`).
+
+mod apply_thread;
+mod board;
+mod clock;
+mod config;
+mod fatal;
+mod handle;
+mod keeper;
+mod mailbox;
+mod peers;
+mod raft_thread;
+mod register;
+mod snapshots;
+mod start;
+mod waiters;
+mod writer;
+
+pub use apply_thread::CheckpointPace;
+pub use clock::{Clock, SystemClock};
+pub use config::{Addresses, NodeConfig, NodeTuning, Start, StartError};
+pub use fatal::Fatal;
+pub use handle::{NodeHandle, Readiness};
+pub use start::Node;
+pub use waiters::ProposeError;

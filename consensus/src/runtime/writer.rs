@@ -1,0 +1,60 @@
+//! The log writer: the one thread that makes raft's promises durable.
+//!
+//! It takes all persists that wait, writes them to the raft log as one batch with one sync, **then**
+//! the votes with one sync, and only then reports the last number. In this order a vote is never durable
+//! without the raft log that knows it, so votes ahead of the raft log are evidence of loss.
+//!
+//! While it waits for the disk the raft thread goes on: heartbeats never wait for a disk.
+//!
+//! Not here: what has to be persisted (`crate::core`).
+
+use std::sync::Arc;
+
+use super::fatal::Fatal;
+use super::mailbox::{Mailbox, Waited};
+use super::raft_thread::Inbox;
+use crate::core::{Input, Persist};
+use crate::metrics::NodeMetrics;
+use crate::raft_log::RaftLog;
+use crate::votes::Votes;
+
+/// Persists that wait for the disk. The core bounds the bytes of entries that are not durable.
+pub(super) type WriterBox = Mailbox<Persist>;
+
+/// What the log writer works with.
+pub(super) struct Writer {
+    pub(super) mailbox: Arc<WriterBox>,
+    pub(super) raft_log: Arc<dyn RaftLog>,
+    pub(super) votes: Votes,
+    pub(super) raft: Arc<Inbox>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) fatal: Fatal,
+}
+
+impl Writer {
+    /// Works until the mailbox is closed and empty, or the disk fails.
+    pub(super) fn run(mut self) {
+        let mut waiting = Vec::new();
+        while self.mailbox.take_all(&mut waiting, None) == Waited::Open {
+            let Some(number) = waiting.last().map(|persist| persist.number) else { continue };
+            if let Err(message) = self.write(&mut waiting) {
+                self.fatal.end(&message);
+                return;
+            }
+            self.raft.push_input(Input::Persisted { number });
+        }
+    }
+
+    fn write(&mut self, waiting: &mut Vec<Persist>) -> Result<(), String> {
+        let sync = waiting.iter().any(|persist| persist.sync || !persist.votes.is_empty());
+        let mut writes = Vec::new();
+        let mut votes = Vec::new();
+        for persist in waiting.drain(..) {
+            writes.extend(persist.writes);
+            votes.extend(persist.votes);
+        }
+        self.raft_log.write(&writes, sync).map_err(|error| error.to_string())?;
+        self.metrics.raft_log_writes.add(1);
+        self.votes.record(&votes).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,289 @@
+//! Clusters to test with: how they are set up, broken and waited for.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tidelog_consensus::apply::channel::ChannelState;
+use tidelog_consensus::entry::{Command, MetaCommand};
+use tidelog_consensus::metrics::NodeMetrics;
+use tidelog_consensus::outcome::Outcome;
+use tidelog_consensus::raft_log::EngineLogOptions;
+use tidelog_consensus::runtime::{
+    Addresses, Fatal, Node, NodeConfig, NodeHandle, NodeTuning, ProposeError, Start, SystemClock,
+};
+use tidelog_engine::os::OsStorage;
+use tidelog_engine::storage::Storage;
+use tidelog_tls::{Authority, Credentials, PemFile};
+use tidelog_wire::batch::{Batch, BatchLimits, Codec};
+use tidelog_wire::ids::{
+    ChannelUuid, ClusterId, GroupId, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs,
+};
+use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed, Records};
+
+/// How long a condition may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const CLUSTER: ClusterId = ClusterId(0x51de_1069);
+
+/// Nodes on loopback, each with a directory of its own.
+pub struct Cluster {
+    configs: Vec<NodeConfig>,
+    nodes: Vec<Option<NodeHandle>>,
+    _dirs: Vec<TempDir>,
+}
+
+impl Cluster {
+    /// A new cluster of `count` nodes, once it serves.
+    pub async fn bootstrap(count: usize) -> Self {
+        Self::bootstrap_with(count, |_| {}).await
+    }
+
+    /// The same, with a change to every configuration.
+    pub async fn bootstrap_with(count: usize, change: impl Fn(&mut NodeConfig)) -> Self {
+        let dirs: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
+        let addresses = free_addresses(count);
+        let authority = Authority::create(CLUSTER).unwrap();
+        let configs: Vec<_> = (0..count)
+            .map(|number| {
+                let mut config = config(number, &addresses, dirs[number].path(), &authority);
+                change(&mut config);
+                config
+            })
+            .collect();
+        let mut cluster = Self { configs, nodes: (0..count).map(|_| None).collect(), _dirs: dirs };
+        for number in 0..count {
+            cluster.start(number).await;
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Starts a node that does not run.
+    pub async fn start(&mut self, number: usize) {
+        let mut config = self.configs[number].clone();
+        config.metrics = Arc::new(NodeMetrics::default());
+        port_is_free(config.listen).await;
+        self.nodes[number] = Some(Node::start(config).await.unwrap());
+    }
+
+    /// Ends a node as a kill would.
+    pub async fn kill(&mut self, number: usize) {
+        self.nodes[number].take().unwrap().abandon().await;
+    }
+
+    /// Stops a node as an operator would.
+    pub async fn stop(&mut self, number: usize) {
+        self.nodes[number].take().unwrap().stop().await;
+    }
+
+    /// Takes a node's raft log away, as if its disk had lost it.
+    pub fn forget_raft_log(&self, number: usize) {
+        let raft = self.configs[number].data_dir.join("raft");
+        OsStorage.rename(&raft, &self.configs[number].data_dir.join("raft.lost")).unwrap();
+    }
+
+    /// A node that runs.
+    pub fn node(&self, number: usize) -> &NodeHandle {
+        self.nodes[number].as_ref().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &NodeHandle> {
+        self.nodes.iter().flatten()
+    }
+
+    /// Ends once every running node serves.
+    pub async fn ready(&self) {
+        for node in self.running() {
+            let mut catalogue = node.watch_catalogue();
+            let mut statuses = node.watch_statuses();
+            let serves = async {
+                while !node.readiness().ready {
+                    tokio::select! {
+                        changed = catalogue.changed() => changed.unwrap(),
+                        changed = statuses.changed() => changed.unwrap(),
+                    }
+                }
+            };
+            if tokio::time::timeout(PATIENCE, serves).await.is_err() {
+                panic!("node {:?} does not serve: {:?}", node.identity().node, node.readiness());
+            }
+        }
+    }
+
+    /// The group that carries a log.
+    pub fn group_of(&self, log: LogId) -> GroupId {
+        let node = self.running().next().unwrap();
+        let catalogue = node.catalogue();
+        let channel = catalogue.channel_of(log.generation).unwrap();
+        channel.groups[usize::try_from(log.partition.get()).unwrap()]
+    }
+
+    /// The node that leads a log's group, as every running node sees it.
+    pub async fn leader_of(&self, log: LogId) -> usize {
+        let group = self.group_of(log);
+        let node = self.running().next().unwrap();
+        let mut statuses = node.watch_statuses();
+        let led = statuses.wait_for(|statuses| {
+            statuses.iter().any(|status| status.group == group && status.leader.is_some())
+        });
+        let statuses = tokio::time::timeout(PATIENCE, led).await.unwrap().unwrap();
+        let status = statuses.iter().find(|status| status.group == group).unwrap();
+        usize::try_from(status.leader.unwrap().get()).unwrap()
+    }
+
+    /// Proposes until some node leads and applies it. For commands that may safely be applied twice, or
+    /// for tests that look at what is there afterwards.
+    pub async fn propose(&self, group: GroupId, command: impl Fn() -> Command) -> Outcome {
+        let tried = async {
+            loop {
+                for node in self.running() {
+                    match node.submit(group, command(), Duration::from_secs(5)).await {
+                        Ok(outcome) => return outcome,
+                        Err(
+                            ProposeError::NotLeader { .. }
+                            | ProposeError::NotReady
+                            | ProposeError::Busy
+                            | ProposeError::Superseded,
+                        ) => tokio::task::yield_now().await,
+                        Err(error) => panic!("group {group}: {error}"),
+                    }
+                }
+                self.something_changes().await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, tried).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let seen: Vec<_> = self.running().map(|node| node.group_status()).collect();
+                panic!("nothing took the command: {seen:#?}")
+            }
+        }
+    }
+
+    /// Ends when a node's view of its groups changed; it does at every tick.
+    async fn something_changes(&self) {
+        let mut statuses = self.running().next().unwrap().watch_statuses();
+        statuses.changed().await.unwrap();
+    }
+
+    /// A new channel, once its logs are open on every running node; its first log.
+    pub async fn create_channel(&self, name: &str, partitions: u32) -> LogId {
+        let outcome = self
+            .propose(GroupId::META, || {
+                Command::Meta(MetaCommand::CreateChannel {
+                    name: name.to_owned(),
+                    uuid: ChannelUuid(1),
+                    partitions,
+                    replicas: None,
+                    segment_bytes: 1 << 20,
+                })
+            })
+            .await;
+        let Outcome::ChannelCreated { generation } = outcome else { panic!("{outcome:?}") };
+        for node in self.running() {
+            let mut catalogue = node.watch_catalogue();
+            let active = catalogue.wait_for(|catalogue| {
+                catalogue.channel_of(generation).is_some_and(|channel| channel.state == ChannelState::Active)
+            });
+            tokio::time::timeout(PATIENCE, active).await.expect("the channel becomes active").unwrap();
+        }
+        LogId { generation, partition: Partition(0) }
+    }
+
+    /// Appends one record and waits for its outcome.
+    pub async fn append(&self, log: LogId, value: &str) -> Outcome {
+        let group = self.group_of(log);
+        self.propose(group, || Command::Append { log, append_time: TimestampMs(1), batch: batch(value) })
+            .await
+    }
+
+    /// Ends once a node has applied everything below `end`.
+    pub async fn caught_up(&self, number: usize, log: LogId, end: Offset) {
+        let node = self.node(number);
+        let mut statuses = node.watch_statuses();
+        let there = async {
+            while node.reader(log).is_none_or(|reader| reader.end() < end) {
+                statuses.changed().await.unwrap();
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, there).await.is_ok(), "node {number} did not catch up");
+    }
+}
+
+/// Ends once nobody holds the port any more: what is left of a killed node's connections may, shortly.
+async fn port_is_free(address: SocketAddr) {
+    let free = async {
+        while UdpSocket::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, free).await.is_ok(), "{address} is still in use");
+}
+
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let sockets: Vec<_> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+}
+
+fn config(number: usize, addresses: &[SocketAddr], dir: &Path, authority: &Authority) -> NodeConfig {
+    let node = NodeId(u64::try_from(number).unwrap());
+    let ids: Vec<_> = (0..u64::try_from(addresses.len()).unwrap()).map(NodeId).collect();
+    let all: BTreeMap<_, _> = ids.iter().copied().zip(addresses.iter().copied()).collect();
+    let issued = authority.issue_node(node).unwrap();
+    let pem = |text| PemFile { path: Path::new("test.pem"), text };
+    let credentials =
+        Credentials::parse(&pem(authority.cert_pem()), &pem(&issued.cert), &pem(&issued.key)).unwrap();
+    let tuning = NodeTuning {
+        raft_log: EngineLogOptions { file_bytes: 4 << 20, purge_bytes: 16 << 20, prefill_bytes: 0 },
+        ..NodeTuning::default()
+    };
+    NodeConfig {
+        data_dir: dir.join("data"),
+        storage: Arc::new(OsStorage),
+        cluster: CLUSTER,
+        node,
+        start: Start::Bootstrap { voters: ids, incarnation: Incarnation(u128::from(node.get()) + 1) },
+        listen: addresses[number],
+        peers: all.into_iter().filter(|(id, _)| *id != node).collect(),
+        credentials: Some(credentials),
+        data_groups: 2,
+        addresses: Addresses { native: format!("127.0.0.1:{number}"), ..Addresses::default() },
+        tuning,
+        seed: 7 + node.get(),
+        clock: Arc::new(SystemClock::new()),
+        metrics: Arc::new(NodeMetrics::default()),
+        fatal: Fatal::new(|message| panic!("fatal: {message}")),
+    }
+}
+
+/// A batch of one record.
+pub fn batch(value: &str) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
+    assert_eq!(builder.push(TimestampMs(1), None, Some(value.as_bytes()), &[]), Ok(Pushed::Taken));
+    builder.build(None).unwrap().into_bytes()
+}
+
+/// The values of all records of a log, as a node serves them.
+pub fn read_all(node: &NodeHandle, log: LogId) -> Vec<String> {
+    let reader = node.reader(log).expect("the log is open");
+    let mut values = Vec::new();
+    let mut from = reader.start();
+    while from < reader.end() {
+        let read = reader.read(from, 1 << 20).unwrap();
+        assert!(read.next > from, "reading goes on");
+        from = read.next;
+        values.extend(read.batches.into_iter().flat_map(values_of));
+    }
+    values
+}
+
+fn values_of(bytes: Bytes) -> Vec<String> {
+    let batch = Batch::parse(bytes, BatchLimits::CAP).unwrap();
+    let records = Records::of(&batch).unwrap();
+    records.map(|record| String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap()).collect()
+}
