@@ -53,6 +53,8 @@ enum Chore {
         #[arg(long, default_value = steps::GATE_SEEDS)]
         seeds: String,
     },
+    /// Builds that are broken on purpose, each of which the simulation must catch.
+    Defects,
     /// Each fuzz target for a short while. Skipped, saying so, where the nightly compiler is missing.
     Fuzz {
         /// Seconds for each target.
@@ -88,6 +90,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Docs => steps::docs(&workspace),
         Chore::Test => steps::test(&workspace),
         Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
+        Chore::Defects => steps::defects(&workspace),
         Chore::Fuzz { seconds } => steps::fuzz(&workspace, seconds),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),
     }

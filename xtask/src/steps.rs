@@ -13,7 +13,12 @@ use crate::tidy;
 use crate::tree::Tree;
 
 /// Seeds that the gate simulates, both ends included.
-pub(crate) const GATE_SEEDS: &str = "1..60";
+pub(crate) const GATE_SEEDS: &str = "1..500";
+/// The deliberate defects, as the simulation names them, and within how many seeds each must be caught.
+const DEFECTS: [&str; 2] = ["AckBeforeQuorum", "SkipRecoveredTailSync"];
+const DEFECT_SEEDS: &str = "1..500";
+/// How the simulation tells a promise that was not kept.
+const BROKEN: &str = "BROKEN: ";
 /// Seconds that the gate gives to each fuzz target.
 pub(crate) const GATE_FUZZ_SECONDS: u32 = 10;
 /// The dependency checker, pinned so that the gate says the same everywhere.
@@ -49,6 +54,12 @@ pub(crate) fn gate() -> Vec<Step> {
             about: "a batch of seeds: a whole cluster under faults, in virtual time",
             repeat: "cargo xtask simulation",
             work: |workspace| simulation(workspace, GATE_SEEDS),
+        },
+        Step {
+            name: "defects",
+            about: "the simulation catches builds that are broken on purpose",
+            repeat: "cargo xtask defects",
+            work: defects,
         },
         Step {
             name: "deny",
@@ -110,6 +121,29 @@ pub(crate) fn test(workspace: &Workspace) -> Result<(), Failure> {
 pub(crate) fn simulation(workspace: &Workspace, seeds: &str) -> Result<(), Failure> {
     workspace.run(&cargo(["build", "--workspace", "--bins", "--tests", "--locked"]))?;
     workspace.run(&Program::new(workspace.target.join("debug/tidelog-sim")).arguments(["--seeds", seeds]))
+}
+
+/// Builds the simulation with its deliberate defects, and demands that each is caught.
+pub(crate) fn defects(workspace: &Workspace) -> Result<(), Failure> {
+    workspace.run(&cargo([
+        "build",
+        "--workspace",
+        "--bin",
+        "tidelog-sim",
+        "--features",
+        "tidelog-sim/defects",
+        "--locked",
+    ]))?;
+    let simulation = workspace.target.join("debug/tidelog-sim");
+    for defect in DEFECTS {
+        let program = Program::new(&simulation).arguments(["--seeds", DEFECT_SEEDS, "--defect", defect]);
+        let told = workspace.told_by_failing(&program)?;
+        match told.as_deref().and_then(|told| told.lines().find(|line| line.contains(BROKEN))) {
+            Some(caught) => println!("{defect}: caught: {caught}"),
+            None => return Err(Failure::NotCaught { defect, seeds: DEFECT_SEEDS }),
+        }
+    }
+    Ok(())
 }
 
 /// Checks the dependencies. Advisories need the network and change by the day: they are not here.
