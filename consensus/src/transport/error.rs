@@ -80,6 +80,16 @@ pub enum TransportError {
         /// The one seen before.
         seen: Incarnation,
     },
+    /// Two processes claim the same start of the same node.
+    #[error(
+        "E1319 node {node} comes with boot epoch {boot_epoch}, which another process had: two processes run on copies          of one data directory, or it was set back: stop the one that does not belong there, it must not vote"
+    )]
+    SecondProcess {
+        /// The peer.
+        node: NodeId,
+        /// The boot epoch that both claim.
+        boot_epoch: BootEpoch,
+    },
     /// The peer is not in the configuration.
     #[error(
         "E1307 node {node} is not among the configured peers: add it on this node, or remove this node there"
@@ -239,6 +249,7 @@ impl TransportError {
             | Self::Version { .. }
             | Self::StaleBootEpoch { .. }
             | Self::IncarnationChanged { .. }
+            | Self::SecondProcess { .. }
             | Self::UnknownNode { .. }
             | Self::Tls(_) => CloseCode::Refused,
             Self::Duplicate { .. } => CloseCode::Duplicate,

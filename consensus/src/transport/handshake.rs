@@ -31,8 +31,9 @@ pub(super) async fn dial(
             .map_err(|error| TransportError::Refused { peer, reason: error.to_string() })?;
         let connection = connecting.await.map_err(|source| TransportError::from_closed(peer, source))?;
         let answer = exchange(shared, &connection, node).await;
-        let hello = answer.inspect_err(|error| close(&connection, error))?;
-        Ok((connection, LinkFacts { peer: hello, dialler: shared.hello.node }))
+        let HelloFrame { hello: peer, session, .. } =
+            answer.inspect_err(|error| close(&connection, error))?;
+        Ok((connection, LinkFacts { peer, dialler: shared.hello.node, session }))
     };
     let action = "complete the handshake";
     timeout(limit, attempt).await.map_err(|_| TransportError::Timeout { peer, action, limit })?
@@ -46,11 +47,11 @@ async fn exchange(
     shared: &Shared,
     connection: &quinn::Connection,
     node: tidelog_wire::ids::NodeId,
-) -> Result<PeerHello, TransportError> {
+) -> Result<HelloFrame, TransportError> {
     let peer = Remote::Node(node);
     let lost = |source| TransportError::from_closed(peer, source);
     let (mut send, mut receive) = connection.open_bi().await.map_err(lost)?;
-    let ours = HelloFrame { versions: VERSIONS, hello: shared.hello };
+    let ours = HelloFrame { versions: VERSIONS, hello: shared.hello, session: shared.session };
     let malformed = || TransportError::Malformed { node, what: "hello" };
     if send.write_all(&ours.encode()).await.is_err() {
         return Err(connection.close_reason().map_or_else(malformed, lost));
@@ -68,7 +69,7 @@ async fn exchange(
         ours: VERSIONS,
         theirs: theirs.versions,
     })?;
-    Ok(theirs.hello)
+    Ok(theirs)
 }
 
 fn check_cluster(
@@ -97,7 +98,8 @@ pub(super) struct Greeted {
 impl Greeted {
     /// Answers the hello: from now on the dialling end uses the connection.
     pub(super) async fn answer(mut self, shared: &Shared) -> Result<quinn::Connection, TransportError> {
-        let ours = HelloFrame { versions: (self.version, self.version), hello: shared.hello };
+        let versions = (self.version, self.version);
+        let ours = HelloFrame { versions, hello: shared.hello, session: shared.session };
         let node = self.facts.peer.node;
         match self.send.write_all(&ours.encode()).await {
             Ok(()) => Ok(self.connection),
@@ -145,6 +147,6 @@ async fn read_hello(shared: &Shared, connection: &quinn::Connection) -> Result<G
         ours: VERSIONS,
         theirs: theirs.versions,
     })?;
-    let facts = LinkFacts { peer: theirs.hello, dialler: node };
+    let facts = LinkFacts { peer: theirs.hello, dialler: node, session: theirs.session };
     Ok(Greeted { connection: connection.clone(), facts, version, send })
 }

@@ -5,7 +5,7 @@ use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation, NodeId};
 /// Versions of the peer protocol that this build speaks, first and last.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
-pub(super) const HELLO_LEN: usize = 64;
+pub(super) const HELLO_LEN: usize = 72;
 const MAGIC: [u8; 8] = *b"tidelgPR";
 
 /// Who is at one end of a connection: which node, of which cluster, in which life.
@@ -21,7 +21,7 @@ pub struct PeerHello {
     pub boot_epoch: BootEpoch,
 }
 
-/// The bytes of a hello, both of the dialling end and of the answer: 64, little-endian.
+/// The bytes of a hello, both of the dialling end and of the answer: 72, little-endian.
 ///
 /// | at | size | field         | meaning                                                            |
 /// |---:|-----:|---------------|--------------------------------------------------------------------|
@@ -33,10 +33,12 @@ pub struct PeerHello {
 /// | 32 |   16 | `incarnation` | of the data directory                                              |
 /// | 48 |    8 | `node`        | node id; the certificate must be of the same                       |
 /// | 56 |    8 | `boot_epoch`  | of the process                                                     |
+/// | 64 |    8 | `session`     | random, drawn by the process: tells two apart that claim one start |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HelloFrame {
     pub(super) versions: (u16, u16),
     pub(super) hello: PeerHello,
+    pub(super) session: u64,
 }
 
 impl HelloFrame {
@@ -50,7 +52,8 @@ impl HelloFrame {
             .chain(self.hello.cluster.0.to_le_bytes())
             .chain(self.hello.incarnation.0.to_le_bytes())
             .chain(self.hello.node.get().to_le_bytes())
-            .chain(self.hello.boot_epoch.get().to_le_bytes());
+            .chain(self.hello.boot_epoch.get().to_le_bytes())
+            .chain(self.session.to_le_bytes());
         for (to, from) in bytes.iter_mut().zip(all) {
             *to = from;
         }
@@ -66,7 +69,8 @@ impl HelloFrame {
         let (cluster, rest) = rest.split_first_chunk()?;
         let (incarnation, rest) = rest.split_first_chunk()?;
         let (node, rest) = rest.split_first_chunk()?;
-        let (boot_epoch, _) = rest.split_first_chunk()?;
+        let (boot_epoch, rest) = rest.split_first_chunk()?;
+        let (session, _) = rest.split_first_chunk()?;
         let versions = (u16::from_le_bytes(*version_min), u16::from_le_bytes(*version_max));
         if *magic != MAGIC || *reserved != [0; 4] || versions.0 > versions.1 {
             return None;
@@ -77,7 +81,7 @@ impl HelloFrame {
             node: NodeId(u64::from_le_bytes(*node)),
             boot_epoch: BootEpoch(u64::from_le_bytes(*boot_epoch)),
         };
-        Some(Self { versions, hello })
+        Some(Self { versions, hello, session: u64::from_le_bytes(*session) })
     }
 }
 

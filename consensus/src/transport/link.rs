@@ -5,8 +5,9 @@
 //! two dialled by the same node the later one, since that node would not dial again otherwise. Both
 //! ends know all of these facts, so both keep the same connection.
 //!
-//! A life that has been seen is remembered while this process runs. An older one, or another
-//! formatting of the same node, is refused: that node does not know what it promised.
+//! A life that has been seen is remembered while this process runs. An older one, another process
+//! that claims the same start, or another formatting of the same node, is refused: that node runs on
+//! a copy of its disk, or on an empty one, and does not know what it promised.
 
 use tidelog_wire::ids::{BootEpoch, Incarnation, NodeId};
 
@@ -17,6 +18,8 @@ use super::{PeerHello, TransportError};
 pub(super) struct LinkFacts {
     pub(super) peer: PeerHello,
     pub(super) dialler: NodeId,
+    /// The peer's process.
+    pub(super) session: u64,
 }
 
 /// The newest life of a peer that this process has talked to.
@@ -24,11 +27,13 @@ pub(super) struct LinkFacts {
 pub(super) struct Seen {
     pub(super) incarnation: Incarnation,
     pub(super) boot_epoch: BootEpoch,
+    pub(super) session: u64,
 }
 
 impl LinkFacts {
     pub(super) const fn seen(&self) -> Seen {
-        Seen { incarnation: self.peer.incarnation, boot_epoch: self.peer.boot_epoch }
+        let PeerHello { incarnation, boot_epoch, .. } = self.peer;
+        Seen { incarnation, boot_epoch, session: self.session }
     }
 }
 
@@ -53,6 +58,9 @@ pub(super) fn admit(
                 found: peer.boot_epoch,
                 seen: seen.boot_epoch,
             });
+        }
+        if peer.boot_epoch == seen.boot_epoch && candidate.session != seen.session {
+            return Err(TransportError::SecondProcess { node: peer.node, boot_epoch: peer.boot_epoch });
         }
     }
     match current {

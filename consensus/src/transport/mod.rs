@@ -77,6 +77,8 @@ pub struct Transport {
 /// Everything that the tasks of a transport share.
 struct Shared {
     hello: PeerHello,
+    /// Drawn at random for this process, and shown in its hellos.
+    session: u64,
     endpoint: quinn::Endpoint,
     tuning: TransportTuning,
     events: Arc<dyn PeerEvents>,
@@ -129,7 +131,7 @@ impl Transport {
     /// Returns at once; [`PeerEvents::up`] tells of each connection.
     ///
     /// # Errors
-    /// [`TransportError::Listen`] if the address cannot be bound, [`TransportError::Tls`] if the
+    /// [`TransportError::Listen`] if the address cannot be bound or the system has no randomness, [`TransportError::Tls`] if the
     /// credentials cannot be used. Nothing is running then.
     pub fn start(
         config: TransportConfig,
@@ -152,9 +154,13 @@ impl Transport {
             quinn::Endpoint::new(endpoint_config, Some(server), socket, quinn_runtime).map_err(failed)?;
         drop(entered);
         endpoint.set_default_client_config(client);
+        let mut session = [0; 8];
+        let random = rustls::crypto::ring::default_provider().secure_random;
+        random.fill(&mut session).map_err(|_| failed(std::io::ErrorKind::Unsupported.into()))?;
         let others = peers.into_iter().filter(|(node, _)| *node != hello.node);
         let shared = Arc::new(Shared {
             hello,
+            session: u64::from_le_bytes(session),
             endpoint,
             tuning,
             events,

@@ -5,6 +5,9 @@ use tidelog_tls::{Protocol, node_name};
 use super::super::hello::HelloFrame;
 use super::*;
 
+/// The process that all strangers claim to be, unless they say otherwise.
+const SESSION: u64 = 77;
+
 /// A node under test, at node 0, whose configured peers 1 and 2 do not run.
 fn lonely(authority: &Authority, tuning: TransportTuning) -> (TestNode, SocketAddr) {
     let addresses = free_addresses::<3>();
@@ -33,13 +36,13 @@ impl Stranger {
         let closed = |_| self.connection.close_reason().map(|reason| reason.to_string()).unwrap_or_default();
         let (mut send, mut receive) = self.connection.open_bi().await.map_err(|error| error.to_string())?;
         send.write_all(bytes).await.map_err(|error| closed(error.to_string()))?;
-        let mut answer = [0; 64];
+        let mut answer = [0; 72];
         receive.read_exact(&mut answer).await.map_err(|error| closed(error.to_string()))?;
         Ok(HelloFrame::decode(&answer).unwrap())
     }
 
     async fn hello(&self, hello: PeerHello) -> Result<HelloFrame, String> {
-        self.say(&HelloFrame { versions: VERSIONS, hello }.encode()).await
+        self.say(&HelloFrame { versions: VERSIONS, hello, session: SESSION }.encode()).await
     }
 
     /// Waits until the other end has closed the connection.
@@ -52,7 +55,7 @@ impl Stranger {
 async fn connected(authority: &Authority, address: SocketAddr, hello: PeerHello) -> Stranger {
     let stranger = Stranger::dial(&credentials(authority, hello.node.get()), address).await.unwrap();
     let answer = stranger.hello(hello).await.unwrap();
-    assert_eq!(answer, HelloFrame { versions: (1, 1), hello: super::hello(0, 1) });
+    assert_eq!((answer.versions, answer.hello), ((1, 1), super::hello(0, 1)));
     stranger
 }
 
@@ -104,11 +107,11 @@ async fn a_hello_of_no_common_version_or_of_garbage_is_refused() {
     let authority = Authority::create(CLUSTER).unwrap();
     let (_node, address) = lonely(&authority, patient());
     let newer = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
-    let frame = HelloFrame { versions: (7, 9), hello: hello(1, 1) };
+    let frame = HelloFrame { versions: (7, 9), hello: hello(1, 1), session: SESSION };
     let refusal = newer.say(&frame.encode()).await.unwrap_err();
     assert!(refusal.contains("E1304") && refusal.contains("(7, 9)"), "{refusal}");
     let garbage = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
-    let refusal = garbage.say(&[0xff; 64]).await.unwrap_err();
+    let refusal = garbage.say(&[0xff; 72]).await.unwrap_err();
     assert!(refusal.contains("no hello"), "{refusal}");
 }
 
@@ -125,6 +128,10 @@ async fn a_newer_life_replaces_the_connection_and_an_older_one_is_refused() {
     let older = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
     let refusal = older.hello(hello(1, 5)).await.unwrap_err();
     assert!(refusal.contains("E1305 node 1"), "{refusal}");
+    let copy = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
+    let frame = HelloFrame { versions: VERSIONS, hello: hello(1, 6), session: SESSION + 1 };
+    let refusal = copy.say(&frame.encode()).await.unwrap_err();
+    assert!(refusal.contains("E1319 node 1"), "{refusal}");
     let formatted = PeerHello { incarnation: Incarnation(1), ..hello(1, 7) };
     let wiped = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
     let refusal = wiped.hello(formatted).await.unwrap_err();
@@ -132,6 +139,23 @@ async fn a_newer_life_replaces_the_connection_and_an_older_one_is_refused() {
     assert_eq!(node.transport.connected(), [hello(1, 6)]);
     assert!(second.connection.close_reason().is_none());
     assert_eq!(node.transport.metrics().replaced.value(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_who_says_nothing_is_let_go_after_the_handshake_time() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let tuning = TransportTuning { handshake: Duration::from_millis(300), ..patient() };
+    let (node, address) = lonely(&authority, tuning);
+    let mute = loop {
+        // On a busy machine TLS alone may take longer than that.
+        match Stranger::dial(&credentials(&authority, 1), address).await {
+            Ok(stranger) => break stranger,
+            Err(refusal) => assert!(!refusal.is_empty()),
+        }
+    };
+    mute.closed().await;
+    assert_eq!(node.transport.connected(), []);
+    assert!(node.transport.metrics().handshakes_failed.value() > 0);
 }
 
 /// What a peer may send wrongly after a good hello, and what it is told.

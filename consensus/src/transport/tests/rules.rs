@@ -15,6 +15,7 @@ const GOLDEN: HelloFrame = HelloFrame {
         incarnation: Incarnation(0xf0e0_d0c0_b0a0_9080_7060_5040_3020_1000),
         boot_epoch: BootEpoch(41),
     },
+    session: 0x0807_0605_0403_0201,
 };
 
 #[test]
@@ -57,7 +58,8 @@ fn the_newest_common_version_is_chosen() {
 /// Every pair of connections between two nodes: both ends keep the same one, whichever came first.
 #[test]
 fn both_ends_choose_alike() {
-    let facts = |peer, epoch, dialler| LinkFacts { peer: hello(peer, epoch), dialler: NodeId(dialler) };
+    let facts =
+        |peer, epoch, dialler| LinkFacts { peer: hello(peer, epoch), dialler: NodeId(dialler), session: 7 };
     let kept = |end: u64, order: [u64; 2]| {
         let peer = 1 - end;
         let mut current = None;
@@ -82,12 +84,15 @@ fn both_ends_choose_alike() {
 
 #[test]
 fn a_newer_life_wins_and_an_older_or_another_one_is_refused() {
-    let facts = |epoch, dialler| LinkFacts { peer: hello(1, epoch), dialler: NodeId(dialler) };
+    let facts = |epoch, dialler| LinkFacts { peer: hello(1, epoch), dialler: NodeId(dialler), session: 7 };
     let current = facts(5, 0);
     let seen = current.seen();
     assert!(admit(&facts(6, 1), Some(&current), Some(&seen)).is_ok());
     let stale = admit(&facts(4, 0), None, Some(&seen));
     assert!(matches!(stale, Err(TransportError::StaleBootEpoch { .. })));
+    let copy = LinkFacts { session: 8, ..facts(5, 0) };
+    assert!(matches!(admit(&copy, None, Some(&seen)), Err(TransportError::SecondProcess { .. })));
+    assert!(admit(&LinkFacts { session: 8, ..facts(6, 0) }, None, Some(&seen)).is_ok());
     let other = Seen { incarnation: Incarnation(1), ..seen };
     let formatted = admit(&facts(6, 0), None, Some(&other));
     assert!(matches!(formatted, Err(TransportError::IncarnationChanged { .. })));
@@ -96,23 +101,23 @@ fn a_newer_life_wins_and_an_older_or_another_one_is_refused() {
 
 proptest! {
     #[test]
-    fn any_hello_survives_its_bytes(low in 0_u16..9, more in 0_u16..9, cluster: u128, incarnation: u128, node: u64, epoch: u64) {
+    fn any_hello_survives_its_bytes(low in 0_u16..9, more in 0_u16..9, cluster: u128, incarnation: u128, node: u64, epoch: u64, session: u64) {
         let hello = PeerHello {
             cluster: ClusterId(cluster),
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             boot_epoch: BootEpoch(epoch),
         };
-        let frame = HelloFrame { versions: (low, low + more), hello };
+        let frame = HelloFrame { versions: (low, low + more), hello, session };
         prop_assert_eq!(HelloFrame::decode(&frame.encode()), Some(frame));
     }
 
     #[test]
-    fn any_bytes_are_decoded_or_refused(mut bytes in prop::array::uniform32(any::<u8>()), tail in prop::array::uniform32(any::<u8>()), magic: bool) {
+    fn any_bytes_are_decoded_or_refused(mut bytes in prop::array::uniform32(any::<u8>()), tail in prop::collection::vec(any::<u8>(), 40), magic: bool) {
         if magic {
             bytes[..8].copy_from_slice(b"tidelgPR");
         }
-        let all: [u8; HELLO_LEN] = [bytes, tail].concat().try_into().unwrap();
+        let all: [u8; HELLO_LEN] = [&bytes[..], &tail].concat().try_into().unwrap();
         if let Some(frame) = HelloFrame::decode(&all) {
             prop_assert_eq!(frame.encode(), all);
         }
