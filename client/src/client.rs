@@ -6,6 +6,7 @@
 //! | refused, never to be repeated      | returned as an error: nothing was done                           |
 //! | refused, here later                | pause as the node says, again                                    |
 //! | refused, the leader does it        | the leader it names; else metadata, again                        |
+//! | refused, unknown channel or offset | for a moment, again: a replica may be behind; then as "never"    |
 //! | may have been done, or link lost   | again if repeating does no harm, else an error that says so      |
 //! | not sent                           | another node, again                                              |
 
@@ -27,11 +28,13 @@ use crate::options::{ClientOptions, ConsumerOptions, ProducerOptions};
 use crate::producer::Producer;
 use crate::profile::Profile;
 
+/// How many times in a row a leader that was named is asked without a pause: two nodes may name each other.
+pub(crate) const HINTS_MAX: u32 = 2;
 /// Longest pause between repetitions, whatever a node says.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long nodes must say that a channel does not exist until one that was there is believed to be deleted.
-const MISSING: Duration = Duration::from_secs(1);
+pub(crate) const MISSING: Duration = Duration::from_secs(1);
 
 /// A cluster, as seen from outside. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -66,6 +69,19 @@ pub(crate) struct Call<'a> {
     pub(crate) deadline: Instant,
     /// Repeating it does no harm.
     pub(crate) repeatable: bool,
+}
+
+/// What one call has met so far.
+#[derive(Default)]
+struct Tries {
+    /// The leader that was named last.
+    hint: Option<NodeId>,
+    /// How many were named.
+    hints: u32,
+    /// Since when replicas seem to be behind.
+    behind_since: Option<Instant>,
+    /// An attempt ended without telling whether it was done.
+    uncertain: bool,
 }
 
 impl Client {
@@ -175,12 +191,12 @@ impl Client {
     pub(crate) async fn call(&self, call: &Call<'_>) -> Result<(NodeId, AnswerFrame), ClientError> {
         let what = call.request.name();
         let mut last = "no node is known to lead".to_owned();
-        let mut hint = None;
+        let mut tries = Tries::default();
         for attempt in 0_usize.. {
             if attempt > 0 && Instant::now() >= call.deadline {
                 break;
             }
-            let Some(node) = self.pick(&call.target, hint.take(), attempt, call.deadline).await? else {
+            let Some(node) = self.pick(&call.target, tries.hint.take(), attempt, call.deadline).await? else {
                 self.pause(self.cluster.options.retry_pause, call.deadline).await;
                 continue;
             };
@@ -188,15 +204,16 @@ impl Client {
                 match self.cluster.call(node, call.lane, call.request, Bytes::new(), call.deadline).await {
                     Ok(AnswerFrame { answer: Err(reply), .. }) => {
                         last = format!("node {node}: {reply}");
-                        self.refused(call, node, reply, &mut hint)?
+                        self.refused(call, node, reply, &mut tries)?
                     }
                     Ok(answered) => return Ok((node, answered)),
                     Err(CallError::Fatal(error)) => return Err(*error),
                     Err(CallError::Sent { reason }) if !call.repeatable => {
                         return Err(ClientError::MayHaveCommitted { what: what.to_owned(), last: reason });
                     }
-                    Err(CallError::Sent { reason } | CallError::NotSent { reason }) => {
-                        last = reason;
+                    Err(error @ (CallError::Sent { .. } | CallError::NotSent { .. })) => {
+                        tries.uncertain |= matches!(error, CallError::Sent { .. });
+                        last = error.to_string();
                         if let Target::Leader { channel, log } = &call.target {
                             self.cluster.heard_leader(channel, *log, None);
                         }
@@ -205,19 +222,33 @@ impl Client {
                 };
             self.pause(pause, call.deadline).await;
         }
+        if tries.uncertain && call.request.changes_something() {
+            return Err(ClientError::MayHaveCommitted { what: what.to_owned(), last });
+        }
         Err(self.timed_out(what, &last))
     }
 
-    /// How long to pause after a refusal, or why it is final. A leader that the node names goes to `hint`.
+    /// How long to pause after a refusal, or why it is final. A leader that the node names goes to `tries`.
     fn refused(
         &self,
         call: &Call<'_>,
         node: NodeId,
         reply: ErrorReply,
-        hint: &mut Option<NodeId>,
+        tries: &mut Tries,
     ) -> Result<Duration, ClientError> {
         let what = call.request.name().to_owned();
         let own = self.cluster.options.retry_pause;
+        if is_behind(&call.target, &reply.code) {
+            let since = *tries.behind_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < MISSING {
+                return Ok(own);
+            }
+        }
+        let heard = |leader| {
+            if let Target::Leader { channel, log } = &call.target {
+                self.cluster.heard_leader(channel, *log, leader);
+            }
+        };
         if let (ErrorCode::GenerationMismatch { .. }, Target::Leader { channel, .. }) =
             (&reply.code, &call.target)
         {
@@ -225,18 +256,26 @@ impl Client {
         }
         match reply.retry {
             Retry::Never => Err(ClientError::Refused { node, what, reply }),
-            Retry::Here { after_ms } => Ok(Duration::from_millis(after_ms.into()).clamp(own, PAUSE_MAX)),
+            Retry::Here { after_ms } => {
+                if is_leaderless(&reply.code) {
+                    heard(None);
+                }
+                Ok(Duration::from_millis(after_ms.into()).clamp(own, PAUSE_MAX))
+            }
             Retry::MayHaveCommitted if !call.repeatable => {
                 Err(ClientError::MayHaveCommitted { what, last: format!("node {node}: {reply}") })
             }
-            Retry::MayHaveCommitted => Ok(own),
+            Retry::MayHaveCommitted => {
+                tries.uncertain = true;
+                Ok(own)
+            }
             Retry::Leader => {
                 let leader = reply.leader().filter(|leader| *leader != node);
-                *hint = leader;
-                if let Target::Leader { channel, log } = &call.target {
-                    self.cluster.heard_leader(channel, *log, leader);
-                }
-                Ok(if leader.is_some() { Duration::ZERO } else { own })
+                heard(leader);
+                tries.hint = leader;
+                tries.hints += 1;
+                let at_once = leader.is_some() && tries.hints <= HINTS_MAX;
+                Ok(if at_once { Duration::ZERO } else { own })
             }
         }
     }
@@ -293,6 +332,23 @@ impl Client {
 
     async fn pause(&self, pause: Duration, deadline: Instant) {
         tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
+    }
+}
+
+/// The node does not lead, or cannot tell who does: to be asked of others.
+pub(crate) const fn is_leaderless(code: &ErrorCode) -> bool {
+    matches!(code, ErrorCode::NoQuorum | ErrorCode::NotReady | ErrorCode::ShuttingDown)
+}
+
+/// A refusal that may only mean that the replica has not applied yet what others have.
+const fn is_behind(target: &Target, code: &ErrorCode) -> bool {
+    match (target, code) {
+        (Target::Any, _) => false,
+        (_, ErrorCode::UnknownChannel) => true,
+        (Target::Node(_) | Target::Replica, ErrorCode::OffsetOutOfRange { asked, end, .. }) => {
+            asked.0 > end.0
+        }
+        (_, _) => false,
     }
 }
 

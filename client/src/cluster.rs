@@ -53,8 +53,8 @@ pub(crate) enum CallError {
 struct View {
     addresses: BTreeMap<NodeId, String>,
     channels: BTreeMap<String, Arc<ChannelInfo>>,
-    /// Overrides what a channel's metadata says, since it is newer.
-    leaders: BTreeMap<GroupId, NodeId>,
+    /// Overrides what a channel's metadata says, since it is newer. `None`: the leader that metadata names does not lead.
+    leaders: BTreeMap<GroupId, Option<NodeId>>,
     suspects: BTreeMap<NodeId, Instant>,
     /// Channels that were asked for and not found, since when.
     missing: BTreeMap<String, Instant>,
@@ -113,7 +113,7 @@ impl Cluster {
         let view = self.view();
         let partition =
             view.channels.get(channel)?.partitions.iter().find(|partition| partition.log == log)?;
-        let leader = view.leaders.get(&partition.group).copied().or(partition.leader)?;
+        let leader = view.leaders.get(&partition.group).copied().unwrap_or(partition.leader)?;
         (!view.is_suspect(leader)).then_some(leader)
     }
 
@@ -125,14 +125,9 @@ impl Cluster {
             .get(channel)
             .and_then(|info| info.partitions.iter().find(|partition| partition.log == log))
             .map(|partition| partition.group);
-        match (group, leader) {
-            (Some(group), Some(leader)) if view.addresses.contains_key(&leader) => {
-                view.leaders.insert(group, leader);
-            }
-            (Some(group), _) => {
-                view.leaders.remove(&group);
-            }
-            (None, _) => {}
+        if let Some(group) = group {
+            let leader = leader.filter(|leader| view.addresses.contains_key(leader));
+            view.leaders.insert(group, leader);
         }
     }
 
@@ -201,12 +196,12 @@ impl Cluster {
         if asked.is_none() || view.channels.len() + info.channels.len() > CHANNELS_MAX {
             view.channels.clear();
         }
-        let mut ended = Vec::new();
+        let mut groups = Vec::new();
         for channel in &info.channels {
-            ended.extend(channel.partitions.iter().map(|partition| partition.group));
+            groups.extend(channel.partitions.iter().map(|partition| partition.group));
             view.channels.insert(channel.name.clone(), Arc::new(channel.clone()));
         }
-        for group in ended {
+        for group in groups {
             view.leaders.remove(&group);
         }
     }

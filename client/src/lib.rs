@@ -43,6 +43,8 @@ mod link;
 mod options;
 mod producer;
 mod profile;
+#[cfg(test)]
+mod tests;
 
 pub use admin::NewChannel;
 pub use client::Client;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::flight::{Attempt, Flight, Open, finish, refuse};
 use super::{Queued, QueuedRecord, Shared};
+use crate::client::{HINTS_MAX, MISSING, is_leaderless};
 use crate::cluster::CallError;
 use crate::error::ClientError;
 use crate::link::{Lane, Link, LinkError};
@@ -45,6 +46,10 @@ pub(super) struct Task {
     producer: Option<(ProducerId, i16)>,
     next_sequence: i32,
     acknowledged: Option<Instant>,
+    /// Since when the leader says that it knows no such log.
+    unknown_since: Option<Instant>,
+    /// Leaders named in a row, without one that took a batch.
+    hints: u32,
 }
 
 enum Event {
@@ -73,6 +78,8 @@ impl Task {
             producer: None,
             next_sequence: 0,
             acknowledged: None,
+            unknown_since: None,
+            hints: 0,
         }
     }
 
@@ -347,7 +354,7 @@ impl Task {
         };
         let Some(flight) = self.flights.pop_front() else { return false };
         let count = u64::from(flight.batch.count());
-        self.acknowledged = Some(Instant::now());
+        (self.acknowledged, self.unknown_since, self.hints) = (Some(Instant::now()), None, 0);
         self.shared.summary(self.index, |summary| {
             summary.records += count;
             summary.bytes += flight.waiters.bytes;
@@ -360,7 +367,14 @@ impl Task {
         true
     }
 
-    fn refused(&self, link: &Link, reply: ErrorReply) -> Setback {
+    fn refused(&mut self, link: &Link, reply: ErrorReply) -> Setback {
+        if matches!(reply.code, ErrorCode::UnknownChannel) {
+            let since = *self.unknown_since.get_or_insert_with(Instant::now);
+            // The leader may not have heard of a new channel yet.
+            if since.elapsed() < MISSING {
+                return Setback::Again(self.pause());
+            }
+        }
         let (cluster, channel) = (&self.shared.client.cluster, &self.shared.channel);
         if matches!(reply.code, ErrorCode::GenerationMismatch { .. }) {
             return Setback::Final(ClientError::ChannelChanged { channel: channel.clone() });
@@ -370,13 +384,18 @@ impl Task {
                 Setback::Final(ClientError::Refused { node: link.node, what: "Produce".to_owned(), reply })
             }
             Retry::Here { after_ms } => {
+                if is_leaderless(&reply.code) {
+                    cluster.heard_leader(channel, self.log, None);
+                }
                 Setback::Again(self.pause().max(Duration::from_millis(after_ms.into())))
             }
             Retry::MayHaveCommitted => Setback::Again(self.pause()),
             Retry::Leader => {
                 let leader = reply.leader().filter(|leader| *leader != link.node);
                 cluster.heard_leader(channel, self.log, leader);
-                Setback::Again(if leader.is_some() { Duration::ZERO } else { self.pause() })
+                self.hints += 1;
+                let at_once = leader.is_some() && self.hints <= HINTS_MAX;
+                Setback::Again(if at_once { Duration::ZERO } else { self.pause() })
             }
         }
     }

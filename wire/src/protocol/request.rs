@@ -121,6 +121,25 @@ impl Request {
         }
     }
 
+    /// Whether it changes anything that others see: one that is not answered may have been done.
+    #[must_use]
+    pub const fn changes_something(&self) -> bool {
+        match self {
+            Self::CreateChannel { .. }
+            | Self::DeleteChannel { .. }
+            | Self::Trim { .. }
+            | Self::Produce { .. }
+            | Self::TransferLeader { .. } => true,
+            // A producer id that nobody uses changes nothing.
+            Self::InitProducer
+            | Self::Metadata { .. }
+            | Self::Fetch(_)
+            | Self::OffsetAt { .. }
+            | Self::NodeStatus { .. }
+            | Self::ChainAt { .. } => false,
+        }
+    }
+
     /// Whether it comes with a payload, and cannot come without.
     #[must_use]
     pub const fn takes_payload(&self) -> bool {
