@@ -7,5 +7,6 @@ pub mod metrics;
 pub mod outcome;
 pub mod raft_log;
 pub mod runtime;
+pub mod snapshot;
 pub mod transport;
 pub mod votes;

@@ -6,6 +6,7 @@
 //! What it never knows: the network, async, a raft library, a clock. Time comes in with each batch,
 //! files through [`storage::Storage`]. It never aborts a process: it fences a log and says so.
 
+mod adopt;
 pub mod checkpoint;
 mod core;
 mod engine;

@@ -21,8 +21,8 @@
 //! | `tokens`, `reads` | who waits for which entry or round |
 //! | `timeouts` | the only place that sets election timeouts |
 //!
-//! Not here: what entries mean ([`crate::apply`](crate)), how effects are carried out, the files of
-//! a snapshot ([`crate::snapshot`](crate)). Membership changes are not here yet: entries and messages
+//! Not here: what entries mean ([`crate::apply`]), how effects are carried out, the files of
+//! a snapshot ([`crate::snapshot`]). Membership changes are not here yet: entries and messages
 //! that carry them are refused.
 
 mod check;
@@ -49,6 +49,7 @@ mod tests;
 
 pub use tidelog_engine::checkpoint::EntryId;
 
+pub(crate) use check::MANIFEST_BYTES_MAX;
 pub use config::{CheckpointFacts, CoreConfig, CoreLimits, ReplicaStart, Ticks};
 pub use error::{CoreError, HaltReason, MessageRefusal};
 pub use io::{

@@ -169,6 +169,11 @@ impl<'a> FieldReader<'a> {
         }
     }
 
+    /// How many bytes are left.
+    pub(crate) const fn left(&self) -> usize {
+        self.left.len()
+    }
+
     /// Nothing may be left.
     pub(crate) fn end(self) -> Result<(), MalformedField> {
         if self.left.is_empty() {

@@ -1,0 +1,129 @@
+//! What can go wrong between offering a snapshot and having switched to it.
+
+use std::io;
+use std::path::PathBuf;
+
+use tidelog_wire::ids::{GroupId, LogId, Offset};
+
+use super::manifest::ManifestFault;
+use crate::raft_log::RaftLogError;
+
+/// A snapshot cannot be offered, fetched or switched to. The state before is untouched, unless it is
+/// said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes named as a manifest are none that can be used.
+    #[error(
+        "E1230 group {group}: the manifest {digest:016x} cannot be used: {fault}; the snapshot is asked for \
+         again by itself"
+    )]
+    Manifest {
+        /// The group.
+        group: GroupId,
+        /// By which it was named.
+        digest: u64,
+        /// What is wrong.
+        fault: ManifestFault,
+    },
+    /// A fetched file is not what the manifest says.
+    #[error(
+        "E1231 log {log}: segment {base} does not verify at byte {position}: {found}; it is fetched again, \
+         and if this repeats, run `tidelog verify` on the node that offered it"
+    )]
+    Unverified {
+        /// The log.
+        log: LogId,
+        /// The segment.
+        base: Offset,
+        /// Where.
+        position: u64,
+        /// What is wrong.
+        found: String,
+    },
+    /// A file operation failed.
+    #[error("E1232 {path}: cannot {action}: {source}; check the disk, then restart the node")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The disk has no room for what is missing.
+    #[error(
+        "E1233 group {group}: the snapshot needs {needed} bytes more, {free} are free: make room on the disk; \
+         it is tried again by itself"
+    )]
+    NoRoom {
+        /// The group.
+        group: GroupId,
+        /// Missing bytes, and a reserve.
+        needed: u64,
+        /// Free bytes.
+        free: u64,
+    },
+    /// The offering node does not deliver.
+    #[error(
+        "E1234 group {group}: gave up fetching the snapshot after {attempts} attempts without progress: \
+         {last}; what was fetched is kept, and a new offer continues from there"
+    )]
+    GaveUp {
+        /// The group.
+        group: GroupId,
+        /// How many in a row.
+        attempts: u32,
+        /// What the last one said.
+        last: String,
+    },
+    /// The own checkpoint and files cannot be offered.
+    #[error("E1235 log {log}: cannot offer segment {base}: {found}; run `tidelog verify` on this node")]
+    NotOffered {
+        /// The log.
+        log: LogId,
+        /// The segment.
+        base: Offset,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A replica with damage on its disk offers nothing.
+    #[error(
+        "E1236 log {log}: a damaged range is known here, so no snapshot is offered: refill this log first"
+    )]
+    Damaged {
+        /// The log.
+        log: LogId,
+    },
+    /// Staging lacks what a begun switch needs.
+    #[error(
+        "E1237 group {group}: the switch to snapshot {digest:016x} was begun, but {missing} is neither in \
+         staging nor in place: refill this replica from the others"
+    )]
+    StagingLost {
+        /// The group.
+        group: GroupId,
+        /// Digest of the manifest.
+        digest: u64,
+        /// What is missing.
+        missing: String,
+    },
+    /// The raft log could not be cleared.
+    #[error(transparent)]
+    RaftLog(#[from] RaftLogError),
+    /// The checkpoint could not be written, or files not adopted.
+    #[error(
+        "E1238 group {group}: the switch to a snapshot failed: {message}; it is finished at the next start"
+    )]
+    Adopt {
+        /// The group.
+        group: GroupId,
+        /// The engine's error.
+        message: String,
+    },
+}
+
+/// Names the file and the attempt in an [`SnapshotError::Io`].
+pub(super) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> SnapshotError {
+    let path = path.into();
+    move |source| SnapshotError::Io { path, action, source }
+}

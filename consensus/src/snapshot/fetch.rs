@@ -1,0 +1,456 @@
+//! The receiving side: brings a snapshot into staging, whole and verified, and changes nothing else.
+//!
+//! A state machine: [`Fetcher::next`] says what to ask for, the caller hands the bytes to
+//! [`Fetcher::arrived`] as they come and says with [`Fetcher::ended`] how the transfer ended, until
+//! `next` says [`Next::Staged`]. Files go through the engine's storage trait; the network is the caller's.
+//!
+//! For each file of the manifest, in order, the cheapest way that is safe:
+//! 1. it lies in staging, whole: verified when it was put there, verified again after a restart;
+//! 2. it lies in the log already, sealed, with the same length, header and footer: it is used where it is;
+//! 3. its beginning lies in staging, or in the log: that is kept or copied, and the rest fetched;
+//! 4. all of it is fetched.
+//!
+//! What was fetched counts only after the whole file verified by its chain, was synced and renamed. If it
+//! does not verify, it is fetched once more from the first byte, trusting nothing that was here; after
+//! that the attempt ends.
+//!
+//! Limits: attempts without progress in a row, bytes by the manifest's own lengths, room on the disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidelog_engine::storage::{File, OpenMode, Position, Storage};
+use tidelog_wire::ids::{ClusterId, LogId, NodeId, Offset};
+
+use super::error::{SnapshotError, io};
+use super::manifest::{Manifest, ManifestFault, SegmentFile, digest};
+use super::request::{SnapshotPart, SnapshotRequest};
+use super::staging::{Kind, Staging};
+use super::verify::{Owner, begins_as, is_same_sealed, verify};
+use crate::core::FetchSnapshot;
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// Bounds of one fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// Attempts in a row that bring not one byte.
+    pub attempts_max: u32,
+    /// Bytes of the disk that stay free.
+    pub reserve_bytes: u64,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { attempts_max: 5, reserve_bytes: 64 << 20 }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Ask `from` for `request`, from byte `position` on, and hand over what comes.
+    Ask {
+        /// The node.
+        from: NodeId,
+        /// For its bulk source.
+        request: Bytes,
+        /// First byte wanted.
+        position: u64,
+        /// Attempts before this one that brought nothing: wait a little longer each time.
+        attempt: u32,
+    },
+    /// All of it lies in staging or in place.
+    Staged(StagedSnapshot),
+}
+
+/// What was staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedSnapshot {
+    /// The offer that was followed.
+    pub offer: FetchSnapshot,
+    /// Segments used where they lie: pin them until the switch is done.
+    pub reused: Vec<(LogId, Offset)>,
+    /// Bytes that came over the network.
+    pub fetched_bytes: u64,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The other node sent all it has.
+    Complete,
+    /// It broke off, or was refused.
+    Broken(String),
+}
+
+/// One fetch of one snapshot.
+#[derive(Debug)]
+pub struct Fetcher {
+    staging: Staging,
+    data_dir: PathBuf,
+    cluster: ClusterId,
+    offer: FetchSnapshot,
+    limits: FetchLimits,
+    state: State,
+    attempts: u32,
+    progressed: bool,
+    last_error: String,
+    fetched_bytes: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The manifest, as far as it has come.
+    Manifest(Vec<u8>),
+    /// The files.
+    Files(Files),
+}
+
+#[derive(Debug)]
+struct Files {
+    wanted: Vec<(LogId, SegmentFile)>,
+    /// Which of them is next.
+    at: usize,
+    current: Option<Part>,
+    reused: Vec<(LogId, Offset)>,
+    /// The current file did not verify once: nothing that was here is trusted any more.
+    distrusted: bool,
+}
+
+/// The file on its way.
+#[derive(Debug)]
+struct Part {
+    file: Arc<dyn File>,
+    length: u64,
+}
+
+impl Fetcher {
+    /// Begins, or continues what an earlier attempt left in staging.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], [`SnapshotError::NoRoom`].
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        data_dir: &Path,
+        cluster: ClusterId,
+        offer: FetchSnapshot,
+        limits: FetchLimits,
+    ) -> Result<Self, SnapshotError> {
+        let staging = Staging::new(storage, data_dir, offer.group);
+        staging.make()?;
+        let mut fetcher = Self {
+            staging,
+            data_dir: data_dir.to_owned(),
+            cluster,
+            offer,
+            limits,
+            state: State::Manifest(Vec::new()),
+            attempts: 0,
+            progressed: false,
+            last_error: String::new(),
+            fetched_bytes: 0,
+        };
+        if let Some((manifest, _)) = fetcher.staging.manifest(offer.digest)? {
+            fetcher.begin_files(&manifest)?;
+        }
+        Ok(fetcher)
+    }
+
+    /// What to do next, when no transfer is running.
+    ///
+    /// # Errors
+    /// The fetch ends; what was fetched stays for the next one.
+    pub fn next(&mut self) -> Result<Next, SnapshotError> {
+        if self.attempts >= self.limits.attempts_max {
+            let (group, attempts) = (self.offer.group, self.attempts);
+            return Err(SnapshotError::GaveUp { group, attempts, last: self.last_error.clone() });
+        }
+        let (part, position) = match &self.state {
+            State::Manifest(bytes) => (SnapshotPart::Manifest, wide(bytes.len())),
+            State::Files(_) => match self.settle_files()? {
+                Some((log, base, position)) => (SnapshotPart::File { log, base }, position),
+                None => return Ok(Next::Staged(self.staged())),
+            },
+        };
+        self.progressed = false;
+        let request = SnapshotRequest { group: self.offer.group, digest: self.offer.digest, part }.encode();
+        Ok(Next::Ask { from: self.offer.from, request, position, attempt: self.attempts })
+    }
+
+    /// The next bytes of what was asked for.
+    ///
+    /// # Errors
+    /// The transfer must be broken off: more came than belongs there, or a file operation failed.
+    pub fn arrived(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.progressed = true;
+        self.fetched_bytes = self.fetched_bytes.saturating_add(wide(bytes.len()));
+        let offer = self.offer;
+        match &mut self.state {
+            State::Manifest(held) => {
+                if wide(held.len()).saturating_add(wide(bytes.len())) > offer.manifest_bytes {
+                    held.clear();
+                    return Err(bad_manifest(&offer, "it is longer than was offered"));
+                }
+                held.extend_from_slice(bytes);
+                Ok(())
+            }
+            State::Files(files) => {
+                let Some((log, wanted)) = files.wanted.get(files.at).copied() else { return Ok(()) };
+                let Some(part) = &mut files.current else { return Ok(()) };
+                let length = part.length.saturating_add(wide(bytes.len()));
+                if length > wanted.length {
+                    let found = "the other node sends more than the manifest says".to_owned();
+                    return Err(SnapshotError::Unverified {
+                        log,
+                        base: wanted.base,
+                        position: length,
+                        found,
+                    });
+                }
+                let path = self.staging.path(log, wanted.base, Kind::Part);
+                part.file.write_at(Position(part.length), &[bytes]).map_err(io(path, "write to staging"))?;
+                part.length = length;
+                Ok(())
+            }
+        }
+    }
+
+    /// The transfer has ended, or could not begin.
+    ///
+    /// # Errors
+    /// The fetch ends.
+    pub fn ended(&mut self, how: Ended) -> Result<(), SnapshotError> {
+        if let Ended::Broken(why) = how {
+            self.last_error = why;
+        }
+        let manifest = match &mut self.state {
+            State::Manifest(bytes) if wide(bytes.len()) == self.offer.manifest_bytes => {
+                Some(Bytes::from(std::mem::take(bytes)))
+            }
+            State::Manifest(_) | State::Files(_) => None,
+        };
+        if let Some(bytes) = manifest {
+            match check_manifest(&bytes, self.cluster, &self.offer) {
+                Ok(manifest) => {
+                    self.staging.keep_manifest(&bytes)?;
+                    self.begin_files(&manifest)?;
+                }
+                Err(error) => {
+                    self.last_error = error.to_string();
+                    self.progressed = false;
+                }
+            }
+        }
+        self.attempts = if self.progressed { 0 } else { self.attempts.saturating_add(1) };
+        Ok(())
+    }
+
+    /// Bytes that came over the network so far, and bytes of all files once the manifest is known.
+    #[must_use]
+    pub fn progress(&self) -> (u64, Option<u64>) {
+        let total = match &self.state {
+            State::Manifest(_) => None,
+            State::Files(files) => {
+                Some(files.wanted.iter().map(|(_, file)| file.length).fold(0, u64::saturating_add))
+            }
+        };
+        (self.fetched_bytes, total)
+    }
+
+    fn begin_files(&mut self, manifest: &Manifest) -> Result<(), SnapshotError> {
+        let wanted: Vec<_> = manifest.files().collect();
+        self.staging.sweep(|log, base| wanted.iter().any(|(of, file)| *of == log && file.base == base))?;
+        let dir = self.staging.dir();
+        let free = self.staging.storage.free_bytes(dir).map_err(io(dir, "ask for free room"))?;
+        let missing = wanted
+            .iter()
+            .filter(|(log, file)| !self.lies_somewhere(*log, file))
+            .map(|(_, file)| file.length)
+            .fold(0, u64::saturating_add);
+        let needed = missing.saturating_add(self.limits.reserve_bytes);
+        if needed > free {
+            return Err(SnapshotError::NoRoom { group: self.offer.group, needed, free });
+        }
+        self.state =
+            State::Files(Files { wanted, at: 0, current: None, reused: Vec::new(), distrusted: false });
+        Ok(())
+    }
+
+    /// Whether the file is whole in staging or in its log, by a glance.
+    fn lies_somewhere(&self, log: LogId, file: &SegmentFile) -> bool {
+        let owner = Owner { cluster: self.cluster, log };
+        let staged = self.staging.open(&self.staging.path(log, file.base, Kind::Whole), OpenMode::Read);
+        let in_place = self.staging.open(&self.staging.place(log, file.base), OpenMode::Read);
+        staged.ok().flatten().is_some()
+            || in_place.ok().flatten().is_some_and(|held| is_same_sealed(&*held, owner, file))
+    }
+
+    /// Goes through the files until one needs bytes: which, and from where on. `None`: all are there.
+    fn settle_files(&mut self) -> Result<Option<(LogId, Offset, u64)>, SnapshotError> {
+        loop {
+            let State::Files(files) = &mut self.state else { return Ok(None) };
+            let Some((log, wanted)) = files.wanted.get(files.at).copied() else { return Ok(None) };
+            let owner = Owner { cluster: self.cluster, log };
+            if files.current.is_none() {
+                let found = look(&self.staging, owner, &wanted, files.distrusted)?;
+                match found {
+                    Found::Staged => {
+                        files.next_file();
+                        continue;
+                    }
+                    Found::InPlace => {
+                        files.reused.push((log, wanted.base));
+                        files.next_file();
+                        continue;
+                    }
+                    Found::Part(part) => files.current = Some(part),
+                }
+            }
+            let length = files.current.as_ref().map_or(0, |part| part.length);
+            if length < wanted.length {
+                return Ok(Some((log, wanted.base, length)));
+            }
+            match complete(&self.staging, owner, &wanted) {
+                Ok(()) => files.next_file(),
+                Err(error @ SnapshotError::Unverified { .. }) => {
+                    files.current = None;
+                    self.staging.remove(&self.staging.path(log, wanted.base, Kind::Part))?;
+                    if files.distrusted {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "fetching the segment again");
+                    files.distrusted = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn staged(&self) -> StagedSnapshot {
+        let reused = match &self.state {
+            State::Manifest(_) => Vec::new(),
+            State::Files(files) => files.reused.clone(),
+        };
+        StagedSnapshot { offer: self.offer, reused, fetched_bytes: self.fetched_bytes }
+    }
+
+    /// The data directory that is being filled.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+}
+
+impl Files {
+    fn next_file(&mut self) {
+        self.at = self.at.saturating_add(1);
+        self.current = None;
+        self.distrusted = false;
+    }
+}
+
+/// What is here of a file.
+enum Found {
+    Staged,
+    InPlace,
+    Part(Part),
+}
+
+fn look(
+    staging: &Staging,
+    owner: Owner,
+    wanted: &SegmentFile,
+    distrusted: bool,
+) -> Result<Found, SnapshotError> {
+    let whole = staging.path(owner.log, wanted.base, Kind::Whole);
+    let part = staging.path(owner.log, wanted.base, Kind::Part);
+    if let Some(file) = staging.open(&whole, OpenMode::Read)? {
+        if verify(&*file, owner, wanted).is_ok() {
+            return Ok(Found::Staged);
+        }
+        // Of an older manifest: shorter, perhaps. It is continued, and verified at the end.
+        drop(file);
+        staging.rename(&whole, &part)?;
+    }
+    let in_place = staging.open(&staging.place(owner.log, wanted.base), OpenMode::Read)?;
+    if !distrusted
+        && let Some(held) = &in_place
+        && is_same_sealed(&**held, owner, wanted)
+    {
+        return Ok(Found::InPlace);
+    }
+    if let Some(file) = staging.open(&part, OpenMode::ReadWrite)? {
+        let length = file.len().map_err(io(&part, "ask for the length"))?;
+        if !distrusted && length <= wanted.length {
+            return Ok(Found::Part(Part { file, length }));
+        }
+        drop(file);
+        staging.remove(&part)?;
+    }
+    let file = staging.storage.open(&part, OpenMode::CreateNew).map_err(io(&part, "create the file"))?;
+    let mut length = 0;
+    if !distrusted
+        && let Some(held) = in_place
+        && begins_as(&*held, owner, wanted)
+    {
+        length = copy(&*held, &*file, wanted.length).map_err(io(&part, "copy the beginning"))?;
+    }
+    Ok(Found::Part(Part { file, length }))
+}
+
+/// Copies what `from` has, at most `bytes_max`.
+fn copy(from: &dyn File, to: &dyn File, bytes_max: u64) -> std::io::Result<u64> {
+    let end = from.len()?.min(bytes_max);
+    let mut at = 0u64;
+    let mut buffer = vec![0; COPY_BYTES];
+    while at < end {
+        let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(COPY_BYTES);
+        let Some(piece) = buffer.get_mut(..left) else { break };
+        from.read_at(Position(at), piece)?;
+        to.write_at(Position(at), &[piece])?;
+        at = at.saturating_add(wide(left));
+    }
+    Ok(at)
+}
+
+/// Verifies a file that has its full length, and makes it count.
+fn complete(staging: &Staging, owner: Owner, wanted: &SegmentFile) -> Result<(), SnapshotError> {
+    let part = staging.path(owner.log, wanted.base, Kind::Part);
+    let file = staging.storage.open(&part, OpenMode::ReadWrite).map_err(io(&part, "open the file"))?;
+    verify(&*file, owner, wanted)?;
+    file.sync().map_err(io(&part, "sync the file"))?;
+    drop(file);
+    staging.rename(&part, &staging.path(owner.log, wanted.base, Kind::Whole))
+}
+
+fn check_manifest(
+    bytes: &Bytes,
+    cluster: ClusterId,
+    offer: &FetchSnapshot,
+) -> Result<Manifest, SnapshotError> {
+    if digest(bytes) != offer.digest {
+        return Err(bad_manifest(offer, "its hash is not the one that was offered"));
+    }
+    let fault = |fault| SnapshotError::Manifest { group: offer.group, digest: offer.digest, fault };
+    let manifest = Manifest::decode(bytes).map_err(fault)?;
+    if manifest.cluster != cluster || manifest.group != offer.group || manifest.snapshot != offer.snapshot {
+        return Err(bad_manifest(offer, "it is one of another cluster, group or entry"));
+    }
+    manifest.checkpoint().map_err(fault)?;
+    Ok(manifest)
+}
+
+fn bad_manifest(offer: &FetchSnapshot, why: &'static str) -> SnapshotError {
+    let fault = ManifestFault::Inconsistent(why);
+    SnapshotError::Manifest { group: offer.group, digest: offer.digest, fault }
+}
+
+fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
