@@ -1,8 +1,8 @@
 //! The receiving side: brings a snapshot into staging, whole and verified, and changes nothing else.
 //!
-//! A state machine: [`Fetcher::next`] says what to ask for, the caller hands the bytes to
+//! A state machine: [`Fetcher::next_step`] says what to ask for, the caller hands the bytes to
 //! [`Fetcher::arrived`] as they come and says with [`Fetcher::ended`] how the transfer ended, until
-//! `next` says [`Next::Staged`]. Files go through the engine's storage trait; the network is the caller's.
+//! `next_step` says [`Next::Staged`]. Files go through the engine's storage trait; the network is the caller's.
 //!
 //! For each file of the manifest, in order, the cheapest way that is safe:
 //! 1. it lies in staging, whole: verified when it was put there, verified again after a restart;
@@ -163,7 +163,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The fetch ends; what was fetched stays for the next one.
-    pub fn next(&mut self) -> Result<Next, SnapshotError> {
+    pub fn next_step(&mut self) -> Result<Next, SnapshotError> {
         if self.attempts >= self.limits.attempts_max {
             let (group, attempts) = (self.offer.group, self.attempts);
             return Err(SnapshotError::GaveUp { group, attempts, last: self.last_error.clone() });

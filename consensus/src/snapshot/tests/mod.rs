@@ -1,1 +1,7 @@
+//! Snapshots between two data directories on simulated disks.
 
+mod formats;
+mod hostile;
+mod site;
+mod switch;
+mod transfers;
