@@ -2,6 +2,7 @@
 
 use tidelog_wire::ids::{Chain, ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
 use tidelog_wire::protocol::{Answer, NodeStatus, OffsetSpec, Request};
+use tokio::time::Instant;
 
 use crate::client::{Call, Client, Target};
 use crate::error::ClientError;
@@ -96,13 +97,15 @@ impl Client {
         }
     }
 
-    /// What a node knows about itself; with its logs if asked for.
+    /// What a node knows about itself; with its logs if asked for. Not long waited for: who asks wants to know of dead
+    /// nodes too.
     ///
     /// # Errors
-    /// [`ClientError::Timeout`] if it does not answer.
+    /// [`ClientError::Timeout`] if it does not answer within twice the connect timeout.
     pub async fn node_status(&self, node: NodeId, with_logs: bool) -> Result<NodeStatus, ClientError> {
         let request = Request::NodeStatus { with_logs };
-        match self.ask(Target::Node(node), &request, true).await? {
+        let deadline = self.deadline().min(Instant::now() + 2 * self.cluster.options.connect_timeout);
+        match self.ask_until(Target::Node(node), &request, true, deadline).await? {
             (_, Answer::NodeStatus(status)) => Ok(*status),
             (node, _) => Err(unexpected(node, &request)),
         }
@@ -132,14 +135,17 @@ impl Client {
         }
     }
 
-    pub(crate) async fn init_producer(
-        &self,
-        deadline: tokio::time::Instant,
-    ) -> Result<(ProducerId, i16), ClientError> {
+    pub(crate) async fn init_producer(&self, deadline: Instant) -> Result<(ProducerId, i16), ClientError> {
         // An id that nobody uses does no harm, so it may be asked for again.
         let request = Request::InitProducer;
-        let call =
-            Call { target: Target::Any, lane: Lane::Control, request: &request, deadline, repeatable: true };
+        let call = Call {
+            target: Target::Any,
+            lane: Lane::Control,
+            request: &request,
+            deadline,
+            attempt: self.attempt(),
+            repeatable: true,
+        };
         let (node, answered) = self.call(&call).await?;
         match answered.answer {
             Ok(Answer::Producer { id, epoch }) => Ok((id, epoch)),
@@ -153,7 +159,19 @@ impl Client {
         request: &Request,
         repeatable: bool,
     ) -> Result<(NodeId, Answer), ClientError> {
-        let call = Call { target, lane: Lane::Control, request, deadline: self.deadline(), repeatable };
+        self.ask_until(target, request, repeatable, self.deadline()).await
+    }
+
+    async fn ask_until(
+        &self,
+        target: Target,
+        request: &Request,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<(NodeId, Answer), ClientError> {
+        // What may not be repeated gets all the time there is.
+        let attempt = if repeatable { self.attempt() } else { self.cluster.options.request_timeout };
+        let call = Call { target, lane: Lane::Control, request, deadline, attempt, repeatable };
         let (node, answered) = self.call(&call).await?;
         match answered.answer {
             Ok(answer) => Ok((node, answer)),

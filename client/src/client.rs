@@ -67,6 +67,8 @@ pub(crate) struct Call<'a> {
     pub(crate) lane: Lane,
     pub(crate) request: &'a Request,
     pub(crate) deadline: Instant,
+    /// Longest wait for one answer.
+    pub(crate) attempt: Duration,
     /// Repeating it does no harm.
     pub(crate) repeatable: bool,
 }
@@ -177,6 +179,16 @@ impl Client {
         }
     }
 
+    /// Ends all connections. Close producers before: what they have not sent yet fails.
+    pub async fn close(self) {
+        self.cluster.close().await;
+    }
+
+    /// How long one node may take for an answer until another is asked.
+    pub(crate) fn attempt(&self) -> Duration {
+        self.cluster.options.request_timeout / 3
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.cluster.options.request_timeout
     }
@@ -200,26 +212,26 @@ impl Client {
                 self.pause(self.cluster.options.retry_pause, call.deadline).await;
                 continue;
             };
-            let pause =
-                match self.cluster.call(node, call.lane, call.request, Bytes::new(), call.deadline).await {
-                    Ok(AnswerFrame { answer: Err(reply), .. }) => {
-                        last = format!("node {node}: {reply}");
-                        self.refused(call, node, reply, &mut tries)?
+            let until = call.deadline.min(Instant::now() + call.attempt);
+            let pause = match self.cluster.call(node, call.lane, call.request, Bytes::new(), until).await {
+                Ok(AnswerFrame { answer: Err(reply), .. }) => {
+                    last = format!("node {node}: {reply}");
+                    self.refused(call, node, reply, &mut tries)?
+                }
+                Ok(answered) => return Ok((node, answered)),
+                Err(CallError::Fatal(error)) => return Err(*error),
+                Err(CallError::Sent { reason }) if !call.repeatable => {
+                    return Err(ClientError::MayHaveCommitted { what: what.to_owned(), last: reason });
+                }
+                Err(error @ (CallError::Sent { .. } | CallError::NotSent { .. })) => {
+                    tries.uncertain |= matches!(error, CallError::Sent { .. });
+                    last = error.to_string();
+                    if let Target::Leader { channel, log } = &call.target {
+                        self.cluster.heard_leader(channel, *log, None);
                     }
-                    Ok(answered) => return Ok((node, answered)),
-                    Err(CallError::Fatal(error)) => return Err(*error),
-                    Err(CallError::Sent { reason }) if !call.repeatable => {
-                        return Err(ClientError::MayHaveCommitted { what: what.to_owned(), last: reason });
-                    }
-                    Err(error @ (CallError::Sent { .. } | CallError::NotSent { .. })) => {
-                        tries.uncertain |= matches!(error, CallError::Sent { .. });
-                        last = error.to_string();
-                        if let Target::Leader { channel, log } = &call.target {
-                            self.cluster.heard_leader(channel, *log, None);
-                        }
-                        self.cluster.options.retry_pause
-                    }
-                };
+                    self.cluster.options.retry_pause
+                }
+            };
             self.pause(pause, call.deadline).await;
         }
         if tries.uncertain && call.request.changes_something() {

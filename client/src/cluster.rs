@@ -31,7 +31,9 @@ const ASKED_MAX: usize = 16;
 /// Most channels kept; beyond, all are forgotten and asked for again.
 const CHANNELS_MAX: usize = 10_000;
 /// How long a better answer is waited for, once there is one that lacks a channel or a leader.
-const BETTER: Duration = Duration::from_millis(100);
+const BETTER: Duration = Duration::from_millis(40);
+/// How long nodes may take to hear that the client is done.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// How long a node whose link was lost is not believed to lead.
 const SUSPECT: Duration = Duration::from_millis(600);
 
@@ -316,6 +318,19 @@ impl Cluster {
         let endpoint = made.map_err(|source| ClientError::Socket { source: Arc::new(source) })?;
         *slot = Some(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// Ends all links and waits until the nodes have been told, but not for long.
+    pub(crate) async fn close(&self) {
+        let mut endpoints = Vec::new();
+        for slot in [&self.endpoint_v4, &self.endpoint_v6] {
+            endpoints.extend(slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        for endpoint in endpoints {
+            endpoint.close(0_u32.into(), b"client is done");
+            // A node that is dead cannot be told.
+            drop(timeout(FAREWELL, endpoint.wait_idle()).await);
+        }
     }
 
     pub(crate) fn suspect(&self, node: NodeId) {

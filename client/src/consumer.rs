@@ -4,18 +4,21 @@
 //! without a gap. The first batch of an answer may begin before the offset asked for, since batches are served whole;
 //! its earlier records are dropped.
 //!
+//! While records are handed out and there are more, the next fetch is under way already.
+//!
 //! Whatever fails leaves the consumer where it was: nothing is skipped, and [`Consumer::poll`] may be called again.
 
-use std::time::Duration;
+use std::future::Future;
 
 use bytes::Bytes;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{LogId, NodeId, Offset, TimestampMs};
-use tidelog_wire::protocol::{Answer, FetchRequest, OffsetSpec, Request};
+use tidelog_wire::protocol::{Answer, AnswerFrame, FetchRequest, OffsetSpec, Request};
 use tidelog_wire::records::{Record, Records};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::admin::{leader_of, unexpected};
+use crate::admin::leader_of;
 use crate::client::{Call, Client, Target};
 use crate::error::ClientError;
 use crate::link::Lane;
@@ -55,6 +58,22 @@ pub struct Consumer {
     log: LogId,
     next: Offset,
     options: ConsumerOptions,
+    ahead: Option<Ahead>,
+}
+
+type Answered = Result<(NodeId, AnswerFrame), ClientError>;
+
+/// A fetch that was begun before it was asked for. Given up when dropped.
+#[derive(Debug)]
+struct Ahead {
+    from: Offset,
+    task: JoinHandle<Answered>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Consumer {
@@ -65,7 +84,7 @@ impl Consumer {
         start: Start,
         options: ConsumerOptions,
     ) -> Result<Self, ClientError> {
-        let mut consumer = Self { client, channel, log, next: Offset::ZERO, options };
+        let mut consumer = Self { client, channel, log, next: Offset::ZERO, options, ahead: None };
         let spec = match start {
             Start::Offset(offset) => {
                 consumer.next = offset;
@@ -97,8 +116,9 @@ impl Consumer {
     }
 
     /// Goes on at another offset.
-    pub const fn seek(&mut self, offset: Offset) {
+    pub fn seek(&mut self, offset: Offset) {
         self.next = offset;
+        self.ahead = None;
     }
 
     /// The next records, as soon as there are any; none if none came within `max_wait`.
@@ -110,45 +130,63 @@ impl Consumer {
     /// - [`ClientError::ChannelChanged`], [`ClientError::UnknownChannel`]: the channel was deleted.
     /// - [`ClientError::Timeout`], [`ClientError::Unreachable`]: nobody answered in time.
     pub async fn poll(&mut self) -> Result<Fetched, ClientError> {
-        let fetch = FetchRequest {
+        let (node, answered) = match self.ahead.take().filter(|ahead| ahead.from == self.next) {
+            Some(mut ahead) => {
+                // A task that panicked is a bug; ask again.
+                let joined = (&mut ahead.task).await;
+                match joined {
+                    Ok(answered) => answered?,
+                    Err(_) => self.fetch(self.next).await?,
+                }
+            }
+            None => self.fetch(self.next).await?,
+        };
+        let Ok(Answer::Fetched { high_watermark, log_start, next_offset: _ }) = answered.answer else {
+            return Err(ClientError::UnexpectedAnswer { node, what: "Fetch".to_owned() });
+        };
+        let (batches, next) = check_batches(answered.payload, self.log, self.next, node)?;
+        if next > self.next && next < high_watermark {
+            self.ahead = Some(Ahead { from: next, task: tokio::spawn(self.fetch(next)) });
+        }
+        let records = read_records(&batches, self.log, self.next)?;
+        self.next = next;
+        Ok(Fetched { records, high_watermark, log_start, node })
+    }
+
+    /// Asks for batches from `offset` on. Borrows nothing, so it can be a task of its own.
+    fn fetch(&self, offset: Offset) -> impl Future<Output = Answered> + Send + use<> {
+        let request = Request::Fetch(FetchRequest {
             log: self.log,
-            offset: self.next,
+            offset,
             max_bytes: self.options.max_bytes,
             min_bytes: self.options.min_bytes,
             max_wait_ms: u32::try_from(self.options.max_wait.as_millis()).unwrap_or(u32::MAX),
             any_replica: self.options.any_replica || self.options.node.is_some(),
-        };
-        let request = Request::Fetch(fetch);
+        });
         let target = match self.options.node {
             Some(node) => Target::Node(NodeId(node)),
             None if self.options.any_replica => Target::Replica,
             None => leader_of(&self.channel, self.log),
         };
-        let deadline = self.deadline();
-        let call = Call { target, lane: Lane::Fetch, request: &request, deadline, repeatable: true };
-        let (node, answered) = self.client.call(&call).await?;
-        let Ok(Answer::Fetched { high_watermark, log_start, next_offset: _ }) = answered.answer else {
-            return Err(unexpected(node, &request));
-        };
-        let (records, next) = read_batches(answered.payload, self.log, self.next, node)?;
-        self.next = next;
-        Ok(Fetched { records, high_watermark, log_start, node })
-    }
-
-    fn deadline(&self) -> Instant {
-        let wait: Duration = self.options.max_wait + self.client.cluster.options.request_timeout;
-        Instant::now() + wait
+        let (client, wait) = (self.client.clone(), self.options.max_wait);
+        async move {
+            let deadline = Instant::now() + wait + client.cluster.options.request_timeout;
+            let attempt = wait + client.attempt();
+            let call =
+                Call { target, lane: Lane::Fetch, request: &request, deadline, attempt, repeatable: true };
+            client.call(&call).await
+        }
     }
 }
 
-/// The records of batches back to back, from offset `from` on, and the offset behind them.
-fn read_batches(
+/// Batches back to back, which must go on at offset `from`, and the offset behind them.
+fn check_batches(
     mut payload: Bytes,
     log: LogId,
     from: Offset,
     node: NodeId,
-) -> Result<(Vec<Record>, Offset), ClientError> {
-    let mut records = Vec::new();
+) -> Result<(Vec<(Offset, Batch)>, Offset), ClientError> {
+    let mut batches = Vec::new();
     let mut next = from;
     let bad = |offset| move |source| ClientError::BadBatch { log, offset, node, source };
     while let Some(batch) = Batch::take_first(&mut payload, BatchLimits::CAP).map_err(bad(next))? {
@@ -156,20 +194,29 @@ fn read_batches(
         let base = batch.base_offset().ok_or_else(|| gap(Offset(u64::MAX)))?;
         let last = batch.last_offset().ok_or_else(|| gap(base))?;
         // Only the first batch may begin earlier than asked, and even it must reach the asked offset.
-        let first = next == from;
-        if last < next || base > next || (base < next && !first) {
+        let may_begin = base == next || (base < next && next == from);
+        if last < next || !may_begin {
             return Err(gap(base));
         }
-        let unreadable = |source| ClientError::BadRecords { log, offset: base, source };
-        for record in Records::of(&batch).map_err(unreadable)? {
+        batches.push((base, batch));
+        next = last.plus(1);
+    }
+    Ok((batches, next))
+}
+
+/// The records of `batches` from offset `from` on.
+fn read_records(batches: &[(Offset, Batch)], log: LogId, from: Offset) -> Result<Vec<Record>, ClientError> {
+    let mut records = Vec::new();
+    for (base, batch) in batches {
+        let unreadable = |source| ClientError::BadRecords { log, offset: *base, source };
+        for record in Records::of(batch).map_err(unreadable)? {
             let record = record.map_err(unreadable)?;
-            if record.offset >= next {
+            if record.offset >= from {
                 records.push(record);
             }
         }
-        next = last.plus(1);
     }
-    Ok((records, next))
+    Ok(records)
 }
 
 #[cfg(test)]
@@ -191,7 +238,8 @@ mod tests {
     }
 
     fn read(batches: &[Vec<u8>], from: u64) -> Result<(Vec<u64>, u64), ClientError> {
-        let (records, next) = read_batches(batches.concat().into(), LOG, Offset(from), NodeId(2))?;
+        let (batches, next) = check_batches(batches.concat().into(), LOG, Offset(from), NodeId(2))?;
+        let records = read_records(&batches, LOG, Offset(from))?;
         Ok((records.iter().map(|record| record.offset.get()).collect(), next.get()))
     }
 

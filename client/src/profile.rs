@@ -97,3 +97,54 @@ fn read(path: &Path) -> Result<String, ClientError> {
         Err(ClientError::Profile { path: path.to_path_buf(), reason })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidelog_tls::Authority;
+
+    use super::*;
+
+    const CLUSTER: &str = "000000000000000000000000000007ea";
+
+    fn folder_with(profile: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(CLUSTER.parse().unwrap()).unwrap();
+        let pair = authority.issue_client("test").unwrap();
+        for (name, text) in [("ca.pem", authority.cert_pem()), ("c.pem", &pair.cert), ("c.key", &pair.key)] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        std::fs::write(folder.path().join("client.toml"), profile).unwrap();
+        folder
+    }
+
+    fn load(profile: &str) -> Result<Profile, ClientError> {
+        Profile::load(&folder_with(profile).path().join("client.toml"))
+    }
+
+    fn profile(cluster: &str, nodes: &str) -> String {
+        format!("cluster_id = '{cluster}'\nca = 'ca.pem'\ncert = 'c.pem'\nkey = 'c.key'\nnodes = [{nodes}]\n")
+    }
+
+    #[test]
+    fn a_profile_names_its_files_relative_to_itself() {
+        let nodes = "{ id = 2, native = '127.0.0.1:9020', admin = '127.0.0.1:9023' }";
+        let read = load(&profile(CLUSTER, nodes)).unwrap();
+        assert_eq!((read.cluster.to_string().as_str(), read.nodes[0].id), (CLUSTER, NodeId(2)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let node = "{ id = 0, native = '127.0.0.1:9000' }";
+        for (profile, expected) in [
+            (profile(CLUSTER, ""), "nodes is empty"),
+            (profile("12", node), "32 hexadecimal digits"),
+            (profile(&CLUSTER.replace('7', "8"), node), "the certificates are of"),
+            (profile(CLUSTER, node) + "colour = 'blue'", "colour"),
+        ] {
+            let error = load(&profile).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("client.toml"), "{error}");
+        }
+        let error = Profile::load(Path::new("/nowhere/client.toml")).unwrap_err();
+        assert!(matches!(error, ClientError::ProfileFile { .. }), "{error}");
+    }
+}
