@@ -63,7 +63,7 @@ proptest! {
         seed in any::<u64>(),
         process_only in any::<bool>(),
     ) {
-        let options = SimLogOptions { rewrite_bytes: 4096, ..SimLogOptions::default() };
+        let options = SimLogOptions::rewriting_at(4096);
         let disk = new_disk();
         disk.stop_at(disk.changes() + stop);
         let durable = match open(&disk, options) {
@@ -113,7 +113,7 @@ fn a_failed_sync_fences_the_log() {
 fn the_same_calls_leave_the_same_disk() {
     let run = || {
         let disk = new_disk();
-        let log = open(&disk, SimLogOptions { rewrite_bytes: 4096, ..SimLogOptions::default() }).unwrap();
+        let log = open(&disk, SimLogOptions::rewriting_at(4096)).unwrap();
         append_until_stopped(&log, &[true, false, true, true, false, true], 1);
         (disk.trace(), disk.fingerprint())
     };

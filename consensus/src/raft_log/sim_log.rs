@@ -39,15 +39,21 @@ pub struct SimLogOptions {
 
 impl Default for SimLogOptions {
     fn default() -> Self {
-        Self {
-            rewrite_bytes: 1 << 20,
-            #[cfg(feature = "defects")]
-            skip_recovered_tail_sync: false,
-        }
+        Self::rewriting_at(1 << 20)
     }
 }
 
 impl SimLogOptions {
+    /// The defaults, but the file is rewritten from `rewrite_bytes` on.
+    #[must_use]
+    pub const fn rewriting_at(rewrite_bytes: u64) -> Self {
+        Self {
+            rewrite_bytes,
+            #[cfg(feature = "defects")]
+            skip_recovered_tail_sync: false,
+        }
+    }
+
     #[cfg(feature = "defects")]
     const fn syncs_recovered_tail(self) -> bool {
         !self.skip_recovered_tail_sync

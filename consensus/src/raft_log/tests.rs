@@ -34,7 +34,7 @@ fn open_engine(dir: &Path) -> EngineLog {
 }
 
 fn open_sim(dir: &Path) -> SimLog {
-    let options = SimLogOptions { rewrite_bytes: 16 << 10, ..SimLogOptions::default() };
+    let options = SimLogOptions::rewriting_at(16 << 10);
     SimLog::open(Arc::new(OsStorage), &dir.join("raft"), options).unwrap()
 }
 

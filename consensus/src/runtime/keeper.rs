@@ -18,6 +18,7 @@ use tidelog_engine::Engine;
 use super::apply_thread::{ApplyBox, ApplyInput};
 use super::board::Board;
 use super::clock::Clock;
+use super::disk_use::bytes_below;
 use super::fatal::Fatal;
 use super::mailbox::{Mailbox, Waited};
 use crate::apply::{ApplyError, CheckpointJob};
@@ -30,6 +31,9 @@ pub(super) type KeeperBox = Mailbox<KeeperInput>;
 
 /// How often room and sizes are looked at when nothing happens.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the segments' sizes are added up.
+const WALK_EVERY: Duration = Duration::from_secs(30);
 
 /// Something for the keeper to do.
 pub(super) enum KeeperInput {
@@ -55,7 +59,7 @@ impl Keeper {
     /// Works until the mailbox is closed and empty, or a sync fails.
     pub(super) fn run(self) {
         let mut inputs = Vec::new();
-        self.measure();
+        let mut walked = self.measure(None);
         while self.mailbox.take_all(&mut inputs, Some(MEASURE_EVERY)) == Waited::Open {
             let mut compacted = false;
             for input in inputs.drain(..) {
@@ -75,7 +79,7 @@ impl Keeper {
                 self.fatal.end(&message);
                 return;
             }
-            self.measure();
+            walked = self.measure(Some(walked));
         }
     }
 
@@ -110,13 +114,23 @@ impl Keeper {
         Ok(())
     }
 
-    fn measure(&self) {
+    /// Looks at room and sizes; says when it last walked through the directory of segments.
+    fn measure(&self, walked: Option<Duration>) -> Duration {
         let room = self.engine.room();
         self.metrics.raft_log_bytes.set(self.raft_log.disk_bytes());
         self.metrics.free_bytes.set(room.free_bytes);
         self.metrics.open_files.set(u64::try_from(self.engine.open_files()).unwrap_or(u64::MAX));
         if self.board.disk_full.swap(room.refuses_writes, Ordering::Relaxed) != room.refuses_writes {
             tracing::warn!(refused = room.refuses_writes, free = room.free_bytes, "appends and the disk");
+        }
+        let now = self.clock.now();
+        match walked {
+            Some(walked) if now.saturating_sub(walked) < WALK_EVERY => walked,
+            Some(_) | None => {
+                let logs = self.engine.dir().join("logs");
+                self.metrics.segment_bytes.set(bytes_below(self.engine.storage().as_ref(), &logs));
+                now
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ mod apply_thread;
 mod board;
 mod clock;
 mod config;
+mod disk_use;
 mod fatal;
 mod handle;
 mod keeper;
@@ -35,6 +36,8 @@ mod raft_thread;
 mod register;
 mod snapshots;
 mod start;
+#[cfg(test)]
+mod tests;
 mod waiters;
 mod writer;
 

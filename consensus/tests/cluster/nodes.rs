@@ -26,12 +26,12 @@ use tidelog_wire::ids::{
 use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed, Records};
 
 /// How long a condition may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const CLUSTER: ClusterId = ClusterId(0x51de_1069);
 
 /// Nodes on loopback, each with a directory of its own.
-pub struct Cluster {
+pub(crate) struct Cluster {
     configs: Vec<NodeConfig>,
     nodes: Vec<Option<NodeHandle>>,
     _dirs: Vec<TempDir>,
@@ -39,12 +39,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// A new cluster of `count` nodes, once it serves.
-    pub async fn bootstrap(count: usize) -> Self {
+    pub(crate) async fn bootstrap(count: usize) -> Self {
         Self::bootstrap_with(count, |_| {}).await
     }
 
     /// The same, with a change to every configuration.
-    pub async fn bootstrap_with(count: usize, change: impl Fn(&mut NodeConfig)) -> Self {
+    pub(crate) async fn bootstrap_with(count: usize, change: impl Fn(&mut NodeConfig)) -> Self {
         let dirs: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
         let addresses = free_addresses(count);
         let authority = Authority::create(CLUSTER).unwrap();
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// Starts a node that does not run.
-    pub async fn start(&mut self, number: usize) {
+    pub(crate) async fn start(&mut self, number: usize) {
         let mut config = self.configs[number].clone();
         config.metrics = Arc::new(NodeMetrics::default());
         port_is_free(config.listen).await;
@@ -72,23 +72,23 @@ impl Cluster {
     }
 
     /// Ends a node as a kill would.
-    pub async fn kill(&mut self, number: usize) {
+    pub(crate) async fn kill(&mut self, number: usize) {
         self.nodes[number].take().unwrap().abandon().await;
     }
 
     /// Stops a node as an operator would.
-    pub async fn stop(&mut self, number: usize) {
+    pub(crate) async fn stop(&mut self, number: usize) {
         self.nodes[number].take().unwrap().stop().await;
     }
 
     /// Takes a node's raft log away, as if its disk had lost it.
-    pub fn forget_raft_log(&self, number: usize) {
+    pub(crate) fn forget_raft_log(&self, number: usize) {
         let raft = self.configs[number].data_dir.join("raft");
         OsStorage.rename(&raft, &self.configs[number].data_dir.join("raft.lost")).unwrap();
     }
 
     /// A node that runs.
-    pub fn node(&self, number: usize) -> &NodeHandle {
+    pub(crate) fn node(&self, number: usize) -> &NodeHandle {
         self.nodes[number].as_ref().unwrap()
     }
 
@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     /// Ends once every running node serves.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         for node in self.running() {
             let mut catalogue = node.watch_catalogue();
             let mut statuses = node.watch_statuses();
@@ -116,7 +116,7 @@ impl Cluster {
     }
 
     /// The group that carries a log.
-    pub fn group_of(&self, log: LogId) -> GroupId {
+    pub(crate) fn group_of(&self, log: LogId) -> GroupId {
         let node = self.running().next().unwrap();
         let catalogue = node.catalogue();
         let channel = catalogue.channel_of(log.generation).unwrap();
@@ -124,7 +124,7 @@ impl Cluster {
     }
 
     /// The node that leads a log's group, as every running node sees it.
-    pub async fn leader_of(&self, log: LogId) -> usize {
+    pub(crate) async fn leader_of(&self, log: LogId) -> usize {
         let group = self.group_of(log);
         let node = self.running().next().unwrap();
         let mut statuses = node.watch_statuses();
@@ -138,7 +138,7 @@ impl Cluster {
 
     /// Proposes until some node leads and applies it. For commands that may safely be applied twice, or
     /// for tests that look at what is there afterwards.
-    pub async fn propose(&self, group: GroupId, command: impl Fn() -> Command) -> Outcome {
+    pub(crate) async fn propose(&self, group: GroupId, command: impl Fn() -> Command) -> Outcome {
         let tried = async {
             loop {
                 for node in self.running() {
@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// A new channel, once its logs are open on every running node; its first log.
-    pub async fn create_channel(&self, name: &str, partitions: u32) -> LogId {
+    pub(crate) async fn create_channel(&self, name: &str, partitions: u32) -> LogId {
         let outcome = self
             .propose(GroupId::META, || {
                 Command::Meta(MetaCommand::CreateChannel {
@@ -196,14 +196,14 @@ impl Cluster {
     }
 
     /// Appends one record and waits for its outcome.
-    pub async fn append(&self, log: LogId, value: &str) -> Outcome {
+    pub(crate) async fn append(&self, log: LogId, value: &str) -> Outcome {
         let group = self.group_of(log);
         self.propose(group, || Command::Append { log, append_time: TimestampMs(1), batch: batch(value) })
             .await
     }
 
     /// Ends once a node has applied everything below `end`.
-    pub async fn caught_up(&self, number: usize, log: LogId, end: Offset) {
+    pub(crate) async fn caught_up(&self, number: usize, log: LogId, end: Offset) {
         let node = self.node(number);
         let mut statuses = node.watch_statuses();
         let there = async {
@@ -262,14 +262,14 @@ fn config(number: usize, addresses: &[SocketAddr], dir: &Path, authority: &Autho
 }
 
 /// A batch of one record.
-pub fn batch(value: &str) -> Bytes {
+pub(crate) fn batch(value: &str) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
     assert_eq!(builder.push(TimestampMs(1), None, Some(value.as_bytes()), &[]), Ok(Pushed::Taken));
     builder.build(None).unwrap().into_bytes()
 }
 
 /// The values of all records of a log, as a node serves them.
-pub fn read_all(node: &NodeHandle, log: LogId) -> Vec<String> {
+pub(crate) fn read_all(node: &NodeHandle, log: LogId) -> Vec<String> {
     let reader = node.reader(log).expect("the log is open");
     let mut values = Vec::new();
     let mut from = reader.start();
