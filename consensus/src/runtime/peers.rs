@@ -3,9 +3,9 @@
 //! Nothing here waits. A message that cannot be sent, or finds the raft thread's queue full, is dropped
 //! and counted, as the network might have: raft sends again.
 //!
-//! Peers ask over bulk streams. The first byte of a request says for what: [`ASK_REGISTER`] enters the
+//! Peers ask over bulk streams. A request that begins with [`ASK_REGISTER`] enters the
 //! asking node into the catalogue, since only the leader of the meta group can propose that;
-//! [`ASK_SNAPSHOT`] names a manifest or a file of a snapshot.
+//! any other names a manifest or a file of a snapshot.
 //!
 //! Not here: raft's messages (`crate::core`), connections (`crate::transport`).
 
@@ -28,7 +28,7 @@ use crate::outcome::Outcome;
 use crate::transport::{BulkObject, BulkSource, PeerEvents, PeerHello, Transport, TransportError};
 
 /// First byte of a request to be entered into the catalogue; the rest is the record's entry data.
-pub(super) const ASK_REGISTER: u8 = 1;
+pub(super) const ASK_REGISTER: u8 = b'R';
 /// How long the leader tries to enter a node for a peer.
 const REGISTER_PATIENCE: Duration = Duration::from_secs(2);
 
