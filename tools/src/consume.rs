@@ -12,7 +12,8 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use tidelog_client::{Client, Consumer, ConsumerOptions, Record};
-use tidelog_wire::ids::{Offset, Partition};
+use tidelog_wire::ids::{NodeId, Offset, Partition};
+use tidelog_wire::protocol::OffsetSpec;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -56,7 +57,11 @@ pub(crate) async fn run(consume: Consume, client: &Client, output: &Output) -> R
     let options = ConsumerOptions { max_wait: WAIT, node: consume.node, ..ConsumerOptions::default() };
     let mut consumers = Vec::new();
     for partition in partitions {
-        consumers.push(client.consumer(name, partition, consume.from.into(), options.clone()).await?);
+        let start = match consume.node {
+            Some(node) => on_node(client, name, partition, NodeId(node), consume.from).await?,
+            None => consume.from.into(),
+        };
+        consumers.push(client.consumer(name, partition, start, options.clone()).await?);
     }
     output.set_answered();
     let mut writer = Writer::new(output.is_json(), consume.max);
@@ -69,6 +74,29 @@ pub(crate) async fn run(consume: Consume, client: &Client, output: &Output) -> R
         }
     }
     Ok(())
+}
+
+/// Where to begin on one node: it says itself what it has. Only a time is asked of the leader, which alone answers that;
+/// the offset is the same everywhere.
+async fn on_node(
+    client: &Client,
+    channel: &str,
+    partition: u32,
+    node: NodeId,
+    from: Start,
+) -> Result<tidelog_client::Start, CliError> {
+    let log = client.log(channel, partition).await?;
+    let offset = match from {
+        Start::At(offset) => offset,
+        Start::Time(time) => client.offset_at(channel, log, OffsetSpec::Time(time)).await?,
+        Start::Earliest | Start::Latest => {
+            let status = client.node_status(node, true).await?;
+            let found =
+                status.logs.iter().find(|found| found.log == log).ok_or(CliError::NoReplica { log, node })?;
+            if from == Start::Earliest { found.log_start } else { found.end }
+        }
+    };
+    Ok(tidelog_client::Start::Offset(offset))
 }
 
 async fn write_all(consumer: Consumer, writer: &mut Writer) -> Result<Written, CliError> {

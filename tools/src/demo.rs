@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tidelog_client::{Client, ConsumerOptions, NewChannel};
-use tidelog_wire::ids::NodeId;
+use tidelog_wire::ids::{NodeId, Offset};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -260,7 +260,9 @@ impl Stage {
     /// Compares what `node` has with the input.
     async fn read_back(&self, client: &Client, node: NodeId) -> Result<comparison::Verdict, CliError> {
         let options = ConsumerOptions { node: Some(node.get()), ..ConsumerOptions::default() };
-        let consumer = client.consumer(CHANNEL, 0, tidelog_client::Start::Earliest, options).await?;
+        // Nothing is ever trimmed here, so the log begins at 0; replicas that do not lead answer only for offsets.
+        let start = tidelog_client::Start::Offset(Offset::ZERO);
+        let consumer = client.consumer(CHANNEL, 0, start, options).await?;
         let (chunks, mut received) = mpsc::channel(4);
         let reading = tokio::spawn(Box::pin(consume::read(consumer, End::FirstWatermark, chunks)));
         let mut comparison = Comparison::new(self.source.lines(None)?);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tidelog_wire::ids::{LogId, Offset};
+use tidelog_wire::ids::{LogId, NodeId, Offset};
 
 use crate::produce::input::InputError;
 
@@ -109,6 +109,9 @@ pub(crate) enum CliError {
     /// The demonstration found a broken promise.
     #[error("E3223 a promise is broken: {broken}; keep the directory, it is the evidence")]
     PromiseBroken { broken: String },
+    /// A node without the log.
+    #[error("E3224 node {node} has no replica of log {log}: `tidelog status` shows which nodes have")]
+    NoReplica { log: LogId, node: NodeId },
     /// What the client library says.
     #[error(transparent)]
     Client(#[from] tidelog_client::ClientError),
@@ -143,6 +146,7 @@ impl CliError {
             | Self::NoLeader { .. }
             | Self::NotCaughtUp { .. }
             | Self::PromiseBroken { .. }
+            | Self::NoReplica { .. }
             | Self::Client(_)
             | Self::Tls(_) => ExitCode::FAILURE,
         }
