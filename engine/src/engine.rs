@@ -144,17 +144,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes `dir` the data directory of a node. Durable on return.
+    /// Makes `dir` the data directory of a node. Durable on return. If a crash cut it short, it is
+    /// repeated, unless a whole identity is there already.
     ///
     /// # Errors
-    /// [`OpenError::NotEmpty`] if anything but a lock file is in it, [`OpenError::Lock`],
-    /// [`OpenError::Identity`], [`OpenError::Io`]. In the first case nothing was changed.
+    /// [`OpenError::NotEmpty`] if anything but a lock file or a begun identity is in it,
+    /// [`OpenError::Lock`], [`OpenError::Identity`], [`OpenError::Io`]. In the first case nothing was changed.
     pub fn format(storage: &Arc<dyn Storage>, dir: &Path, new: NewIdentity) -> Result<(), OpenError> {
         let io = |action| move |source| OpenError::Io { path: dir.to_path_buf(), action, source };
         storage.create_dir(dir).map_err(io("make the directory"))?;
         let lock = lock::take(storage.as_ref(), dir)?;
         let entries = storage.list(dir).map_err(io("list"))?;
-        if let Some(entry) = entries.into_iter().find(|entry| entry.name != "lock") {
+        if let Some(entry) =
+            entries.into_iter().find(|entry| !["lock", "identity"].contains(&entry.name.as_str()))
+        {
             return Err(OpenError::NotEmpty { dir: dir.to_path_buf(), name: entry.name });
         }
         Identity::format(storage.as_ref(), dir, new.cluster, new.node, new.incarnation)?;

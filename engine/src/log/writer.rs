@@ -209,9 +209,11 @@ impl LogWriter {
     /// Where the next frame goes; position 0 if there is no active segment.
     pub(crate) fn place(&self) -> Place {
         let view = self.shared.view();
-        let (position, synced_to) = match &self.active {
-            Some(active) => (active.position, active.segment.facts().synced_to.min(active.position)),
-            None => (Position::ZERO, Position::ZERO),
+        let position = self.active.as_ref().map_or(Position::ZERO, |active| active.position);
+        let synced_to = match (self.shared.core.mode, &self.active) {
+            (Mode::Embedded, Some(active)) => active.segment.facts().synced_to.min(active.position),
+            // When this node synced is its own affair: the bytes are those of every replica.
+            (Mode::Consensus, _) | (Mode::Embedded, None) => Position::ZERO,
         };
         Place {
             position,

@@ -2,5 +2,6 @@
 
 mod append_and_read;
 mod checkpoints;
+mod crash_enumeration;
 mod recovery_under_consensus;
 mod world;
