@@ -16,6 +16,7 @@ use tidelog_wire::ids::{
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint, LogConfig, LogState};
 use crate::core::{Core, Mode};
+use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
 use crate::lock::{self, LockError};
@@ -141,6 +142,8 @@ pub struct RecoveryReport {
 pub struct Engine {
     pub(crate) core: Arc<Core>,
     report: Mutex<RecoveryReport>,
+    /// Where the embedded logs start.
+    pub(crate) starts: Mutex<Starts>,
 }
 
 impl Engine {
@@ -190,7 +193,7 @@ impl Engine {
             storage,
         };
         let report = RecoveryReport { healed_identity: opened.healed, ..RecoveryReport::default() };
-        let engine = Self { core: Arc::new(core), report: Mutex::new(report) };
+        let engine = Self { core: Arc::new(core), report: Mutex::new(report), starts: Mutex::default() };
         for group in store::groups(engine.core.storage.as_ref(), dir)? {
             match store::load(engine.core.storage.as_ref(), dir, group) {
                 Ok(Some(loaded)) => {

@@ -9,6 +9,7 @@
 mod adopt;
 pub mod checkpoint;
 mod core;
+pub mod embedded;
 mod engine;
 mod fields;
 pub mod identity;

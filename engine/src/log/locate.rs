@@ -269,7 +269,9 @@ enum Key {
 fn take_in(summary: &mut Summary, walked: &Walked) {
     match &walked.batch {
         Some(batch) => summary.add(walked.position, walked.end(), batch, walked.header.chain),
-        None => summary.add_mark(walked.end()),
+        None => {
+            summary.add_mark(walked.end(), Offset(walked.header.raft_index.get()), walked.header.chain);
+        }
     }
 }
 

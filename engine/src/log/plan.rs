@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tidelog_wire::batch::Batch;
-use tidelog_wire::ids::{Chain, Offset, TimestampMs};
+use tidelog_wire::ids::{Chain, Offset, RaftIndex, TimestampMs};
 
 use super::{AppendStamp, Appended};
 use crate::fields::wide;
@@ -87,7 +87,7 @@ pub(crate) fn mark(place: &Place) -> FrameHeader {
     FrameHeader {
         crc32c: 0,
         frame_len: 48,
-        raft_index: tidelog_wire::ids::RaftIndex::ZERO,
+        raft_index: RaftIndex(place.end.get()),
         append_time: place.append_time,
         chain: place.chain,
         synced_to: place.synced_to,

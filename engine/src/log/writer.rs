@@ -24,7 +24,8 @@ use super::sync::SyncJob;
 use super::{AppendStamp, Appended};
 use crate::checkpoint::{LogConfig, LogState};
 use crate::core::Mode;
-use crate::segment::frame::FRAME_BYTES_MAX;
+use crate::fields::wide;
+use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::{FIRST_FRAME, Summary};
@@ -45,6 +46,8 @@ pub(crate) struct Active {
     pub(crate) header: Option<[u8; SEGMENT_HEADER_BYTES]>,
     /// Zeros were written up to here (embedded).
     pub(crate) prefilled_to: u64,
+    /// The last frame is a mark (embedded).
+    pub(crate) marked: bool,
 }
 
 /// Appends to a log. There is one per log at a time; dropping it closes the log to appends.
@@ -264,7 +267,7 @@ impl LogWriter {
         let segment = Arc::new(Segment::new(base, path, facts));
         self.shared.core.open_files.close((self.shared.id, base));
         self.shared.view().segments.insert(base, Arc::clone(&segment));
-        self.active = Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0 });
+        self.active = Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0, marked: false });
         Ok(())
     }
 
@@ -355,6 +358,7 @@ impl LogWriter {
         let Some(last) = planned.last() else { return };
         active.position = last.end();
         active.header = None;
+        active.marked = false;
         {
             let mut facts = active.segment.facts();
             for frame in planned {
@@ -437,6 +441,31 @@ impl LogWriter {
             view.durable_end = view.durable_end.max(end);
         }
         Ok(())
+    }
+
+    /// Writes a mark behind the last frame: a witness that everything before it is durable. Says
+    /// whether one was written; none is if there is nothing to witness, or something is not durable.
+    pub(crate) fn write_mark(&mut self) -> Result<bool, AppendError> {
+        if self.shared.is_fenced() {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
+        let place = self.place();
+        let Some(active) = &self.active else { return Ok(false) };
+        if active.header.is_some() || active.marked || place.synced_to < active.position {
+            return Ok(false);
+        }
+        self.put(active, active.position, &[&plan::mark(&place).encode()])?;
+        let Some(active) = &mut self.active else { return Ok(false) };
+        active.position = Position(active.position.get().saturating_add(wide(FRAME_HEADER_BYTES)));
+        active.marked = true;
+        let mut facts = active.segment.facts();
+        facts.end_position = active.position;
+        facts.unsynced = Some(Arc::clone(&active.file));
+        facts.writes = facts.writes.wrapping_add(1);
+        if let Some(summary) = &mut facts.summary {
+            summary.add_mark(active.position, place.end, place.chain);
+        }
+        Ok(true)
     }
 
     fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {

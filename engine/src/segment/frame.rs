@@ -24,7 +24,7 @@ const BATCH_LIMIT: u64 = 16 << 20;
 /// |---:|-----:|---------------|-------------------------------------------------------------------|
 /// |  0 |    4 | `crc32c`      | of bytes 4..48, this frame's position (8 bytes), and the 21 batch bytes that the batch's own CRC omits |
 /// |  4 |    4 | `frame_len`   | whole frame in bytes; checked against the limit before allocating; 48 is a mark without a batch |
-/// |  8 |    8 | `raft_index`  | entry that carried the batch; 0 when embedded                     |
+/// |  8 |    8 | `raft_index`  | entry that carried the batch; 0 when embedded; in a mark the log's end offset |
 /// | 16 |    8 | `append_time` | leader's, in ms since 1970; never falls within a log              |
 /// | 24 |    8 | `chain`       | hash of all history up to and including this frame                |
 /// | 32 |    8 | `synced_to`   | position known durable at this write; 0 under consensus           |
@@ -37,7 +37,7 @@ pub struct FrameHeader {
     pub crc32c: u32,
     /// Length of header and batch.
     pub frame_len: u32,
-    /// The raft entry that carried the batch.
+    /// The raft entry that carried the batch; in a mark, the log's end offset.
     pub raft_index: RaftIndex,
     /// When the leader took the batch.
     pub append_time: TimestampMs,

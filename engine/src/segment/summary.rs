@@ -67,9 +67,11 @@ impl Summary {
         self.max_timestamp = self.max_timestamp.max(batch.max_timestamp);
     }
 
-    /// Takes in a mark.
-    pub(crate) fn add_mark(&mut self, end_position: Position) {
+    /// Takes in a mark, which says where the log stands.
+    pub(crate) fn add_mark(&mut self, end_position: Position, end: Offset, chain: Chain) {
         self.end_position = end_position;
+        self.end = end;
+        self.chain = chain;
     }
 
     /// Index and footer, as they belong behind the frames.

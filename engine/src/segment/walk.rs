@@ -86,11 +86,6 @@ impl<'a> Walk<'a> {
         Self { file, tag, depth, position: from, limit, expected, buffer: Vec::new(), buffer_at: 0 }
     }
 
-    /// Where the next frame would begin.
-    pub(crate) const fn position(&self) -> Position {
-        self.position
-    }
-
     /// The next frame. After [`Step::End`] or [`Step::Fault`] it says the same again.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         let at = self.position.get();
@@ -105,10 +100,7 @@ impl<'a> Walk<'a> {
         }
         match self.frame(at)? {
             Ok(walked) => {
-                self.position = walked.end();
-                if let Some(batch) = walked.batch {
-                    self.expected = Some(Expected { offset: batch.end(), chain: walked.header.chain });
-                }
+                self.go_behind(&walked);
                 Ok(Step::Frame(walked))
             }
             Err(fault) => Ok(Step::Fault(fault)),
@@ -130,15 +122,18 @@ impl<'a> Walk<'a> {
             self.expected = None;
             let candidate = self.tag_at(at)?;
             if candidate && let Ok(walked) = self.frame(at)? {
-                self.position = walked.end();
-                if let Some(batch) = walked.batch {
-                    self.expected = Some(Expected { offset: batch.end(), chain: walked.header.chain });
-                }
+                self.go_behind(&walked);
                 return Ok(Some(walked));
             }
             at = at.saturating_add(1);
         }
         Ok(None)
+    }
+
+    fn go_behind(&mut self, walked: &Walked) {
+        self.position = walked.end();
+        let offset = walked.batch.map_or(Offset(walked.header.raft_index.get()), |batch| batch.end());
+        self.expected = Some(Expected { offset, chain: walked.header.chain });
     }
 
     /// Whether a frame of this log could begin at `at`: a cheap look before any checksum.
@@ -161,7 +156,7 @@ impl<'a> Walk<'a> {
             return Ok(Err(fault));
         }
         if header.is_mark() {
-            let verified = header.verify(position, &[], tag);
+            let verified = header.verify(position, &[], tag).and_then(|()| self.verify_mark(&header));
             return Ok(verified.map(|()| Walked { position, header, batch: None }));
         }
         if header.end(position).get() > limit {
@@ -180,6 +175,20 @@ impl<'a> Walk<'a> {
             header,
             batch: Some(batch),
         }))
+    }
+
+    /// A mark stands where the log stood.
+    fn verify_mark(&self, header: &FrameHeader) -> Result<(), FrameFault> {
+        let found = Offset(header.raft_index.get());
+        match (self.depth, self.expected) {
+            (Depth::Full, Some(expected)) if expected.offset != found => {
+                Err(FrameFault::BaseOffset { expected: expected.offset, found })
+            }
+            (Depth::Full, Some(expected)) if expected.chain != header.chain => {
+                Err(FrameFault::Chain { expected: expected.chain.get(), found: header.chain.get() })
+            }
+            (Depth::Full | Depth::Headers, _) => Ok(()),
+        }
     }
 
     /// `len` bytes at `at`, or `None` if the limit or the file comes before.

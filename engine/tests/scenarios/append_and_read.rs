@@ -133,3 +133,18 @@ fn a_large_batch_gets_a_segment_of_its_own() {
     assert_eq!(log_files(&disk).len(), 3);
     assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len(), 3);
 }
+
+/// When a replica syncs is its own affair; the bytes of its segments are not.
+#[test]
+fn syncing_leaves_no_trace_in_the_frames() {
+    let (often, never) = (formatted(1), formatted(1));
+    let (engine_often, engine_never) = (engine(&often), engine(&never));
+    let (mut writer, _) = open(&engine_often, None);
+    for index in 1..=30 {
+        append(&mut writer, [index]);
+        writer.sync_target().run().unwrap();
+    }
+    let (mut writer, _) = open(&engine_never, None);
+    append(&mut writer, 1..=30);
+    assert_eq!(log_files(&often), log_files(&never));
+}

@@ -3,5 +3,8 @@
 mod append_and_read;
 mod checkpoints;
 mod crash_enumeration;
+mod embedded;
+mod power_cuts;
 mod recovery_under_consensus;
+mod snapshots;
 mod world;

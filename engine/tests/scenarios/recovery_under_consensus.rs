@@ -6,7 +6,7 @@ use tidelog_engine::storage::Position;
 use tidelog_wire::ids::Offset;
 
 use crate::world::{
-    append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, segment_path,
+    Content, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, segment_path,
 };
 
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
@@ -22,7 +22,7 @@ fn crashed(at: u64, last: u64, crash: Crash) -> (SimDisk, LogState) {
 }
 
 /// The files of a log with entries 1..=`last` that never crashed.
-fn undisturbed(last: u64) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+fn undisturbed(last: u64) -> Vec<(std::path::PathBuf, Content)> {
     let disk = formatted(1);
     let engine = engine(&disk);
     let (mut writer, _) = open(&engine, None);
@@ -133,7 +133,7 @@ fn a_broken_frame_header_costs_exactly_its_batch() {
 fn a_missing_footer_below_the_checkpoint_is_sealed_again() {
     let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
     let before = log_files(&disk);
-    let len = u64::try_from(before[0].1.len()).unwrap();
+    let len = u64::try_from(before[0].1.0.len()).unwrap();
     disk.flip_bit(&before[0].0, Position(len - 10), 0).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
@@ -185,7 +185,7 @@ fn files_that_do_not_belong_here_are_set_aside() {
     storage.open(&stray, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
     let misplaced = segment_path(500);
     let copy = storage.open(&misplaced, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
-    copy.write_at(Position(0), &[&log_files(&disk)[0].1]).unwrap();
+    copy.write_at(Position(0), &[&log_files(&disk)[0].1.0]).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
     let misplaced = recovery.findings.iter().filter(|one| one.seen == Seen::Misplaced).count();

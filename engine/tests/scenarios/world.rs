@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, LogState};
+use tidelog_engine::embedded::SharedLog;
 use tidelog_engine::log::{AppendStamp, Appended, LogReader, LogRecovery, LogWriter, ReadError};
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::segment;
@@ -131,15 +132,38 @@ pub(crate) fn read_all(reader: &LogReader, from: Offset) -> Result<Vec<(Offset, 
     }
 }
 
+/// The content of a file, which shows itself in one line.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Content(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} bytes, crc {:08x}", self.0.len(), crc32c::crc32c(&self.0))
+    }
+}
+
 /// The whole content of every file of the log.
-pub(crate) fn log_files(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn log_files(disk: &SimDisk) -> Vec<(PathBuf, Content)> {
     let storage = disk.storage();
     disk.files()
         .into_iter()
         .filter(|path| path.starts_with(data().join("logs")))
         .map(|path| {
             let bytes = tidelog_engine::storage::read_whole(storage.as_ref(), &path, 1 << 30).unwrap();
-            (path, bytes)
+            (path, Content(bytes))
         })
         .collect()
+}
+
+pub(crate) fn embedded_engine(disk: &SimDisk) -> Arc<Engine> {
+    let options = Options { reserve_bytes: 0, ..Options::embedded(TimestampMs(1_000)) };
+    Engine::open(disk.storage(), data(), options).unwrap()
+}
+
+pub(crate) fn shared(disk: &SimDisk) -> (SharedLog, LogRecovery) {
+    embedded_engine(disk).open_shared(LOG, CONFIG).unwrap()
+}
+
+pub(crate) fn read_file(disk: &SimDisk, path: &Path) -> Vec<u8> {
+    tidelog_engine::storage::read_whole(disk.storage().as_ref(), path, 1 << 30).unwrap()
 }

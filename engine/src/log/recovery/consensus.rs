@@ -131,6 +131,7 @@ impl Recovery<'_> {
             position: state.active_position,
             header: None,
             prefilled_to: 0,
+            marked: false,
         };
         Ok((Some(active), goes_on))
     }

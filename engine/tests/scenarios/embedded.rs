@@ -1,0 +1,204 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidelog_engine::embedded::EmbeddedError;
+use tidelog_engine::log::recovery::table::{Seen, Verdict};
+use tidelog_engine::log::{AppendError, ReadError, Visible};
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation};
+use tidelog_engine::storage::Position;
+use tidelog_engine::{Engine, Options};
+use tidelog_wire::ids::{Offset, TimestampMs};
+
+use crate::world::{
+    CONFIG, LOG, batch, data, formatted, log_files, read_all, read_file, segment_path, shared,
+};
+
+const NOW: TimestampMs = TimestampMs(5);
+
+/// Acknowledged means durable; what was merely appended is gone, and its offset is handed out again.
+#[test]
+fn crash_before_sync_loses_only_the_unsynced_batch() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+    let lost = log.append(&batch(2, 1, 10), NOW).unwrap();
+    assert_eq!(log.reader().end(), Offset(1), "readers stop at what is durable");
+    assert_eq!(log.reader().seeing(Visible::Appended).end(), Offset(2));
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!(recovery.damage, []);
+    assert_eq!(read_all(&log.reader(), Offset(0)).unwrap().len(), 1);
+    assert_eq!(log.append_durable(&batch(3, 1, 10), NOW).unwrap().base_offset, lost.base_offset);
+}
+
+/// Many threads wait for few syncs, and each is told the truth.
+#[test]
+fn one_sync_serves_all_threads_that_wait() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    let appended = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (log, appended) = (log.clone(), &appended);
+            scope.spawn(move || {
+                for number in 0..25 {
+                    let sent = batch(thread * 100 + number, 1, 50);
+                    let at = log.append_durable(&sent, NOW).unwrap();
+                    assert!(log.reader().durable_end() > at.last_offset);
+                    appended.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    disk.crash(Crash::LoseUnsynced);
+    let (log, _) = shared(&disk);
+    assert_eq!(read_all(&log.reader(), Offset(0)).unwrap().len(), 200);
+    assert_eq!(appended.into_inner(), 200);
+}
+
+/// A failed sync fences: nobody is told that anything is durable, now or later.
+#[test]
+fn a_failed_sync_fences_and_is_not_retried() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+    disk.inject(Fault {
+        operation: Operation::Sync,
+        path_contains: ".seg".into(),
+        after: 0,
+        failure: Failure::Io,
+        lasting: Lasting::Once,
+    });
+    assert!(matches!(log.append_durable(&batch(2, 1, 10), NOW), Err(EmbeddedError::Sync(_))));
+    let fenced = log.append_durable(&batch(3, 1, 10), NOW);
+    assert!(matches!(fenced, Err(EmbeddedError::Append(AppendError::Fenced { .. }))));
+    assert!(matches!(log.sync(), Err(EmbeddedError::Sync(_))));
+    assert_eq!(log.reader().end(), Offset(1));
+}
+
+/// Damage below what a later frame witnesses is a range, not a torn tail; the log stays up.
+#[test]
+fn damage_below_the_synced_mark_is_corruption() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    for number in 0..3 {
+        log.append_durable(&batch(number, 2, 10), NOW).unwrap();
+    }
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    disk.flip_bit(&segment_path(0), Position(80 + 48 + 70), 2).unwrap();
+    let (log, recovery) = shared(&disk);
+    assert_eq!(recovery.damage, [Offset(0)..Offset(2)]);
+    assert!(recovery.findings.iter().any(|one| one.seen == Seen::Broken && one.verdict == Verdict::Corrupt));
+    assert!(matches!(log.reader().read(Offset(0), 10), Err(ReadError::Damaged { range, .. }) if range == (Offset(0)..Offset(2))));
+    assert_eq!(read_all(&log.reader(), Offset(2)).unwrap().len(), 2);
+    assert_eq!(log.append_durable(&batch(9, 1, 10), NOW).unwrap().base_offset, Offset(6));
+}
+
+/// The last group has no witness of its own; a mark written when idle is one.
+#[test]
+fn a_mark_witnesses_the_last_group() {
+    for marked in [false, true] {
+        let disk = formatted(7);
+        let (log, _) = shared(&disk);
+        log.append_durable(&batch(1, 2, 10), NOW).unwrap();
+        let last = log.append_durable(&batch(2, 2, 10), NOW).unwrap();
+        if marked {
+            log.idle().unwrap();
+            let before = log_files(&disk);
+            log.idle().unwrap();
+            assert_eq!(log_files(&disk), before, "one mark is enough");
+        }
+        drop(log);
+        disk.crash(Crash::ProcessOnly);
+        let frame = 48 + u64::try_from(batch(1, 2, 10).bytes().len()).unwrap();
+        disk.flip_bit(&segment_path(0), Position(80 + frame + 48 + 70), 2).unwrap();
+        let (log, recovery) = shared(&disk);
+        if marked {
+            assert_eq!(recovery.damage, [last.base_offset..last.last_offset.plus(1)]);
+            assert_eq!(log.append_durable(&batch(3, 1, 1), NOW).unwrap().base_offset, Offset(4));
+        } else {
+            assert_eq!(recovery.damage, []);
+            assert!(recovery.cut_bytes > 0, "the documented window: it looks like a torn tail");
+        }
+    }
+}
+
+/// The file is filled with zeros ahead, which recovery takes for what they are.
+#[test]
+fn prefilled_zeros_are_not_a_torn_tail() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+    assert!(read_file(&disk, &segment_path(0)).len() > 1 << 20);
+    drop(log);
+    disk.crash(Crash::PowerCut { seed: 3 });
+    let (_, recovery) = shared(&disk);
+    assert!(recovery.is_clean(), "{recovery:?}");
+}
+
+/// A trim is durable before anything is unlinked, and survives a restart.
+#[test]
+fn a_trim_survives_a_restart() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    for number in 0..60 {
+        log.append_durable(&batch(number, 1, 300), NOW).unwrap();
+    }
+    let files = log_files(&disk).len();
+    for to in [20, 30, 41] {
+        log.trim(Offset(to)).unwrap();
+    }
+    assert!(log_files(&disk).len() < files);
+    assert!(matches!(log.trim(Offset(61)), Err(EmbeddedError::Log(_))));
+    drop(log);
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!(recovery.damage, []);
+    assert_eq!(log.reader().start(), Offset(41));
+    assert_eq!(read_all(&log.reader(), Offset(41)).unwrap().len(), 19);
+    assert!(matches!(log.reader().read(Offset(40), 1), Err(ReadError::OutOfRange { .. })));
+}
+
+/// A purge leaves no file; offsets and chain go on.
+#[test]
+fn after_a_purge_offsets_and_chain_go_on() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    let last = log.append_durable(&batch(1, 3, 10), NOW).unwrap();
+    for _ in 0..3 {
+        log.trim(Offset(3)).unwrap();
+    }
+    drop(log);
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!(recovery.damage, []);
+    assert_eq!(log.reader().end_and_chain(), (Offset(3), last.chain));
+    assert_eq!(log.append_durable(&batch(2, 1, 10), NOW).unwrap().base_offset, Offset(3));
+}
+
+/// With the disk full writes are refused, reads and trims go on, and writes resume by themselves.
+#[test]
+fn a_full_disk_refuses_writes_and_resumes_by_itself() {
+    let disk = formatted(7);
+    disk.set_free_bytes(20 << 20);
+    let reserve = 8 << 20;
+    let options = Options { reserve_bytes: reserve, ..Options::embedded(NOW) };
+    let engine = Engine::open(disk.storage(), data(), options).unwrap();
+    assert!(engine.room().reserve_held);
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    let mut acknowledged: usize = 0;
+    let refused = loop {
+        match log.append_durable(&batch(1, 1, 500_000), NOW) {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 100);
+    };
+    assert!(matches!(refused, EmbeddedError::Append(AppendError::DiskFull { .. })), "{refused}");
+    assert!(engine.room().refuses_writes);
+    assert_eq!(read_all(&log.reader(), Offset(0)).unwrap().len(), acknowledged);
+    log.trim(Offset(2)).unwrap();
+    disk.set_free_bytes(100 << 20);
+    log.append_durable(&batch(2, 1, 10), NOW).unwrap();
+    assert!(engine.room().reserve_held, "taken again");
+}
