@@ -19,7 +19,9 @@ use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, Ti
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig};
 use crate::engine::Engine;
-use crate::log::{AppendError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter, SyncError};
+use crate::log::{
+    AppendError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter, SyncError,
+};
 use crate::producers::ProducerTable;
 
 /// How many bytes are appended between two looks at the room on the disk.

@@ -195,6 +195,7 @@ impl Engine {
         let report = RecoveryReport { healed_identity: opened.healed, ..RecoveryReport::default() };
         let engine = Self { core: Arc::new(core), report: Mutex::new(report), starts: Mutex::default() };
         for group in store::groups(engine.core.storage.as_ref(), dir)? {
+            store::sync_names(engine.core.storage.as_ref(), dir, group)?;
             match store::load(engine.core.storage.as_ref(), dir, group) {
                 Ok(Some(loaded)) => {
                     if !loaded.bad.is_empty() {

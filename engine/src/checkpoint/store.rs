@@ -206,6 +206,15 @@ impl From<Loaded> for LoadedCheckpoint {
     }
 }
 
+/// Makes durable which checkpoints a group has. After a killed process a new one may be in the cache
+/// only; files are unlinked because it no longer names them, so it must not be lost afterwards.
+pub(crate) fn sync_names(storage: &dyn Storage, data: &Path, group: GroupId) -> Result<(), CheckpointError> {
+    let dir = group_dir(data, group);
+    storage.sync_dir(&dir).map_err(|source| failed(&dir, "sync the directory", source))?;
+    let dir = data.join("checkpoints");
+    storage.sync_dir(&dir).map_err(|source| failed(&dir, "sync the directory", source))
+}
+
 /// The groups that have a checkpoint directory.
 pub(crate) fn groups(storage: &dyn Storage, data: &Path) -> Result<Vec<GroupId>, CheckpointError> {
     let dir = data.join("checkpoints");

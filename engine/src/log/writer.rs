@@ -267,7 +267,8 @@ impl LogWriter {
         let segment = Arc::new(Segment::new(base, path, facts));
         self.shared.core.open_files.close((self.shared.id, base));
         self.shared.view().segments.insert(base, Arc::clone(&segment));
-        self.active = Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0, marked: false });
+        self.active =
+            Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0, marked: false });
         Ok(())
     }
 
@@ -421,6 +422,10 @@ impl LogWriter {
         }
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
+            // Its name too: a successor whose name outlives this one would make it look lost.
+            self.shared
+                .sync_dir()
+                .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
         }
         let mut facts = active.segment.facts();
         facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
@@ -436,7 +441,7 @@ impl LogWriter {
         let end = facts.end;
         drop(facts);
         self.active = None;
-        if embedded && !self.shared.dir_dirty() {
+        if embedded {
             let mut view = self.shared.view();
             view.durable_end = view.durable_end.max(end);
         }

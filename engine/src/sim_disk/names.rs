@@ -45,6 +45,12 @@ enum Change {
 }
 
 impl Change {
+    fn ino(&self) -> Ino {
+        match self {
+            Self::Made { ino, .. } | Self::Removed { ino, .. } | Self::Moved { ino, .. } => *ino,
+        }
+    }
+
     fn touches(&self, dir: Ino) -> bool {
         match self {
             Self::Made { at, .. } | Self::Removed { at, .. } => at.dir == dir,
@@ -214,7 +220,19 @@ impl Names {
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.find(path)?;
         self.dir(dir)?;
-        let (synced, left) = std::mem::take(&mut self.unsynced).into_iter().partition(|c| c.touches(dir));
+        // What happened earlier to the same file settles with it: settled later, it would undo this.
+        let mut inos = BTreeSet::new();
+        let (mut synced, mut left) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.unsynced).into_iter().rev() {
+            if change.touches(dir) || inos.contains(&change.ino()) {
+                inos.insert(change.ino());
+                synced.push(change);
+            } else {
+                left.push(change);
+            }
+        }
+        left.reverse();
+        synced.reverse();
         self.unsynced = left;
         self.settle(synced);
         Ok(())

@@ -225,3 +225,21 @@ fn a_fork_goes_its_own_way() {
     assert_eq!(contents(&disk), b"SHARED");
     assert_eq!(disk.unsynced(Path::new(FILE)).unwrap(), 2);
 }
+
+/// A file made and moved away, both unsynced: syncing the new directory and then the old one must
+/// not bring the old name back.
+#[test]
+fn a_file_moved_before_its_making_was_synced_has_one_name() {
+    let disk = SimDisk::new(1);
+    let storage = disk.storage();
+    for dir in ["/from", "/to"] {
+        storage.create_dir(Path::new(dir)).unwrap();
+    }
+    storage.sync_dir(Path::new("/")).unwrap();
+    storage.open(Path::new("/from/a"), OpenMode::CreateNew).unwrap();
+    storage.rename(Path::new("/from/a"), Path::new("/to/a")).unwrap();
+    storage.sync_dir(Path::new("/to")).unwrap();
+    storage.sync_dir(Path::new("/from")).unwrap();
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(disk.files(), [Path::new("/to/a")]);
+}

@@ -89,7 +89,9 @@ fn damage_below_the_synced_mark_is_corruption() {
     let (log, recovery) = shared(&disk);
     assert_eq!(recovery.damage, [Offset(0)..Offset(2)]);
     assert!(recovery.findings.iter().any(|one| one.seen == Seen::Broken && one.verdict == Verdict::Corrupt));
-    assert!(matches!(log.reader().read(Offset(0), 10), Err(ReadError::Damaged { range, .. }) if range == (Offset(0)..Offset(2))));
+    assert!(
+        matches!(log.reader().read(Offset(0), 10), Err(ReadError::Damaged { range, .. }) if range == (Offset(0)..Offset(2)))
+    );
     assert_eq!(read_all(&log.reader(), Offset(2)).unwrap().len(), 2);
     assert_eq!(log.append_durable(&batch(9, 1, 10), NOW).unwrap().base_offset, Offset(6));
 }

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::LogState;
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::storage::Position;
 use tidelog_wire::ids::{Offset, TimestampMs};
 
-use crate::world::{append, batch, engine, formatted, log_files, make_checkpoint, open, read_all, shared};
+use crate::world::{
+    CONFIG, LOG, append, batch, data, engine, formatted, log_files, make_checkpoint, open, options, read_all,
+    shared, try_shared,
+};
 
 /// A small generator, so that a seed is a workload.
 struct Dice(u64);
@@ -31,14 +35,16 @@ fn crash_of(seed: u64) -> Crash {
 /// how many records were, with what was sent for each.
 fn embedded_workload(disk: &SimDisk, dice: &mut Dice) -> (u64, u64, Vec<u64>) {
     let (mut start, mut durable, mut sent) = (0, 0, Vec::new());
-    let (log, _) = shared(disk);
+    let Some(log) = try_shared(disk) else { return (start, durable, sent) };
     for number in 0..25 {
         let records = u32::try_from(dice.roll(3) + 1).unwrap();
         let one = batch(number, records, usize::try_from(dice.roll(600)).unwrap());
         let done = match dice.roll(10) {
             0..=4 => log.append(&one, TimestampMs(1)).map(|_| None),
             5..=7 => log.append_durable(&one, TimestampMs(1)).map(|at| Some(at.last_offset.get() + 1)),
-            8 => log.append(&one, TimestampMs(1)).and_then(|at| log.idle().map(|()| Some(at.last_offset.get() + 1))),
+            8 => log
+                .append(&one, TimestampMs(1))
+                .and_then(|at| log.idle().map(|()| Some(at.last_offset.get() + 1))),
             _ => log.append_durable(&one, TimestampMs(1)).and_then(|at| {
                 let to = dice.roll(at.base_offset.get() + 1);
                 durable = at.last_offset.get() + 1;
@@ -49,7 +55,9 @@ fn embedded_workload(disk: &SimDisk, dice: &mut Dice) -> (u64, u64, Vec<u64>) {
         };
         if let Ok(end) = done {
             durable = end.unwrap_or(durable);
-            if u64::try_from(sent.len()).unwrap() < log.reader().seeing(tidelog_engine::log::Visible::Appended).end().get() {
+            if u64::try_from(sent.len()).unwrap()
+                < log.reader().seeing(tidelog_engine::log::Visible::Appended).end().get()
+            {
                 sent.extend((0..records).map(|_| number));
             }
         } else {
@@ -107,11 +115,15 @@ fn a_log_under_consensus_ends_in_the_same_bytes_after_any_crash() {
     for seed in 0..1_500 {
         let disk = formatted(seed);
         let mut dice = Dice(seed);
-        disk.stop_at(disk.changes() + 5 + dice.roll(110));
         let mut applied: (u64, Option<LogState>) = (0, None);
         for round in 0..3 {
-            let running = engine(&disk);
-            let (mut writer, recovery) = open(&running, applied.1.as_ref());
+            disk.stop_at(disk.changes() + dice.roll(110));
+            let running = Engine::open(disk.storage(), data(), options());
+            let opened = running.as_ref().map(|running| running.open_log(LOG, CONFIG, applied.1.as_ref()));
+            let (Ok(running), Ok(Ok((mut writer, recovery)))) = (&running, opened) else {
+                disk.crash(crash_of(seed + round));
+                continue;
+            };
             assert_eq!(recovery.damage, [], "seed {seed}, round {round}");
             for index in applied.0 + 1..=40 {
                 let (batch, stamp) = crate::world::entry(index);
@@ -126,7 +138,7 @@ fn a_log_under_consensus_ends_in_the_same_bytes_after_any_crash() {
                     }
                 }
             }
-            drop((writer, running));
+            drop(writer);
             disk.crash(crash_of(seed + round));
             images.insert(disk.fingerprint());
             if let Some(loaded) = engine(&disk).load_checkpoint(crate::world::GROUP).unwrap() {

@@ -6,7 +6,8 @@ use tidelog_engine::storage::Position;
 use tidelog_wire::ids::Offset;
 
 use crate::world::{
-    Content, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, segment_path,
+    Content, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all,
+    segment_path,
 };
 
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.

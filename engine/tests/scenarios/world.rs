@@ -9,7 +9,6 @@ use tidelog_engine::log::{AppendStamp, Appended, LogReader, LogRecovery, LogWrit
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::segment;
 use tidelog_engine::sim_disk::SimDisk;
-use tidelog_engine::storage::Storage;
 use tidelog_engine::{Engine, NewIdentity, Options};
 use tidelog_wire::batch::{Batch, BatchLimits, Codec};
 use tidelog_wire::ids::{
@@ -158,6 +157,13 @@ pub(crate) fn log_files(disk: &SimDisk) -> Vec<(PathBuf, Content)> {
 pub(crate) fn embedded_engine(disk: &SimDisk) -> Arc<Engine> {
     let options = Options { reserve_bytes: 0, ..Options::embedded(TimestampMs(1_000)) };
     Engine::open(disk.storage(), data(), options).unwrap()
+}
+
+/// The same while the machine may stop at any moment.
+pub(crate) fn try_shared(disk: &SimDisk) -> Option<SharedLog> {
+    let options = Options { reserve_bytes: 0, ..Options::embedded(TimestampMs(1_000)) };
+    let engine = Engine::open(disk.storage(), data(), options).ok()?;
+    engine.open_shared(LOG, CONFIG).ok().map(|(log, _)| log)
 }
 
 pub(crate) fn shared(disk: &SimDisk) -> (SharedLog, LogRecovery) {
