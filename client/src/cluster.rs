@@ -218,7 +218,10 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<AnswerFrame, CallError> {
         let link = self.link(node, deadline).await?;
-        let late = |_| CallError::Sent { reason: format!("node {node} did not answer in time") };
+        let late = |_| {
+            self.suspect(node);
+            CallError::Sent { reason: format!("node {node} did not answer in time") }
+        };
         let sent =
             tokio::time::timeout_at(deadline, link.send(lane, request, payload)).await.map_err(late)?;
         let awaited = sent.map_err(|error| self.link_failed(&link, error))?;

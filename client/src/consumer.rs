@@ -4,6 +4,8 @@
 //! without a gap. The first batch of an answer may begin before the offset asked for, since batches are served whole;
 //! its earlier records are dropped.
 //!
+//! A range that the leader has lost to damage is read from another replica, which is as good: replicas are equal.
+//!
 //! While records are handed out and there are more, the next fetch is under way already.
 //!
 //! Whatever fails leaves the consumer where it was: nothing is skipped, and [`Consumer::poll`] may be called again.
@@ -13,7 +15,7 @@ use std::future::Future;
 use bytes::Bytes;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{LogId, NodeId, Offset, TimestampMs};
-use tidelog_wire::protocol::{Answer, AnswerFrame, FetchRequest, OffsetSpec, Request};
+use tidelog_wire::protocol::{Answer, AnswerFrame, ErrorCode, FetchRequest, OffsetSpec, Request};
 use tidelog_wire::records::{Record, Records};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -130,41 +132,61 @@ impl Consumer {
     /// - [`ClientError::ChannelChanged`], [`ClientError::UnknownChannel`]: the channel was deleted.
     /// - [`ClientError::Timeout`], [`ClientError::Unreachable`]: nobody answered in time.
     pub async fn poll(&mut self) -> Result<Fetched, ClientError> {
-        let (node, answered) = match self.ahead.take().filter(|ahead| ahead.from == self.next) {
+        let answered = match self.ahead.take().filter(|ahead| ahead.from == self.next) {
             Some(mut ahead) => {
                 // A task that panicked is a bug; ask again.
                 let joined = (&mut ahead.task).await;
                 match joined {
-                    Ok(answered) => answered?,
-                    Err(_) => self.fetch(self.next).await?,
+                    Ok(answered) => answered,
+                    Err(_) => self.fetch(self.next, None).await,
                 }
             }
-            None => self.fetch(self.next).await?,
+            None => self.fetch(self.next, None).await,
+        };
+        let (node, answered) = match answered {
+            Ok(answered) => answered,
+            Err(error) => self.elsewhere(error).await?,
         };
         let Ok(Answer::Fetched { high_watermark, log_start, next_offset: _ }) = answered.answer else {
             return Err(ClientError::UnexpectedAnswer { node, what: "Fetch".to_owned() });
         };
         let (batches, next) = check_batches(answered.payload, self.log, self.next, node)?;
         if next > self.next && next < high_watermark {
-            self.ahead = Some(Ahead { from: next, task: tokio::spawn(self.fetch(next)) });
+            self.ahead = Some(Ahead { from: next, task: tokio::spawn(self.fetch(next, None)) });
         }
         let records = read_records(&batches, self.log, self.next)?;
         self.next = next;
         Ok(Fetched { records, high_watermark, log_start, node })
     }
 
-    /// Asks for batches from `offset` on. Borrows nothing, so it can be a task of its own.
-    fn fetch(&self, offset: Offset) -> impl Future<Output = Answered> + Send + use<> {
+    /// What is damaged at one node is read from another, unless a node was named. Else it is the error that was given.
+    async fn elsewhere(&self, error: ClientError) -> Answered {
+        let ClientError::Refused { node: damaged, reply, .. } = &error else { return Err(error) };
+        if !matches!(reply.code, ErrorCode::DamagedRange { .. }) || self.options.node.is_some() {
+            return Err(error);
+        }
+        for node in self.client.cluster.nodes().into_iter().filter(|node| node != damaged) {
+            if let Ok(answered) = self.fetch(self.next, Some(node)).await {
+                return Ok(answered);
+            }
+        }
+        Err(error)
+    }
+
+    /// Asks for batches from `offset` on, at the node of the options, or else `at`, or else the leader. Borrows nothing, so it
+    /// can be a task of its own.
+    fn fetch(&self, offset: Offset, at: Option<NodeId>) -> impl Future<Output = Answered> + Send + use<> {
+        let named = self.options.node.map(NodeId).or(at);
         let request = Request::Fetch(FetchRequest {
             log: self.log,
             offset,
             max_bytes: self.options.max_bytes,
             min_bytes: self.options.min_bytes,
             max_wait_ms: u32::try_from(self.options.max_wait.as_millis()).unwrap_or(u32::MAX),
-            any_replica: self.options.any_replica || self.options.node.is_some(),
+            any_replica: self.options.any_replica || named.is_some(),
         });
-        let target = match self.options.node {
-            Some(node) => Target::Node(NodeId(node)),
+        let target = match named {
+            Some(node) => Target::Node(node),
             None if self.options.any_replica => Target::Replica,
             None => leader_of(&self.channel, self.log),
         };

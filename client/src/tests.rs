@@ -182,6 +182,45 @@ async fn a_leader_that_falls_silent_is_left_for_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_node_that_wrongly_believes_to_lead_is_left() {
+    let cluster = FakeCluster::start().await;
+    let options = ProducerOptions { attempt_timeout: Duration::from_millis(100), ..small_batches() };
+    let producer = client(&cluster).producer(CHANNEL, options).await.unwrap();
+    all_delivered(send(&producer, &values(0..10)).await).await;
+    cluster.with(|state| {
+        (state.stubborn, state.leader) = (true, 1);
+        state.faults.push_back(Fault::Ignore);
+    });
+    let offsets = outcomes(send(&producer, &values(10..20)).await).await;
+    assert!(offsets.into_iter().map(Result::unwrap).eq(10..20));
+}
+
+#[tokio::test]
+async fn a_range_that_is_damaged_at_the_leader_is_read_from_another_replica() {
+    let cluster = FakeCluster::start().await;
+    let client = client(&cluster);
+    let producer = client.producer(CHANNEL, small_batches()).await.unwrap();
+    all_delivered(send(&producer, &values(0..10)).await).await;
+    cluster.with(|state| state.damaged = true);
+    let mut consumer =
+        client.consumer(CHANNEL, 0, Start::Earliest, ConsumerOptions::default()).await.unwrap();
+    let fetched = consumer.poll().await.unwrap();
+    assert_eq!((fetched.records.len(), fetched.node == NodeId(0)), (10, false));
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_what_is_in_flight_even_if_the_last_records_are_refused() {
+    let cluster = FakeCluster::start().await;
+    let producer = client(&cluster).producer(CHANNEL, small_batches()).await.unwrap();
+    let good = send(&producer, &values(0..25)).await;
+    let bad = producer.send(NewRecord::value(vec![0; 2 << 20])).await.unwrap();
+    producer.flush().await;
+    assert_eq!(producer.summary().records(), 25);
+    assert!(bad.delivered().await.is_err());
+    all_delivered(good).await;
+}
+
+#[tokio::test]
 async fn a_damaged_answer_is_noticed_and_nothing_is_skipped() {
     let cluster = FakeCluster::start().await;
     let client = client(&cluster);

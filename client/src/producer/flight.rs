@@ -32,6 +32,11 @@ impl Waiters {
         self.flushes.push(done);
     }
 
+    /// Takes over who waits for a batch that came to nothing.
+    pub(super) fn take_over(&mut self, empty: Self) {
+        self.flushes.extend(empty.flushes);
+    }
+
     /// Tells every record where it is.
     pub(super) fn deliver(self, partition: u32, base: Offset, append_time: TimestampMs) {
         for (number, outcome) in (0..).zip(self.outcomes) {

@@ -165,8 +165,11 @@ impl Task {
             };
             let Some(open) = self.open.take() else { return Ok(()) };
             if open.builder.is_empty() {
-                // Every record was refused by itself.
-                open.waiters.fail(&ClientError::Closed);
+                // Every record was refused by itself; who waits for the batch waits for those before it.
+                match self.flights.back_mut() {
+                    Some(last) => last.waiters.take_over(open.waiters),
+                    None => open.waiters.fail(&ClientError::Closed),
+                }
                 continue;
             }
             let stamp = ProducerStamp { id, epoch, first_sequence: self.next_sequence };
@@ -295,8 +298,10 @@ impl Task {
         if self.give_up_late(now) {
             return;
         }
-        let late = |attempt: &Attempt| attempt.until <= now;
-        if self.flights.front().is_some_and(|oldest| oldest.attempt.as_ref().is_some_and(late)) {
+        let attempt = self.flights.front().and_then(|oldest| oldest.attempt.as_ref());
+        if let Some(attempt) = attempt.filter(|attempt| attempt.until <= now) {
+            // It may believe to lead and not be able to: others are asked.
+            self.shared.client.cluster.suspect(attempt.link.node);
             self.shared.client.cluster.heard_leader(&self.shared.channel, self.log, None);
             self.rewind(Duration::ZERO).await;
         }

@@ -27,6 +27,8 @@ pub(super) enum Fault {
     LoseAnswer,
     /// Not appended, and the connection ends.
     LoseRequest,
+    /// Neither appended nor ever answered.
+    Ignore,
     /// Answered twice.
     AnswerTwice,
     /// Not appended, refused.
@@ -45,6 +47,10 @@ pub(super) struct State {
     pub(super) always: Option<ErrorReply>,
     /// Flip a bit in the next fetched bytes.
     pub(super) corrupt_fetch: bool,
+    /// Node 0 says that it leads, and believes it, whatever happens.
+    pub(super) stubborn: bool,
+    /// Fetches at node 0 are refused as damaged.
+    pub(super) damaged: bool,
     /// Move the leadership to node 1 when the log has so many records.
     pub(super) move_at: Option<u64>,
     pub(super) produced: u64,
@@ -246,7 +252,9 @@ impl Node {
     }
 
     fn metadata(&self) -> MetadataInfo {
-        let leader = NodeId(self.state.lock().unwrap().leader);
+        let state = self.state.lock().unwrap();
+        let leader = NodeId(if state.stubborn && self.id == 0 { 0 } else { state.leader });
+        drop(state);
         let partition = PartitionInfo { log: LOG, group: GroupId(1), leader: Some(leader), replicas: vec![] };
         let channel = ChannelInfo {
             name: CHANNEL.to_owned(),
@@ -261,7 +269,8 @@ impl Node {
     }
 
     fn not_leader(&self, state: &State) -> Option<Answers> {
-        (state.leader != self.id).then(|| {
+        let stubborn = state.stubborn && self.id == 0;
+        (state.leader != self.id && !stubborn).then(|| {
             let leader = Some(NodeId(state.leader));
             vec![(Err(refusal(ErrorCode::NotLeader { leader }, Retry::Leader)), Bytes::new())]
         })
@@ -287,6 +296,7 @@ impl Node {
                 None
             }
             Some(Fault::LoseRequest) => None,
+            Some(Fault::Ignore) => Some(Vec::new()),
             Some(Fault::AnswerTwice) => {
                 let answer = state.append(&batch);
                 Some(vec![(answer.clone(), Bytes::new()), (answer, Bytes::new())])
@@ -305,6 +315,10 @@ impl Node {
             && let Some(refused) = self.not_leader(&state)
         {
             return Some(refused);
+        }
+        if state.damaged && self.id == 0 {
+            let (start, end) = (fetch.offset, fetch.offset.plus(1));
+            return plain(Err(refusal(ErrorCode::DamagedRange { start, end }, Retry::Never)));
         }
         let mut payload = BytesMut::new();
         let mut next_offset = fetch.offset;
