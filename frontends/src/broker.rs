@@ -32,13 +32,14 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tidelog_consensus::metrics::NodeMetrics;
 use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tokio::sync::watch;
 
 pub use channels::{CreateChannel, Created, ProducerLease};
 pub use consensus::{
-    ChannelStage, ChannelView, Consensus, Gauges, Later, LogView, NodeIdentity, Place, ReadBatches,
-    ReadFailure, SubmitError,
+    ChannelStage, ChannelView, Consensus, Later, LogView, NodeIdentity, Place, ReadBatches, ReadFailure,
+    SubmitError,
 };
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, When};
@@ -69,6 +70,7 @@ pub struct Broker {
     node: NodeId,
     limits: Limits,
     counts: FrontEndCounts,
+    metrics: Arc<NodeMetrics>,
     consensus: OnceLock<Arc<dyn Consensus>>,
     stopping: watch::Sender<bool>,
 }
@@ -83,13 +85,14 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// A broker of node `node` that is not ready yet.
+    /// A broker of node `node` that is not ready yet. `metrics` are filled by consensus, from recovery on.
     #[must_use]
-    pub fn new(node: NodeId, limits: Limits) -> Self {
+    pub fn new(node: NodeId, limits: Limits, metrics: Arc<NodeMetrics>) -> Self {
         Self {
             node,
             limits,
             counts: FrontEndCounts::default(),
+            metrics,
             consensus: OnceLock::new(),
             stopping: watch::Sender::new(false),
         }
@@ -138,6 +141,12 @@ impl Broker {
     #[must_use]
     pub fn counts(&self) -> &FrontEndCounts {
         &self.counts
+    }
+
+    /// What is measured below the front-ends.
+    #[must_use]
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.metrics
     }
 
     /// Who this node is; `None` until it is ready to say.

@@ -14,6 +14,7 @@ mod clock;
 pub mod config;
 pub mod measure;
 pub mod native;
+mod random;
 pub mod server;
 
 use std::future::Future;

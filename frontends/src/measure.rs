@@ -1,78 +1,13 @@
 //! What the front-ends count, and the text in which Prometheus reads it.
 //!
-//! A [`Histogram`] has fixed bounds, so that observing is one addition and pages of different nodes can be summed.
 //! [`Page`] writes the text format: each family once, with its help and type, then its samples.
 //!
-//! Not here: what consensus and engine count; they hand over numbers, which [`crate::admin`] writes on the page.
+//! Not here: counters and histograms themselves, and what is measured below (`tidelog_consensus::metrics`);
+//! [`crate::admin`] writes all of it on the page.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// A number that only rises.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `amount`.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// The sum so far.
-    #[must_use]
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Upper bounds of the buckets of a [`Histogram`], in microseconds.
-pub const BOUNDS_US: [u64; 18] = [
-    50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
-    1_000_000, 2_500_000, 10_000_000,
-];
-
-/// How many durations fell into each bucket.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS_US.len()],
-    above: AtomicU64,
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts one duration.
-    pub fn observe(&self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let place = BOUNDS_US.partition_point(|bound| *bound < us);
-        self.buckets.get(place).unwrap_or(&self.above).fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-
-    /// The numbers as they are now.
-    #[must_use]
-    pub fn read(&self) -> Distribution {
-        let mut count = 0;
-        let mut cumulative = Vec::with_capacity(BOUNDS_US.len());
-        for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
-            count += bucket.load(Ordering::Relaxed);
-            cumulative.push((*bound, count));
-        }
-        count += self.above.load(Ordering::Relaxed);
-        Distribution { cumulative, count, sum_us: self.sum_us.load(Ordering::Relaxed) }
-    }
-}
-
-/// A histogram read at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Distribution {
-    /// For each upper bound in microseconds, how many durations were not above it. Both rise.
-    pub cumulative: Vec<(u64, u64)>,
-    /// How many there were.
-    pub count: u64,
-    /// Their sum in microseconds.
-    pub sum_us: u64,
-}
+use tidelog_consensus::metrics::{Counter, Distribution, Histogram};
 
 /// What the front-ends count.
 #[derive(Debug, Default)]
@@ -196,19 +131,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_counts_each_duration_in_every_bucket_that_holds_it() {
-        let histogram = Histogram::default();
-        for us in [10, 50, 51, 20_000_000] {
-            histogram.observe(Duration::from_micros(us));
-        }
-        let read = histogram.read();
-        assert_eq!(read.cumulative[0], (50, 2));
-        assert_eq!(read.cumulative[1], (100, 3));
-        assert_eq!(read.cumulative[BOUNDS_US.len() - 1].1, 3);
-        assert_eq!((read.count, read.sum_us), (4, 20_000_111));
-    }
-
-    #[test]
     fn a_page_names_each_family_before_its_samples_and_escapes_labels() {
         let mut page = Page::default();
         page.family("a_total", Family::Counter, "Things.").sample(
@@ -222,7 +144,7 @@ mod tests {
             "# HELP a_total Things.\n# TYPE a_total counter\na_total{name=\"x\\\"\\\\\\n\",b=\"1\"} 3\n"
         ));
         assert!(text.contains("h_seconds_bucket{le=\"0.00005\"} 0\n"), "{text}");
-        assert!(text.contains("h_seconds_bucket{le=\"10\"} 0\n"), "{text}");
+        assert!(text.contains("h_seconds_bucket{le=\"5\"} 0\n"), "{text}");
         assert!(text.ends_with("h_seconds_sum 0\nh_seconds_count 0\n"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! The page for Prometheus: what front-ends count, and what is measured below them.
 
 use tidelog_consensus::core::{GroupStatus, Role};
+use tidelog_consensus::metrics::{NodeMetrics, RecoveryProgress};
 
 use crate::broker::Broker;
 use crate::measure::{Family, FrontEndCounts, Page};
@@ -15,23 +16,8 @@ pub(super) fn page(broker: &Broker) -> String {
     if !groups.is_empty() {
         raft(&mut page, &groups);
     }
-    recovery(&mut page, &groups, readiness.groups_with_leader);
-    if let Some(gauges) = broker.gauges() {
-        page.histogram("tidelog_fsync_seconds", "Syncs of the raft log.", &gauges.sync_latency);
-        page.single("tidelog_open_files", Family::Gauge, "Files the engine holds open.", gauges.open_files);
-        page.single(
-            "tidelog_disk_used_bytes",
-            Family::Gauge,
-            "Bytes the data directory takes.",
-            gauges.disk_used_bytes,
-        );
-        page.single(
-            "tidelog_disk_free_bytes",
-            Family::Gauge,
-            "Bytes left on the data directory's file system.",
-            gauges.disk_free_bytes,
-        );
-    }
+    recovery(&mut page, broker.metrics().recovery(), &groups, readiness.groups_with_leader);
+    below(&mut page, broker.metrics());
     page.finish()
 }
 
@@ -114,25 +100,74 @@ fn raft(page: &mut Page, groups: &[GroupStatus]) {
     }
 }
 
-fn recovery(page: &mut Page, groups: &[GroupStatus], with_leader: usize) {
+fn recovery(page: &mut Page, progress: RecoveryProgress, groups: &[GroupStatus], with_leader: usize) {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    page.single(
-        "tidelog_recovery_groups",
-        Family::Gauge,
-        "Replicas of this node that started.",
-        count(groups.len()),
-    );
-    page.single(
-        "tidelog_recovery_groups_ready",
-        Family::Gauge,
-        "Groups of them whose leader is known.",
-        count(with_leader),
-    );
     let lag = groups.iter().map(|status| status.committed.get().saturating_sub(status.applied.get())).sum();
-    page.single(
-        "tidelog_recovery_entries_to_apply",
-        Family::Gauge,
-        "Committed entries not yet applied here.",
-        lag,
+    let gauges = [
+        ("tidelog_recovery_groups", "Groups that this start recovers.", progress.groups),
+        (
+            "tidelog_recovery_groups_done",
+            "Groups of them whose log and state are back.",
+            progress.groups_done,
+        ),
+        ("tidelog_recovery_groups_with_leader", "Groups whose leader is known here.", count(with_leader)),
+        ("tidelog_recovery_entries_to_apply", "Committed entries not yet applied here.", lag),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, Family::Gauge, help, value);
+    }
+}
+
+/// What consensus and engine measure.
+fn below(page: &mut Page, metrics: &NodeMetrics) {
+    let counters = [
+        (
+            "tidelog_proposals_failed_total",
+            "Proposals that ended without an outcome.",
+            &metrics.proposals_failed,
+        ),
+        (
+            "tidelog_raft_log_writes_total",
+            "Writes of the raft log, each for many groups.",
+            &metrics.raft_log_writes,
+        ),
+        (
+            "tidelog_peer_messages_refused_total",
+            "Messages of other nodes that were refused.",
+            &metrics.messages_refused,
+        ),
+        (
+            "tidelog_inputs_dropped_total",
+            "Messages and proposals that found the node's queue full.",
+            &metrics.inputs_dropped,
+        ),
+    ];
+    for (name, help, counter) in counters {
+        page.single(name, Family::Counter, help, counter.value());
+    }
+    let gauges = [
+        ("tidelog_open_files", "Files the engine holds open.", metrics.open_files.value()),
+        ("tidelog_raft_log_bytes", "Bytes of the raft log on disk.", metrics.raft_log_bytes.value()),
+        ("tidelog_segment_bytes", "Bytes of segments on disk.", metrics.segment_bytes.value()),
+        (
+            "tidelog_disk_used_bytes",
+            "Bytes of raft log and segments on disk.",
+            metrics.raft_log_bytes.value().saturating_add(metrics.segment_bytes.value()),
+        ),
+        (
+            "tidelog_disk_free_bytes",
+            "Bytes left on the data directory's file system.",
+            metrics.free_bytes.value(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, Family::Gauge, help, value);
+    }
+    page.histogram("tidelog_fsync_seconds", "Syncs of the raft log.", &metrics.raft_log_sync_time.read());
+    page.histogram("tidelog_proposal_seconds", "From proposal to outcome.", &metrics.append_time.read());
+    page.histogram(
+        "tidelog_checkpoint_seconds",
+        "Checkpoints, with the syncs of the segments they name.",
+        &metrics.checkpoint_time.read(),
     );
 }

@@ -26,7 +26,7 @@ struct Served {
 }
 
 fn serve() -> Served {
-    let broker = Arc::new(Broker::new(NodeId(0), LIMITS));
+    let broker = Arc::new(Broker::new(NodeId(0), LIMITS, Arc::default()));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut front_end = AdminFrontEnd::new(listener);
     let address = front_end.start(Arc::clone(&broker)).unwrap();
@@ -118,7 +118,7 @@ async fn the_metrics_page_keeps_the_text_format() {
         "tidelog_replication_lag_entries",
         "tidelog_open_files",
         "tidelog_disk_used_bytes",
-        "tidelog_recovery_groups_ready",
+        "tidelog_recovery_groups_done",
     ] {
         assert!(families.contains(family), "{family} is missing");
     }

@@ -1,4 +1,4 @@
-//! The tidelog server.
+//! The tidelog server: reads its configuration, then runs a node until it is told to stop.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the environment and the configuration file"
@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 use tidelog_frontends::config::{self, ConfigError, Invocation};
+use tidelog_frontends::server;
 
 /// The configuration is wrong: nothing was started.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Invocation::Run { .. }) => ExitCode::FAILURE,
+        Ok(Invocation::Run { configuration, bootstrap }) => server::run(&configuration, bootstrap).into(),
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => {
             eprintln!("{error}");

@@ -24,33 +24,17 @@ fn refusal(error: BatchError) -> BrokerError {
     }
 }
 
-/// A batch of these values, as good as any client's to everyone who does not look into records.
+/// A batch of these values, as a client makes it.
 #[cfg(test)]
 pub(crate) fn batch_of(values: &[&str]) -> Bytes {
-    use tidelog_wire::batch::BatchHeader;
+    use tidelog_wire::batch::Codec;
+    use tidelog_wire::ids::TimestampMs;
+    use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
 
-    let body: Vec<u8> = values.iter().flat_map(|value| format!("{value:>7}").into_bytes()).collect();
-    let count = i32::try_from(values.len()).unwrap();
-    let mut header = BatchHeader {
-        base_offset: 0,
-        length: i32::try_from(49 + body.len()).unwrap(),
-        leader_epoch: -1,
-        magic: 2,
-        crc: 0,
-        attributes: 0,
-        last_offset_delta: count - 1,
-        base_timestamp: 0,
-        max_timestamp: 0,
-        producer_id: -1,
-        producer_epoch: -1,
-        base_sequence: -1,
-        record_count: count,
-    };
-    let bytes = |header: &BatchHeader| [header.encode().to_vec(), body.clone()].concat();
-    // An attempt to parse tells the checksum that is expected.
-    header.crc = match Batch::parse(bytes(&header).into(), BatchLimits::CAP) {
-        Err(BatchError::Crc { found, .. }) => found,
-        other => panic!("a wrong checksum was expected: {other:?}"),
-    };
-    bytes(&header).into()
+    let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
+    for value in values {
+        let pushed = builder.push(TimestampMs(0), None, Some(value.as_bytes()), &[]).unwrap();
+        assert_eq!(pushed, Pushed::Taken);
+    }
+    builder.build(None).unwrap().into_bytes()
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::produce::refused;
 use super::{Broker, BrokerError, ChannelStage, Consensus, SubmitError};
+use crate::random;
 
 /// A channel to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,15 +193,12 @@ fn unexpected(outcome: &Outcome) -> BrokerError {
     BrokerError::Unexpected { outcome: format!("{outcome:?}") }
 }
 
-/// A random UUID (version 4), drawn from the system.
+/// A random UUID (version 4).
 fn random_uuid() -> Result<ChannelUuid, BrokerError> {
-    let mut bytes = [0; 16];
-    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    if drawn != Ok(bytes.len()) {
-        return Err(BrokerError::NotReady { what: "the system's source of random numbers".to_owned() });
-    }
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0b11 << 62;
-    let number = u128::from_be_bytes(bytes);
+    let number = random::number().map_err(|error| BrokerError::NotReady {
+        what: format!("the system's source of random numbers ({error})"),
+    })?;
     Ok(ChannelUuid((number & !VERSION & !VARIANT) | (4 << 76) | (0b10 << 62)))
 }

@@ -22,8 +22,6 @@ use tidelog_wire::ids::{
     Partition, TimestampMs,
 };
 
-use crate::measure::Distribution;
-
 /// A result that comes later.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -61,8 +59,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn groups(&self) -> Vec<GroupStatus>;
     /// Asks the leader of `group`, if it is this node, to hand over to `to`.
     fn transfer(&self, group: GroupId, to: NodeId, within: Duration) -> Later<Result<(), SubmitError>>;
-    /// What is measured below the front-ends.
-    fn gauges(&self) -> Gauges;
+    /// What recovery found and did, one line each.
+    fn recovery_notes(&self) -> Vec<String>;
 }
 
 /// The committed batches of one log.
@@ -77,8 +75,8 @@ pub trait LogView: Send + Sync + 'static {
     /// # Errors
     /// [`ReadFailure`]; nothing was read.
     fn read(&self, from: Offset, bytes_max: usize) -> Result<ReadBatches, ReadFailure>;
-    /// The first offset whose batch was appended at or after `time`; the high watermark if none was. May read the
-    /// disk.
+    /// The first offset of a batch with a record of `time` or later; the high watermark if there is none. May read
+    /// the disk.
     ///
     /// # Errors
     /// [`ReadFailure`].
@@ -88,6 +86,8 @@ pub trait LogView: Send + Sync + 'static {
     /// # Errors
     /// [`ReadFailure`].
     fn chain_at(&self, offset: Offset) -> Result<Chain, ReadFailure>;
+    /// The high watermark and the chain of everything before it, taken at one moment.
+    fn end_and_chain(&self) -> (Offset, Chain);
     /// Ranges that this replica cannot serve.
     fn damaged(&self) -> Vec<Range<Offset>>;
     /// Ends once the high watermark is above `offset`, or the log is closed.
@@ -117,6 +117,11 @@ pub enum ReadFailure {
     Damaged {
         /// The range.
         range: Range<Offset>,
+    },
+    /// Inside of a batch, where only its ends have a chain.
+    InsideBatch {
+        /// The batch.
+        batch: Range<Offset>,
     },
     /// The log is closed.
     Closed,
@@ -219,19 +224,4 @@ pub enum SubmitError {
     Stopping,
     /// Its time is over, or its fate can no longer be seen: it may or may not be applied.
     MayHaveCommitted,
-}
-
-/// What is measured below the front-ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Syncs of the raft log.
-    pub sync_latency: Distribution,
-    /// Files that the engine holds open.
-    pub open_files: u64,
-    /// Bytes that the data directory takes.
-    pub disk_used_bytes: u64,
-    /// Bytes left on its file system.
-    pub disk_free_bytes: u64,
-    /// What recovery found and did, one line each.
-    pub recovery_notes: Vec<String>,
 }

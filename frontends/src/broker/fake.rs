@@ -249,8 +249,8 @@ impl Consensus for FakeConsensus {
         Box::pin(async { Ok(()) })
     }
 
-    fn gauges(&self) -> Gauges {
-        Gauges { open_files: 5, ..Gauges::default() }
+    fn recovery_notes(&self) -> Vec<String> {
+        vec!["a torn tail was cut".to_owned()]
     }
 }
 
@@ -342,6 +342,11 @@ impl LogView for FakeLog {
             return Err(ReadFailure::OutOfRange { start, end });
         }
         Ok(Chain(offset.get()))
+    }
+
+    fn end_and_chain(&self) -> (Offset, Chain) {
+        let end = self.high_watermark();
+        (end, Chain(end.get()))
     }
 
     fn damaged(&self) -> Vec<Range<Offset>> {

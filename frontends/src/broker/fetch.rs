@@ -50,7 +50,7 @@ pub enum When {
     Earliest,
     /// The one after the last that was acknowledged before the question.
     Latest,
-    /// The first that was appended at or after this time.
+    /// The first of a batch with a record of this time or later.
     Time(TimestampMs),
 }
 
@@ -218,6 +218,9 @@ fn read_error(log: LogId, failure: ReadFailure) -> BrokerError {
         ReadFailure::Damaged { range } => {
             BrokerError::DamagedRange { log, start: range.start, end: range.end }
         }
+        ReadFailure::InsideBatch { batch } => BrokerError::InvalidRequest {
+            reason: format!("the offset lies inside a batch: take {} or {}", batch.start, batch.end),
+        },
         ReadFailure::Closed => BrokerError::UnknownLog { log, reason: "its channel was deleted".to_owned() },
         ReadFailure::Failed(reason) => BrokerError::ReadFailed { log, reason },
     }

@@ -98,10 +98,10 @@ pub(super) fn refused(log: LogId, refusal: &Refusal) -> BrokerError {
             BrokerError::UnknownLog { log, reason: "its channel was deleted".to_owned() }
         }
         Refusal::InvalidBatch { reason } => BrokerError::InvalidBatch { reason: reason.clone() },
-        Refusal::OutOfOrderSequence { producer, found } => {
+        Refusal::OutOfOrderSequence { producer, found, .. } => {
             BrokerError::OutOfOrderSequence { producer: *producer, found: *found }
         }
-        Refusal::ProducerFenced { producer, found } => {
+        Refusal::ProducerFenced { producer, found, .. } => {
             BrokerError::ProducerFenced { producer: *producer, found: *found }
         }
         Refusal::OffsetOutOfRange { asked, start, end, .. } => {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::entry::NodeRecord;
+use tidelog_consensus::metrics::RecoveryProgress;
 use tidelog_wire::ids::{
     Chain, ClusterId, Generation, GroupId, LogId, NodeId, Offset, RaftIndex, ReplicaId, Term,
 };
 
-use super::{Broker, BrokerError, ChannelStage, ChannelView, Consensus, Gauges};
+use super::{Broker, BrokerError, ChannelStage, ChannelView, Consensus, NodeIdentity};
 
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -18,7 +19,7 @@ use super::{Broker, BrokerError, ChannelStage, ChannelView, Consensus, Gauges};
 pub enum Stage {
     /// It opens its data directory and recovers its files.
     Recovering,
-    /// It recovered, and some group has no leader yet or some replica does not run.
+    /// It recovered, and some group has no leader yet, some replica does not run, or the others do not know of it.
     Joining,
     /// It serves.
     Serving,
@@ -41,10 +42,29 @@ pub struct Readiness {
     pub waiting_for_leader: Vec<GroupId>,
     /// Replicas that do not take part, and why.
     pub halted: Vec<HaltedReplica>,
+    /// Whether the catalogue knows this start of the node, so that clients can find it.
+    pub registered: bool,
     /// Entries that are committed and not yet applied here, of all groups together.
     pub entries_to_apply: u64,
+    /// How far the recovery of this node's own files has come.
+    pub recovery: Recovery,
     /// What recovery found and did.
-    pub recovery: Vec<String>,
+    pub recovery_notes: Vec<String>,
+}
+
+/// How far the recovery of a node's own files has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Recovery {
+    /// Groups whose log and state are back.
+    pub groups_done: u64,
+    /// Groups of this node; 0 until that is known.
+    pub groups: u64,
+}
+
+impl From<RecoveryProgress> for Recovery {
+    fn from(progress: RecoveryProgress) -> Self {
+        Self { groups_done: progress.groups_done, groups: progress.groups }
+    }
 }
 
 /// A replica that does not take part.
@@ -163,8 +183,8 @@ pub struct LogStanding {
     pub start: Offset,
     /// First offset not committed and applied here.
     pub end: Offset,
-    /// The chain of everything before `end`; `None` if it cannot be read here.
-    pub chain: Option<Chain>,
+    /// The chain of everything before `end`.
+    pub chain: Chain,
     /// Ranges that cannot be served here.
     pub damaged: Vec<Range<Offset>>,
 }
@@ -182,7 +202,7 @@ pub(super) fn role_name(role: Role) -> &'static str {
 }
 
 impl Broker {
-    /// Whether this node serves: every group has a leader that it knows, and each of its replicas runs.
+    /// Whether this node serves: it knows the leader of every group, each of its replicas runs, and clients can find it.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let consensus = self.consensus.get();
@@ -190,11 +210,12 @@ impl Broker {
         let waiting_for_leader: Vec<_> =
             groups.iter().filter(|status| status.leader.is_none()).map(|status| status.group).collect();
         let halted: Vec<_> = groups.iter().filter_map(halted).collect();
+        let registered = consensus.is_some_and(|consensus| is_registered(consensus.as_ref()));
         let stage = if self.is_stopping() {
             Stage::Stopping
         } else if groups.is_empty() {
             Stage::Recovering
-        } else if waiting_for_leader.is_empty() && halted.is_empty() {
+        } else if waiting_for_leader.is_empty() && halted.is_empty() && registered {
             Stage::Serving
         } else {
             Stage::Joining
@@ -206,15 +227,11 @@ impl Broker {
             groups_with_leader: groups.len() - waiting_for_leader.len(),
             waiting_for_leader,
             halted,
+            registered,
             entries_to_apply: groups.iter().map(lag).sum(),
-            recovery: self.gauges().map(|gauges| gauges.recovery_notes).unwrap_or_default(),
+            recovery: self.metrics.recovery().into(),
+            recovery_notes: consensus.map(|consensus| consensus.recovery_notes()).unwrap_or_default(),
         }
-    }
-
-    /// What is measured below; `None` before consensus has started.
-    #[must_use]
-    pub fn gauges(&self) -> Option<Gauges> {
-        self.consensus.get().map(|consensus| consensus.gauges())
     }
 
     /// Every replica of this node; none before consensus has started.
@@ -286,6 +303,14 @@ impl std::fmt::Debug for Leaders {
     }
 }
 
+/// Whether the catalogue knows this start of this node.
+fn is_registered(consensus: &dyn Consensus) -> bool {
+    let NodeIdentity { node, incarnation, boot_epoch, .. } = consensus.identity();
+    consensus.nodes().iter().any(|record| {
+        record.node == node && record.incarnation == incarnation && record.boot_epoch == boot_epoch
+    })
+}
+
 fn lag(status: &GroupStatus) -> u64 {
     status.committed.get().saturating_sub(status.applied.get())
 }
@@ -353,15 +378,8 @@ fn standings(consensus: &dyn Consensus) -> Vec<LogStanding> {
     let logs = channels.iter().flat_map(ChannelView::partitions);
     logs.filter_map(|(log, group)| {
         let view = consensus.log(log)?;
-        let end = view.high_watermark();
-        Some(LogStanding {
-            log,
-            group,
-            start: view.start(),
-            end,
-            chain: view.chain_at(end).ok(),
-            damaged: view.damaged(),
-        })
+        let (end, chain) = view.end_and_chain();
+        Some(LogStanding { log, group, start: view.start(), end, chain, damaged: view.damaged() })
     })
     .collect()
 }

@@ -28,7 +28,7 @@ fn world() -> World {
 }
 
 fn world_with(limits: Limits) -> World {
-    let broker = Arc::new(Broker::new(NodeId(0), limits));
+    let broker = Arc::new(Broker::new(NodeId(0), limits, Arc::default()));
     let consensus = FakeConsensus::new(NodeId(0));
     let attached: Arc<FakeConsensus> = Arc::clone(&consensus);
     broker.attach(attached);
@@ -265,7 +265,7 @@ async fn a_damaged_range_costs_its_offsets_and_no_others() {
 
 #[tokio::test]
 async fn before_consensus_has_started_everything_is_not_ready() {
-    let broker = Arc::new(Broker::new(NodeId(3), LIMITS));
+    let broker = Arc::new(Broker::new(NodeId(3), LIMITS, Arc::default()));
     let log = LogId { generation: Generation(1), partition: Partition(0) };
     assert!(matches!(broker.produce(log, batch_of(&["x"])).await, Err(BrokerError::NotReady { .. })));
     assert!(matches!(broker.init_producer().await, Err(BrokerError::NotReady { .. })));
@@ -282,6 +282,7 @@ async fn a_node_is_ready_once_every_group_has_a_leader() {
     let readiness = world.broker.readiness();
     assert_eq!((readiness.ready, readiness.stage), (false, Stage::Joining));
     assert_eq!(readiness.waiting_for_leader, [GROUP]);
+    assert!(readiness.registered);
 }
 
 #[tokio::test]

@@ -191,7 +191,6 @@ async fn node_status(broker: &Broker, with_logs: bool) -> Result<Answer, BrokerE
         Stage::Serving => "serving",
         Stage::Stopping => "stopping",
     };
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Ok(Answer::NodeStatus(Box::new(NodeStatus {
         // Until the node has registered, the one who asks knows its address already.
         info: info.unwrap_or_else(|| NodeInfo {
@@ -207,11 +206,11 @@ async fn node_status(broker: &Broker, with_logs: bool) -> Result<Answer, BrokerE
         ready: readiness.ready,
         recovery: RecoveryProgress {
             phase: phase.to_owned(),
-            done: count(readiness.groups_with_leader),
-            total: count(readiness.groups),
+            done: readiness.recovery.groups_done,
+            total: readiness.recovery.groups,
         },
         groups: broker.groups().iter().map(group_info).collect(),
-        logs: logs.iter().filter_map(log_info).collect(),
+        logs: logs.iter().map(log_info).collect(),
     })))
 }
 
@@ -239,15 +238,14 @@ fn group_info(status: &GroupStatus) -> GroupInfo {
     }
 }
 
-/// A log whose chain cannot be read is left out: a chain that is a guess would be worse than none.
-fn log_info(standing: &LogStanding) -> Option<LogInfo> {
+fn log_info(standing: &LogStanding) -> LogInfo {
     let damaged = standing.damaged.iter().map(|range| DamagedRange { start: range.start, end: range.end });
-    Some(LogInfo {
+    LogInfo {
         log: standing.log,
         group: standing.group,
         log_start: standing.start,
         end: standing.end,
-        chain: standing.chain?,
+        chain: standing.chain,
         damaged: damaged.collect(),
-    })
+    }
 }

@@ -40,7 +40,7 @@ fn serve_with(limits: NativeLimits) -> Served {
         request: Duration::from_secs(5),
         segment_bytes: 1 << 20,
     };
-    let broker = Arc::new(Broker::new(NodeId(0), broker_limits));
+    let broker = Arc::new(Broker::new(NodeId(0), broker_limits, Arc::default()));
     let consensus = FakeConsensus::new(NodeId(0));
     let attached: Arc<FakeConsensus> = Arc::clone(&consensus);
     broker.attach(attached);

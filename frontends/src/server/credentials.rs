@@ -1,9 +1,9 @@
 //! The certificates of a node: those that the configuration names, or, for a cluster of one that nobody configured,
 //! its own.
 //!
-//! A cluster of one makes an authority, a node and a client certificate below `DATA_DIR/tls` before its directory is
-//! formatted. If a crash comes in between, the directory is not formatted, and the next start makes them anew:
-//! nobody has seen the first ones.
+//! A cluster of one formats its directory, and then makes an authority, a node and a client certificate below
+//! `DATA_DIR/tls`, before it opens the directory for the first time. If a crash comes in between, the directory was
+//! never opened, and the next start makes them anew: nobody has seen the first ones.
 //!
 //! Not here: what a certificate says (`tidelog_tls`).
 
@@ -86,14 +86,18 @@ pub(super) fn load(
     Err(ServerError::WrongCertificate { path: paths.cert.clone(), found, expected: node })
 }
 
-/// Makes the authority and the certificates of a cluster of one, over whatever an interrupted start left.
+/// Makes the authority of `cluster` and the certificates of a cluster of one, over whatever an interrupted start left.
 ///
 /// # Errors
-/// [`ServerError`]; the files may be there in part, and the directory must not be formatted then.
-pub(super) fn make_own(storage: &dyn Storage, data_dir: &Path, node: NodeId) -> Result<(), ServerError> {
-    let authority = Authority::create(random_cluster()?)?;
+/// [`ServerError`]; the files may be there in part, and the directory must not be opened then.
+pub(super) fn make_own(
+    storage: &dyn Storage,
+    data_dir: &Path,
+    node: NodeId,
+    cluster: ClusterId,
+) -> Result<(), ServerError> {
+    let authority = Authority::create(cluster)?;
     let dir = data_dir.join(OWN);
-    storage.create_dir(data_dir).map_err(|source| file(data_dir, "make the directory", source))?;
     // Private keys lie here: nobody else may look in.
     match rustix::fs::mkdir(&dir, Mode::RWXU) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -112,20 +116,6 @@ pub(super) fn make_own(storage: &dyn Storage, data_dir: &Path, node: NodeId) -> 
     write(&client_paths.key, &client_pair.key)?;
     write(&client_paths.cert, &client_pair.cert)?;
     write(&node_paths.ca, authority.cert_pem())
-}
-
-fn random_cluster() -> Result<ClusterId, ServerError> {
-    let mut bytes = [0; 16];
-    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match drawn {
-        Ok(count) if count == bytes.len() => Ok(ClusterId(u128::from_be_bytes(bytes))),
-        Ok(_) => Err(no_random(io::ErrorKind::UnexpectedEof.into())),
-        Err(errno) => Err(no_random(errno.into())),
-    }
-}
-
-fn no_random(source: io::Error) -> ServerError {
-    ServerError::System { action: "draw a random number", source }
 }
 
 pub(super) fn file(path: &Path, action: &'static str, source: io::Error) -> ServerError {

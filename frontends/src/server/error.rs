@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tidelog_engine::identity::IdentityError;
 use tidelog_tls::TlsError;
-use tidelog_wire::ids::{ClusterId, NodeId};
+use tidelog_wire::ids::NodeId;
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -40,35 +40,9 @@ pub enum ServerError {
         /// The data directory.
         path: PathBuf,
     },
-    /// The directory belongs to another node.
-    #[error(
-        "E2211 {path}: belongs to node {found}, and the configuration says node {expected} (key `node`): correct the key \
-         or `data_dir`"
-    )]
-    WrongNode {
-        /// The data directory.
-        path: PathBuf,
-        /// In the directory.
-        found: NodeId,
-        /// In the configuration.
-        expected: NodeId,
-    },
-    /// The certificate is of another cluster than the directory.
-    #[error(
-        "E2212 {path}: belongs to cluster {found}, and the certificates to cluster {expected}: correct `data_dir` or the \
-         `tls` keys"
-    )]
-    WrongCluster {
-        /// The data directory.
-        path: PathBuf,
-        /// In the directory.
-        found: ClusterId,
-        /// In the certificates.
-        expected: ClusterId,
-    },
     /// The certificate is not this node's.
     #[error(
-        "E2213 {path}: the certificate was made for {found}, and the configuration says node {expected}: correct `node` or \
+        "E2211 {path}: the certificate was made for {found}, and the configuration says node {expected}: correct `node` or \
          `tls.cert`"
     )]
     WrongCertificate {
@@ -85,11 +59,17 @@ pub enum ServerError {
     /// The directory's identity cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The directory cannot be formatted.
+    #[error(transparent)]
+    Format(#[from] tidelog_engine::OpenError),
+    /// Consensus could not be started.
+    #[error(transparent)]
+    Node(#[from] tidelog_consensus::runtime::StartError),
     /// A front-end could not be started.
     #[error(transparent)]
     FrontEnd(#[from] crate::StartError),
     /// The system refused something that every process needs.
-    #[error("E2214 cannot {action}: {source}; check the limits of the process, then start again")]
+    #[error("E2212 cannot {action}: {source}; check the limits of the process, then start again")]
     System {
         /// What was tried.
         action: &'static str,

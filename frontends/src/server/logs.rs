@@ -13,7 +13,7 @@ use crate::config::LogFormat;
 const QUIET: [&str; 6] = ["quinn", "quinn_proto", "quinn_udp", "rustls", "hyper", "axum"];
 
 /// Starts logging for the process. A second call changes nothing.
-pub fn start(format: LogFormat, level: Level) {
+pub(super) fn start(format: LogFormat, level: Level) {
     let quiet = level.min(Level::WARN);
     let filter = QUIET
         .iter()

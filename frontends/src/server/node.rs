@@ -1,0 +1,242 @@
+//! The running node as the broker wants it: [`Consensus`] over [`NodeHandle`], [`LogView`] over [`LogReader`].
+//!
+//! Translation only: what is decided is decided on either side of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_consensus::apply::Catalogue;
+use tidelog_consensus::apply::channel::{Channel, ChannelState};
+use tidelog_consensus::core::GroupStatus;
+use tidelog_consensus::entry::{Command, NodeRecord};
+use tidelog_consensus::outcome::Outcome;
+use tidelog_consensus::runtime::{NodeHandle, ProposeError};
+use tidelog_engine::log::{LogReader, ReadError};
+use tidelog_wire::ids::{Chain, Generation, GroupId, LogId, NodeId, Offset, TimestampMs};
+use tokio::sync::oneshot;
+
+use super::past_names::PastNames;
+use crate::broker::{
+    ChannelStage, ChannelView, Consensus, Later, LogView, NodeIdentity, Place, ReadBatches, ReadFailure,
+    SubmitError,
+};
+
+/// A node and who its members are.
+#[derive(Debug)]
+pub(super) struct RunningNode {
+    handle: NodeHandle,
+    /// In this form of the cluster each group has a replica on every node.
+    members: Vec<NodeId>,
+    past: Arc<PastNames>,
+}
+
+impl RunningNode {
+    /// Also begins to follow the catalogue, until the node is gone.
+    pub(super) fn new(handle: NodeHandle, members: Vec<NodeId>) -> Self {
+        let past = Arc::new(PastNames::default());
+        let (mut catalogue, noting) = (handle.watch_catalogue(), Arc::clone(&past));
+        tokio::spawn(async move {
+            loop {
+                noting.note(catalogue.borrow_and_update().as_ref());
+                if catalogue.changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self { handle, members, past }
+    }
+
+    fn gone(&self, catalogue: &Catalogue, generation: Generation) -> Place {
+        Place::Gone { current: self.past.successor(catalogue, generation) }
+    }
+}
+
+fn submit_error(error: ProposeError) -> SubmitError {
+    match error {
+        ProposeError::NotLeader { leader } => SubmitError::NotLeader { leader },
+        ProposeError::Superseded => SubmitError::Superseded,
+        ProposeError::Busy => SubmitError::Busy,
+        ProposeError::NotReady => SubmitError::NotReady,
+        ProposeError::TooLarge => SubmitError::TooLarge,
+        ProposeError::DiskFull => SubmitError::DiskFull,
+        ProposeError::Stopping => SubmitError::Stopping,
+        ProposeError::MayHaveCommitted => SubmitError::MayHaveCommitted,
+    }
+}
+
+fn channel_view(channel: &Channel) -> Option<ChannelView> {
+    let stage = match channel.state {
+        ChannelState::Creating => ChannelStage::Creating,
+        ChannelState::Active => ChannelStage::Active,
+        ChannelState::Deleting => ChannelStage::Deleting,
+        ChannelState::Deleted => return None,
+    };
+    Some(ChannelView {
+        name: channel.name.clone(),
+        generation: channel.generation,
+        uuid: channel.uuid,
+        stage,
+        replicas: channel.replicas,
+        segment_bytes: channel.segment_bytes,
+        groups: channel.groups.clone(),
+    })
+}
+
+fn place(channel: &Channel, log: LogId) -> Place {
+    let Some(group) = channel.group(log.partition) else {
+        let partitions = u32::try_from(channel.groups.len()).unwrap_or(u32::MAX);
+        return Place::NoPartition { partitions };
+    };
+    match channel.state {
+        ChannelState::Creating => Place::Opening(group),
+        ChannelState::Active => Place::Group(group),
+        ChannelState::Deleting | ChannelState::Deleted => Place::Closing,
+    }
+}
+
+impl Consensus for RunningNode {
+    fn identity(&self) -> NodeIdentity {
+        let identity = self.handle.identity();
+        NodeIdentity {
+            cluster: identity.cluster,
+            node: identity.node,
+            incarnation: identity.incarnation,
+            boot_epoch: identity.boot_epoch,
+        }
+    }
+
+    fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.handle.leader(group)
+    }
+
+    fn members(&self, _group: GroupId) -> Vec<NodeId> {
+        self.members.clone()
+    }
+
+    fn submit(
+        &self,
+        group: GroupId,
+        command: Command,
+        within: Duration,
+    ) -> Later<Result<Outcome, SubmitError>> {
+        // Proposed by this call; only the answer is awaited later.
+        let submitted = self.handle.submit(group, command, within);
+        Box::pin(async move { submitted.await.map_err(submit_error) })
+    }
+
+    fn read_barrier(&self, group: GroupId, within: Duration) -> Later<Result<(), SubmitError>> {
+        let handle = self.handle.clone();
+        Box::pin(async move {
+            let index = handle.read_index(group, within).await.map_err(submit_error)?;
+            handle.wait_applied(group, index, within).await.map_err(submit_error)
+        })
+    }
+
+    fn place(&self, log: LogId) -> Place {
+        let catalogue = self.handle.catalogue();
+        let channel = catalogue.channel_of(log.generation);
+        channel.map_or_else(|| self.gone(&catalogue, log.generation), |channel| place(channel, log))
+    }
+
+    fn channel(&self, name: &str) -> Option<ChannelView> {
+        self.handle.catalogue().channel(name).and_then(channel_view)
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        let mut channels: Vec<_> = self.handle.catalogue().channels().filter_map(channel_view).collect();
+        channels.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        channels
+    }
+
+    fn nodes(&self) -> Vec<NodeRecord> {
+        self.handle.catalogue().nodes().cloned().collect()
+    }
+
+    fn catalogue_change(&self) -> Later<()> {
+        let mut catalogue = self.handle.watch_catalogue();
+        catalogue.mark_unchanged();
+        // The catalogue lives as long as the node; after it, nothing changes any more.
+        Box::pin(async move {
+            if catalogue.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn log(&self, log: LogId) -> Option<Arc<dyn LogView>> {
+        self.handle.reader(log).map(|reader| -> Arc<dyn LogView> { Arc::new(RunningLog(reader)) })
+    }
+
+    fn groups(&self) -> Vec<GroupStatus> {
+        self.handle.group_status().as_ref().clone()
+    }
+
+    fn transfer(&self, group: GroupId, to: NodeId, within: Duration) -> Later<Result<(), SubmitError>> {
+        let handle = self.handle.clone();
+        Box::pin(async move { handle.transfer(group, Some(to), within).await.map_err(submit_error) })
+    }
+
+    fn recovery_notes(&self) -> Vec<String> {
+        self.handle.recovery_notes().to_vec()
+    }
+}
+
+/// A log of this node. Under consensus everything that was appended is committed.
+struct RunningLog(LogReader);
+
+fn read_failure(error: ReadError) -> ReadFailure {
+    match error {
+        ReadError::OutOfRange { start, end, .. } => ReadFailure::OutOfRange { start, end },
+        ReadError::Damaged { range, .. } => ReadFailure::Damaged { range },
+        ReadError::InsideBatch { batch, .. } => ReadFailure::InsideBatch { batch },
+        ReadError::Removed { .. } => ReadFailure::Closed,
+        // The engine may find more reasons to fail: each has its own words.
+        error @ (ReadError::Io { .. } | _) => ReadFailure::Failed(error.to_string()),
+    }
+}
+
+impl LogView for RunningLog {
+    fn start(&self) -> Offset {
+        self.0.start()
+    }
+
+    fn high_watermark(&self) -> Offset {
+        self.0.end()
+    }
+
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<ReadBatches, ReadFailure> {
+        let read = self.0.read(from, bytes_max).map_err(read_failure)?;
+        Ok(ReadBatches { batches: read.batches, next: read.next })
+    }
+
+    fn offset_at(&self, time: TimestampMs) -> Result<Offset, ReadFailure> {
+        let found = self.0.offset_at_time(time).map_err(read_failure)?;
+        Ok(found.map_or_else(|| self.0.end(), |(offset, _)| offset))
+    }
+
+    fn chain_at(&self, offset: Offset) -> Result<Chain, ReadFailure> {
+        self.0.chain_at(offset).map_err(read_failure)
+    }
+
+    fn end_and_chain(&self) -> (Offset, Chain) {
+        self.0.end_and_chain()
+    }
+
+    fn damaged(&self) -> Vec<Range<Offset>> {
+        self.0.damage()
+    }
+
+    fn past(&self, offset: Offset) -> Later<()> {
+        let (wake, woken) = oneshot::channel();
+        let callback = Box::new(move || {
+            // Whoever waited may have gone.
+            wake.send(()).unwrap_or_default();
+        });
+        let subscription = self.0.on_advance(offset, callback);
+        Box::pin(async move {
+            drop(woken.await);
+            drop(subscription);
+        })
+    }
+}
