@@ -178,3 +178,54 @@ fn consume_begins_and_ends_where_it_is_told() {
     assert_eq!(object.get("key"), Some(&Value::from("z")));
     assert_eq!(object.get("value"), Some(&Value::from(line("z").trim_end())));
 }
+
+/// Records of one key keep their order, whichever of several partitions they are in.
+#[test]
+fn records_of_one_key_keep_their_order_across_partitions() {
+    let cluster = Cluster::start();
+    let input = flights();
+    cluster.json(&["channel", "create", "flights", "--partitions", "4"]);
+    let mut producer = cluster.produce("50");
+    producer.feed(&input);
+    let (summary, exit_code) = producer.finish();
+    assert_eq!(exit_code, Some(0), "{summary}");
+
+    let of_carrier = |text: &[u8], carrier: &str| -> Vec<String> {
+        let lines = String::from_utf8_lossy(text);
+        let matching = lines.lines().filter(|line| line.split(',').nth(9) == Some(carrier));
+        matching.map(str::to_owned).collect()
+    };
+    let partitions: Vec<Vec<u8>> = (0..4)
+        .map(|partition: u32| {
+            let partition = partition.to_string();
+            output(&mut cluster.command(&["consume", "flights", "--partition", &partition])).stdout
+        })
+        .collect();
+    for carrier in ["UA", "AA", "B6", "DL", "EV", "MQ", "US", "WN"] {
+        let holding: Vec<Vec<String>> = partitions.iter().map(|text| of_carrier(text, carrier)).collect();
+        let holding: Vec<&Vec<String>> = holding.iter().filter(|lines| !lines.is_empty()).collect();
+        assert_eq!(holding, [&of_carrier(&input, carrier)], "{carrier} is in one partition, in order");
+    }
+    let told = summary.get("partitions").and_then(Value::as_array).unwrap();
+    assert!(told.len() > 1, "{summary}");
+    assert_eq!(told.iter().map(|partition| number(partition, "/records")).sum::<u64>(), 2_000);
+    assert_eq!(output(&mut cluster.command(&["consume", "flights"])).stdout.len(), input.len());
+}
+
+/// What `cargo xtask demo` shows, with the committed extract.
+#[test]
+fn the_demonstration_finds_every_promise_kept() {
+    let turn = cluster::turn();
+    let extract = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/flights-extract.csv.gz");
+    let output = output(tidelog().args(["demo", "--json", "--data", extract]));
+    drop(turn);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (key, expected) in [("/acknowledged", 2_000), ("/read_back", 2_000), ("/lost", 0), ("/duplicated", 0)]
+    {
+        assert_eq!(number(&report, key), expected, "{report}");
+    }
+    assert_eq!(report.get("chains_equal"), Some(&Value::Bool(true)), "{report}");
+    let killed_after = number(&report, "/killed_after_records");
+    assert!((666..2_000).contains(&killed_after), "in mid-stream: {report}");
+}

@@ -16,6 +16,11 @@ use serde_json::Value;
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Waits until no other test has a cluster.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The program under test.
 pub(crate) fn tidelog() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog"));
@@ -55,8 +60,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes and starts it.
     pub(crate) fn start() -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = Self { dir: tempfile::tempdir().unwrap(), _turn: turn };
+        let cluster = Self { _turn: turn(), dir: tempfile::tempdir().unwrap() };
         cluster.up();
         cluster
     }

@@ -6,8 +6,7 @@ use crate::tree::Tree;
 /// Longest Rust source file, in lines.
 const LINES_MAX: usize = 500;
 /// Names that say nothing about what is inside.
-const GRAB_BAGS: [&str; 9] =
-    ["util", "utils", "common", "helper", "helpers", "misc", "impls", "stuff", "shared"];
+const GRAB_BAGS: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "misc", "impls", "stuff"];
 
 pub(super) fn length(tree: &Tree, report: &mut Report) {
     for (path, text) in tree.texts("rs") {
