@@ -3,6 +3,7 @@
 mod cluster;
 mod hostile;
 mod mem_log;
+mod pace;
 mod scenarios;
 mod schedules;
 mod snapshots;
