@@ -208,6 +208,16 @@ async fn a_range_that_is_damaged_at_the_leader_is_read_from_another_replica() {
     assert_eq!((fetched.records.len(), fetched.node == NodeId(0)), (10, false));
 }
 
+/// A full batch waited for the next record, or until its time to linger was over, before it was sent.
+#[tokio::test]
+async fn a_full_batch_does_not_linger() {
+    let cluster = FakeCluster::start().await;
+    let hour = Duration::from_secs(3600);
+    let options = ProducerOptions { linger: hour, ..small_batches() };
+    let producer = client(&cluster).producer(CHANNEL, options).await.unwrap();
+    all_delivered(send(&producer, &values(0..30)).await).await;
+}
+
 #[tokio::test]
 async fn a_flush_waits_for_what_is_in_flight_even_if_the_last_records_are_refused() {
     let cluster = FakeCluster::start().await;

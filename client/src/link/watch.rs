@@ -48,8 +48,8 @@ pub(super) async fn run(connection: quinn::Connection, owed: Arc<Owed>, silence:
         let now = connection.stats().udp_rx.datagrams;
         quiet = if now == seen { quiet + TICK } else { Duration::ZERO };
         seen = now;
-        // On a long way the first answer takes a round trip, whatever the node does.
-        if quiet >= silence + connection.rtt() {
+        // On a long way the first answer takes a round trip, whatever the node does. Less than a tick is no long way.
+        if quiet + TICK > silence + connection.rtt() {
             connection.close(2_u32.into(), b"the node is silent");
         }
     }

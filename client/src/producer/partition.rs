@@ -206,7 +206,11 @@ impl Task {
     fn is_ready(&self) -> bool {
         let linger = self.shared.options.linger;
         self.open.as_ref().is_some_and(|open| {
-            self.carried.is_some() || self.closed || open.hurried || open.since.elapsed() >= linger
+            self.carried.is_some()
+                || open.builder.is_full()
+                || self.closed
+                || open.hurried
+                || open.since.elapsed() >= linger
         })
     }
 

@@ -117,6 +117,13 @@ impl BatchBuilder {
         self.count == 0
     }
 
+    /// Whether no record at all can be added.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.count() >= self.limits.records_max
+            || self.bytes() + limits::RECORD_BYTES_MIN > self.limits.batch_bytes_max
+    }
+
     /// Bytes of the batch, before compression.
     #[must_use]
     pub fn bytes(&self) -> usize {

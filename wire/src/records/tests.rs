@@ -115,7 +115,9 @@ fn a_full_batch_refuses_the_next_record_and_keeps_what_it_has() {
     assert_eq!(push(&mut builder, &value(60)), Ok(Pushed::Taken));
     assert_eq!(push(&mut builder, &value(90)), Ok(Pushed::Full));
     assert_eq!(push(&mut builder, &value(1)), Ok(Pushed::Taken));
+    assert!(!builder.is_full());
     assert_eq!(push(&mut builder, &value(1)), Ok(Pushed::Taken));
+    assert!(builder.is_full());
     assert_eq!(push(&mut builder, &value(1)), Ok(Pushed::Full), "three records at most");
     assert_eq!(read(&builder.build(None).unwrap()).unwrap().len(), 3);
     assert_eq!(BatchBuilder::new(Codec::None, limits).build(None), Err(BuildError::Empty));
