@@ -105,6 +105,11 @@ impl Machines {
         Ok(machines)
     }
 
+    /// Drops a group's machine and the writers of its logs: a snapshot is about to take the place of its state.
+    pub fn close(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
+
     /// Drops a group's machine and restores it from its newest checkpoint: after a snapshot took the
     /// place of its state.
     ///

@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::disk_use::bytes_below;
 use super::fatal::Fatal;
 use super::mailbox::{Mailbox, Waited};
+use super::snapshots::SnapshotDoor;
 use crate::apply::{ApplyError, CheckpointJob};
 use crate::core::Compaction;
 use crate::metrics::NodeMetrics;
@@ -50,6 +51,7 @@ pub(super) struct Keeper {
     pub(super) raft_log: Arc<dyn RaftLog>,
     pub(super) engine: Arc<Engine>,
     pub(super) board: Arc<Board>,
+    pub(super) door: Arc<SnapshotDoor>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) fatal: Fatal,
@@ -124,6 +126,7 @@ impl Keeper {
             tracing::warn!(refused = room.refuses_writes, free = room.free_bytes, "appends and the disk");
         }
         let now = self.clock.now();
+        self.door.expire(now);
         match walked {
             Some(walked) if now.saturating_sub(walked) < WALK_EVERY => walked,
             Some(_) | None => {

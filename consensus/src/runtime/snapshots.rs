@@ -1,13 +1,27 @@
-//! Snapshots at the edge of the runtime: fetched, exported and installed off the raft thread.
+//! Snapshots at the edge of the runtime: offered, fetched and switched to, off the raft thread.
 //!
-//! Not here: manifests, staging and the switch itself.
+//! - **Offering.** The newest checkpoint's manifest is listed on a blocking thread; a pin keeps its files
+//!   until nobody fetches them any more, which the keeper looks after.
+//! - **Fetching.** One fetch a group, on a blocking thread of its own, which waits for the network and
+//!   writes to staging. A newer offer ends an older fetch. Files that are used where they lie stay pinned
+//!   until the switch.
+//! - **Switching.** On the apply thread, with the group's machine closed; or at a start that finds a mark.
+//!
+//! When the node ends, fetches end first, so that nothing touches the directory any more.
+//!
+//! Not here: manifests, staging and the switch itself (`crate::snapshot`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tidelog_engine::Engine;
-use tidelog_wire::ids::{GroupId, NodeId};
+use tidelog_engine::checkpoint::Checkpoint;
+use tidelog_engine::{Engine, Pin};
+use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::apply_thread::Installer;
 use super::peers::Snapshots;
@@ -15,25 +29,47 @@ use super::raft_thread::Inbox;
 use crate::apply::Machines;
 use crate::core::{FetchSnapshot, Input, InstallSnapshot, Staged};
 use crate::raft_log::RaftLog;
+use crate::snapshot::{
+    Ended, ExportLimits, Exports, FetchLimits, Fetcher, Next, StagedSnapshot, Switch, build_manifest, install,
+};
 use crate::transport::{BulkObject, BulkSource, Transport};
+
+/// Pause before the next attempt of a fetch, times the attempts that brought nothing.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where snapshots come in and go out.
 pub(super) struct SnapshotDoor {
-    /// None once the node has ended.
-    files: Mutex<Option<Files>>,
     inbox: Arc<Inbox>,
-    #[expect(dead_code, reason = "fetches run on it")]
     runtime: Handle,
-    /// Given once the connections are there, taken when the node ends: the transport holds this door.
-    transport: Mutex<Option<Transport>>,
+    /// None once the node has ended.
+    open: Mutex<Option<Open>>,
+    fetches: Mutex<BTreeMap<GroupId, Fetch>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What snapshots are made of.
 #[derive(Clone)]
-#[expect(dead_code, reason = "exports and installations use them")]
-struct Files {
+struct Open {
     engine: Arc<Engine>,
     raft_log: Arc<dyn RaftLog>,
+    exports: Arc<Exports>,
+    /// None before the connections are there, and for a node without peers.
+    transport: Option<Transport>,
+}
+
+/// The fetches of one group.
+#[derive(Default)]
+struct Fetch {
+    /// The newest offer; a fetch of another one ends.
+    wanted: Option<FetchSnapshot>,
+    /// Held by the fetch that runs, so that two never write the same staging files.
+    turn: Arc<Mutex<()>>,
+    /// Keeps the files that the staged snapshot uses where they lie.
+    pinned: Option<Pin>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SnapshotDoor {
@@ -43,56 +79,249 @@ impl SnapshotDoor {
         inbox: Arc<Inbox>,
         runtime: Handle,
     ) -> Arc<Self> {
-        let files = Mutex::new(Some(Files { engine, raft_log }));
-        Arc::new(Self { files, inbox, runtime, transport: Mutex::new(None) })
+        let exports = Exports::new(Arc::clone(engine.storage()), engine.dir(), ExportLimits::default());
+        let open = Open { engine, raft_log, exports: Arc::new(exports), transport: None };
+        Arc::new(Self {
+            inbox,
+            runtime,
+            open: Mutex::new(Some(open)),
+            fetches: Mutex::default(),
+            tasks: Mutex::default(),
+        })
     }
 
     /// Gives it the connections, once they are there.
     pub(super) fn connect(&self, transport: Transport) {
-        *self.transport.lock().unwrap_or_else(PoisonError::into_inner) = Some(transport);
+        if let Some(open) = &mut *locked(&self.open) {
+            open.transport = Some(transport);
+        }
     }
 
-    /// Lets go of all files.
+    fn files(&self) -> Option<Open> {
+        locked(&self.open).clone()
+    }
+
+    /// Ends all fetches, then lets go of all files and connections.
     pub(super) async fn close(&self) {
-        drop(self.files.lock().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.transport.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(locked(&self.open).take());
+        let tasks = std::mem::take(&mut *locked(&self.tasks));
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("a task of a snapshot had panicked");
+            }
+        }
+        locked(&self.fetches).clear();
+    }
+
+    /// Ends offers that nobody uses; called about every second.
+    pub(super) fn expire(&self, now: Duration) {
+        let Some(open) = self.files() else { return };
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        for (group, snapshot) in open.exports.expire(now_ms) {
+            self.inbox.push_input(Input::SnapshotWithdrawn { group, snapshot });
+        }
+        locked(&self.tasks).retain(|task| !task.is_finished());
     }
 
     pub(super) fn installer(self: &Arc<Self>) -> Box<dyn Installer> {
-        Box::new(NoInstaller)
+        Box::new(DoorInstaller { door: Arc::clone(self) })
+    }
+
+    /// Runs `work` on a blocking thread that a close waits for.
+    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
+        let door = Arc::clone(self);
+        let task = self.runtime.spawn_blocking(move || work(&door));
+        locked(&self.tasks).push(task);
+    }
+
+    fn offer(&self, group: GroupId) -> Result<(), String> {
+        let Some(Open { engine, exports, .. }) = self.files() else { return Ok(()) };
+        let loaded = engine.load_checkpoint(group).map_err(|error| error.to_string())?;
+        let checkpoint = loaded.ok_or("there is no checkpoint")?.newest;
+        let cluster = engine.identity().cluster;
+        let manifest = build_manifest(engine.storage().as_ref(), engine.dir(), cluster, &checkpoint)
+            .map_err(|error| error.to_string())?;
+        let pin = engine.pin(manifest.files().map(|(log, file)| (log, file.base)).collect());
+        let offer = exports.offer(manifest, Arc::new(pin)).ok_or("it would exceed the limits of exports")?;
+        tracing::info!(%group, snapshot = %offer.snapshot, "offering a snapshot");
+        self.inbox.push_input(Input::SnapshotExported { group, offer });
+        Ok(())
+    }
+
+    /// Whether `offer` is still the one to be fetched.
+    fn is_wanted(&self, offer: &FetchSnapshot) -> bool {
+        let fetches = locked(&self.fetches);
+        fetches.get(&offer.group).is_some_and(|fetch| fetch.wanted.as_ref() == Some(offer))
+    }
+
+    fn fetch_now(&self, offer: FetchSnapshot) {
+        let turn = locked(&self.fetches).get(&offer.group).map(|fetch| Arc::clone(&fetch.turn));
+        let Some(turn) = turn else { return };
+        let _turn = locked(&turn);
+        let result = match self.is_wanted(&offer) {
+            true => self.fetch_all(offer),
+            false => return,
+        };
+        let FetchSnapshot { group, snapshot, .. } = offer;
+        let staged = match result {
+            Ok(Some(staged)) => {
+                tracing::info!(%group, %snapshot, bytes = staged.fetched_bytes, "a snapshot is staged");
+                self.pin(&staged);
+                Staged::Ready
+            }
+            Ok(None) => return,
+            Err(reason) => {
+                tracing::warn!(%group, %snapshot, "a snapshot was not fetched: {reason}");
+                Staged::Failed
+            }
+        };
+        self.inbox.push_input(Input::SnapshotStaged { group, snapshot, result: staged });
+    }
+
+    fn pin(&self, staged: &StagedSnapshot) {
+        let Some(open) = self.files() else { return };
+        let pin = open.engine.pin(staged.reused.clone());
+        if let Some(fetch) = locked(&self.fetches).get_mut(&staged.offer.group) {
+            fetch.pinned = Some(pin);
+        }
+    }
+
+    /// Fetches until all is staged; `None` if it is not wanted any more.
+    fn fetch_all(&self, offer: FetchSnapshot) -> Result<Option<StagedSnapshot>, String> {
+        let Some(Open { engine, transport: Some(transport), .. }) = self.files() else {
+            return Ok(None);
+        };
+        let cluster = engine.identity().cluster;
+        let storage = Arc::clone(engine.storage());
+        let mut fetcher = Fetcher::new(storage, engine.dir(), cluster, offer, FetchLimits::default())
+            .map_err(|error| error.to_string())?;
+        drop(engine);
+        loop {
+            if !self.is_wanted(&offer) || self.files().is_none() {
+                return Ok(None);
+            }
+            match fetcher.next_step().map_err(|error| error.to_string())? {
+                Next::Staged(staged) => return Ok(Some(staged)),
+                Next::Ask { from, request, position, attempt } => {
+                    self.runtime.block_on(tokio::time::sleep(PAUSE.saturating_mul(attempt)));
+                    let how = self.transfer(&mut fetcher, &transport, from, request, position)?;
+                    fetcher.ended(how).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+    }
+
+    /// One transfer, to its end however it ends.
+    fn transfer(
+        &self,
+        fetcher: &mut Fetcher,
+        transport: &Transport,
+        from: NodeId,
+        request: Bytes,
+        position: u64,
+    ) -> Result<Ended, String> {
+        let mut reader = match self.runtime.block_on(transport.fetch(from, request, position)) {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Ended::Broken(error.to_string())),
+        };
+        loop {
+            match self.runtime.block_on(reader.next()) {
+                Ok(Some(bytes)) => fetcher.arrived(&bytes).map_err(|error| error.to_string())?,
+                Ok(None) => return Ok(Ended::Complete),
+                Err(error) => return Ok(Ended::Broken(error.to_string())),
+            }
+        }
     }
 }
 
-impl Snapshots for SnapshotDoor {
-    fn fetch(&self, fetch: FetchSnapshot) {
-        let FetchSnapshot { group, snapshot, .. } = fetch;
-        self.inbox.push_input(Input::SnapshotStaged { group, snapshot, result: Staged::Failed });
+/// The door as the raft thread sees it.
+pub(super) struct DoorSnapshots(pub(super) Arc<SnapshotDoor>);
+
+impl Snapshots for DoorSnapshots {
+    fn fetch(&self, offer: FetchSnapshot) {
+        locked(&self.0.fetches).entry(offer.group).or_default().wanted = Some(offer);
+        self.0.spawn(move |door| door.fetch_now(offer));
     }
 
     fn export(&self, group: GroupId) {
-        tracing::warn!(%group, "a follower needs a snapshot, which this build cannot export");
+        self.0.spawn(move |door| {
+            if let Err(reason) = door.offer(group) {
+                tracing::warn!(%group, "a follower needs a snapshot, but none can be offered: {reason}");
+            }
+        });
     }
 }
 
 impl BulkSource for SnapshotDoor {
-    fn open(&self, _peer: NodeId, _request: Bytes) -> Result<Box<dyn BulkObject>, String> {
-        Err("this build exports no snapshots".to_owned())
+    fn open(&self, peer: NodeId, request: Bytes) -> Result<Box<dyn BulkObject>, String> {
+        self.files().ok_or("this node is stopping")?.exports.open(peer, request)
     }
 }
 
-struct NoInstaller;
+struct DoorInstaller {
+    door: Arc<SnapshotDoor>,
+}
 
-impl Installer for NoInstaller {
-    fn install(&mut self, _machines: &mut Machines, _install: &InstallSnapshot) -> Result<(), String> {
-        Err("this build installs no snapshots".to_owned())
+impl Installer for DoorInstaller {
+    fn install(&mut self, machines: &mut Machines, request: &InstallSnapshot) -> Result<(), String> {
+        let InstallSnapshot { group, mark, hard_state } = request.clone();
+        let Some(Open { engine, raft_log, .. }) = self.door.files() else {
+            return Err("this node is stopping".to_owned());
+        };
+        let before = logs_named(&engine, group);
+        machines.close(group);
+        switch(&engine, raft_log.as_ref(), &Switch { group, mark, hard_state }, &before)?;
+        machines.reopen(group).map_err(|error| error.to_string())?;
+        if let Some(fetch) = locked(&self.door.fetches).get_mut(&group) {
+            fetch.pinned = None;
+            fetch.wanted = None;
+        }
+        tracing::info!(%group, index = %mark.index, "switched to a snapshot");
+        Ok(())
     }
 }
 
-/// Finishes installations that a crash interrupted.
+/// Logs that the group's newest checkpoint names.
+fn logs_named(engine: &Engine, group: GroupId) -> Vec<LogId> {
+    let loaded = engine.load_checkpoint(group).ok().flatten();
+    loaded.map(|loaded| loaded.newest.logs.iter().map(|log| log.log).collect()).unwrap_or_default()
+}
+
+/// Switches, and removes the logs that the snapshot no longer has.
+fn switch(
+    engine: &Arc<Engine>,
+    raft_log: &dyn RaftLog,
+    request: &Switch,
+    before: &[LogId],
+) -> Result<Checkpoint, String> {
+    let data_dir: PathBuf = engine.dir().to_path_buf();
+    let checkpoint = install(engine.storage(), &data_dir, engine.as_ref(), raft_log, request)
+        .map_err(|error| error.to_string())?;
+    let stays = |log: &LogId| checkpoint.logs.iter().any(|kept| kept.log == *log);
+    for log in before.iter().filter(|log| !stays(log)) {
+        if let Err(error) = engine.remove_log(*log) {
+            tracing::warn!(%log, "a deleted log was not removed: {error}");
+        }
+    }
+    Ok(checkpoint)
+}
+
+/// Finishes installations that a crash interrupted. What cannot be finished is noted, and its replica
+/// does not start.
 pub(super) fn finish_installs(
-    _engine: &Arc<Engine>,
-    _raft_log: &dyn RaftLog,
-    _groups: &[GroupId],
-    _notes: &mut Vec<String>,
+    engine: &Arc<Engine>,
+    raft_log: &dyn RaftLog,
+    groups: &[GroupId],
+    notes: &mut Vec<String>,
 ) {
+    for group in groups {
+        let Ok(log) = raft_log.load(*group) else { continue };
+        let Some(mark) = log.install else { continue };
+        let before = logs_named(engine, *group);
+        let request = Switch { group: *group, mark, hard_state: log.hard_state };
+        match switch(engine, raft_log, &request, &before) {
+            Ok(_) => notes.push(format!("group {group}: the switch to a snapshot was finished")),
+            Err(reason) => notes.push(reason),
+        }
+    }
 }

@@ -32,7 +32,7 @@ use super::mailbox::Mailbox;
 use super::peers::{Answers, FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
 use super::register::keep_registered;
-use super::snapshots::SnapshotDoor;
+use super::snapshots::{DoorSnapshots, SnapshotDoor};
 use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
 use crate::apply::{Machines, genesis_checkpoint};
@@ -391,6 +391,7 @@ fn start_threads(
         apply: Arc::clone(&wiring.apply),
         raft_log: Arc::clone(&raft_log),
         engine,
+        door: Arc::clone(door),
         board: Arc::clone(&wiring.board),
         metrics: Arc::clone(&config.metrics),
         clock: Arc::clone(&config.clock),
@@ -422,7 +423,7 @@ fn start_threads(
         writer: Arc::clone(&wiring.writer),
         apply: Arc::clone(&wiring.apply),
         keeper: Arc::clone(&wiring.keeper),
-        peers: Arc::new(ToPeers { transport, snapshots: Arc::<SnapshotDoor>::clone(door) }),
+        peers: Arc::new(ToPeers { transport, snapshots: Arc::new(DoorSnapshots(Arc::clone(door))) }),
         waiters: Arc::clone(&wiring.waiters),
         board: Arc::clone(&wiring.board),
         metrics: Arc::clone(&config.metrics),

@@ -200,6 +200,37 @@ async fn checkpoints_let_the_raft_log_forget() {
     assert_eq!(read_all(cluster.node(0), log).len(), 200);
 }
 
+/// A follower was away for so long that the others have forgotten what it lacks. It gets a snapshot, and
+/// then goes on from the log; over a restart, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_for_long_catches_up_by_a_snapshot() {
+    let mut cluster = Cluster::bootstrap_with(3, |config| config.tuning.checkpoints.bytes = 2_000).await;
+    let log = cluster.create_channel("flights", 1).await;
+    cluster.append(log, "record 0").await;
+    cluster.caught_up(2, log, Offset(1)).await;
+    let group = cluster.group_of(log);
+    let behind = cluster.status(2, group).last;
+    cluster.kill(2).await;
+    let mut count = 1;
+    loop {
+        cluster.append(log, &format!("record {count}")).await;
+        count += 1;
+        if (0..2).all(|node| cluster.status(node, group).first > behind) {
+            break;
+        }
+        assert!(count < 5_000, "nothing is forgotten");
+    }
+    cluster.start(2).await;
+    cluster.caught_up(2, log, Offset(count)).await;
+    assert_eq!(read_all(cluster.node(2), log), read_all(cluster.node(0), log));
+
+    cluster.kill(2).await;
+    cluster.start(2).await;
+    cluster.append(log, "after").await;
+    cluster.caught_up(2, log, Offset(count + 1)).await;
+    assert_eq!(read_all(cluster.node(2), log), read_all(cluster.node(0), log));
+}
+
 /// A replica whose raft log lost its end is not started: its votes are ahead. The others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_raft_log_is_noticed_and_the_others_go_on() {

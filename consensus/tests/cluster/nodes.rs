@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidelog_consensus::apply::channel::ChannelState;
+use tidelog_consensus::core::GroupStatus;
 use tidelog_consensus::entry::{Command, MetaCommand};
 use tidelog_consensus::metrics::NodeMetrics;
 use tidelog_consensus::outcome::Outcome;
@@ -90,6 +91,11 @@ impl Cluster {
     /// A node that runs.
     pub(crate) fn node(&self, number: usize) -> &NodeHandle {
         self.nodes[number].as_ref().unwrap()
+    }
+
+    /// A node's replica of a group, as it was a moment ago.
+    pub(crate) fn status(&self, number: usize, group: GroupId) -> GroupStatus {
+        self.node(number).group_status().iter().find(|status| status.group == group).unwrap().clone()
     }
 
     fn running(&self) -> impl Iterator<Item = &NodeHandle> {
