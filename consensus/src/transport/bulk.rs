@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tidelog_wire::ids::NodeId;
 use tidelog_wire::limits::{KIB, TEXT_BYTES_MAX};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -220,6 +221,8 @@ pub struct BulkReader {
     total: u64,
     stall: Duration,
     metrics: Arc<TransportMetrics>,
+    /// Held as long as bytes may come.
+    _slot: OwnedSemaphorePermit,
 }
 
 impl BulkReader {
@@ -275,6 +278,7 @@ pub(super) async fn fetch(
     node: NodeId,
     request: Bytes,
     position: u64,
+    slot: OwnedSemaphorePermit,
 ) -> Result<BulkReader, TransportError> {
     let peer = Remote::Node(node);
     let stall = shared.tuning.bulk_stall;
@@ -314,7 +318,8 @@ pub(super) async fn fetch(
     if position > total {
         return Err(TransportError::BulkEnded { node, position, total });
     }
-    Ok(BulkReader { stream, node, position, total, stall, metrics: Arc::clone(&shared.metrics) })
+    let metrics = Arc::clone(&shared.metrics);
+    Ok(BulkReader { stream, node, position, total, stall, metrics, _slot: slot })
 }
 
 async fn read_answer(receive: &mut quinn::RecvStream, node: NodeId) -> Result<u64, TransportError> {

@@ -157,6 +157,7 @@ impl Transport {
         let mut session = [0; 8];
         let random = rustls::crypto::ring::default_provider().secure_random;
         random.fill(&mut session).map_err(|_| failed(std::io::ErrorKind::Unsupported.into()))?;
+        let fetched_max = tuning.bulk_fetched_max;
         let others = peers.into_iter().filter(|(node, _)| *node != hello.node);
         let shared = Arc::new(Shared {
             hello,
@@ -165,7 +166,7 @@ impl Transport {
             tuning,
             events,
             bulk,
-            peers: others.map(|(node, address)| (node, Peer::new(address))).collect(),
+            peers: others.map(|(node, address)| (node, Peer::new(address, fetched_max))).collect(),
             metrics: Arc::new(TransportMetrics::default()),
             bulk_slots: Semaphore::new(tuning.bulk_served_max),
             handshake_slots: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
@@ -206,7 +207,8 @@ impl Transport {
         pushed
     }
 
-    /// Asks a peer's [`BulkSource`] for what `request` names, from byte `position` on.
+    /// Asks a peer's [`BulkSource`] for what `request` names, from byte `position` on. Waits while as
+    /// many transfers from that peer as are allowed are under way; each ends when its reader is dropped.
     ///
     /// # Errors
     /// [`TransportError::NotConnected`] at once; [`TransportError::BulkRefused`] with the peer's
@@ -218,8 +220,14 @@ impl Transport {
         position: u64,
     ) -> Result<BulkReader, TransportError> {
         let peer = self.shared.peers.get(&from).ok_or(TransportError::UnknownNode { node: from })?;
+        let limit = self.shared.tuning.bulk_stall;
+        let slot = timeout(limit, peer.fetches().acquire_owned()).await.map_err(|_| {
+            TransportError::Timeout { peer: Remote::Node(from), action: "finish other bulk transfers", limit }
+        })?;
+        // The slots are never closed.
+        let slot = slot.map_err(|_| TransportError::Stopped)?;
         let connection = peer.connection().ok_or(TransportError::NotConnected { node: from })?;
-        bulk::fetch(&self.shared, &connection, from, request, position).await
+        bulk::fetch(&self.shared, &connection, from, request, position, slot).await
     }
 
     /// The peers that are connected now, and in which life.

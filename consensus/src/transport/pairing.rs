@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_wire::ids::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::frames::{Queue, queue};
 use super::handshake::{Greeted, close, dial, greet};
@@ -26,6 +26,8 @@ pub(super) struct Peer {
     /// Held while a connection is taken up or given up and the events are told, so that they come in order.
     turn: tokio::sync::Mutex<()>,
     connected: watch::Sender<bool>,
+    /// One for each bulk transfer that may be fetched at once.
+    fetches: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -47,13 +49,18 @@ struct Link {
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: SocketAddr, fetched_max: usize) -> Self {
         Self {
             address,
             state: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
             connected: watch::Sender::new(false),
+            fetches: Arc::new(Semaphore::new(fetched_max)),
         }
+    }
+
+    pub(super) fn fetches(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.fetches)
     }
 
     fn state(&self) -> MutexGuard<'_, PeerState> {

@@ -44,8 +44,12 @@ pub struct TransportTuning {
     pub queue_frames_max: usize,
     /// Bytes that wait to be sent to one peer on one lane.
     pub queue_bytes_max: usize,
+    /// Bytes that one stream may carry before the other end has taken them.
+    pub stream_window_bytes: usize,
     /// Bulk transfers served at once; one more is refused.
     pub bulk_served_max: usize,
+    /// Bulk transfers fetched from one peer at once; one more waits.
+    pub bulk_fetched_max: usize,
     /// Bytes a second of all bulk transfers served together; `None` for no limit.
     pub bulk_bytes_per_second: Option<u64>,
     /// Time without a byte after which a fetch is given up.
@@ -61,7 +65,9 @@ impl Default for TransportTuning {
             redial: (Duration::from_millis(20), Duration::from_millis(500)),
             queue_frames_max: 4096,
             queue_bytes_max: 64 * MIB,
-            bulk_served_max: 4,
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            bulk_served_max: 3,
+            bulk_fetched_max: 3,
             bulk_bytes_per_second: None,
             bulk_stall: Duration::from_secs(10),
         }
@@ -85,6 +91,7 @@ pub trait PeerEvents: Send + Sync + 'static {
 
 /// Streams of its own that a peer may have open towards us: one a lane.
 const LANES: u32 = 2;
+const LANES_LEN: usize = 2;
 /// Bulk transfers of one peer in either direction, and the hello.
 const BIDIRECTIONAL_STREAMS: u32 = 16;
 
@@ -92,7 +99,13 @@ const _: () = assert!(PEER_FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES, "a frame must
 
 impl TransportTuning {
     pub(super) fn quic(&self) -> Arc<quinn::TransportConfig> {
-        let window = |bytes: usize| VarInt::try_from(bytes).unwrap_or(VarInt::MAX);
+        // Room for every stream at once, so that bulk transfers whose readers are slow, and the windows of the
+        // connection that all streams share, never keep a lane from sending.
+        let window = |streams: usize| {
+            let bytes = self.stream_window_bytes.saturating_mul(streams);
+            VarInt::try_from(bytes).unwrap_or(VarInt::MAX)
+        };
+        let (served, fetched) = (self.bulk_served_max, self.bulk_fetched_max);
         let mut quic = quinn::TransportConfig::default();
         quic.keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(quinn::IdleTimeout::try_from(self.idle).ok())
@@ -101,9 +114,9 @@ impl TransportTuning {
             .initial_rtt(Duration::from_millis(20))
             .max_concurrent_uni_streams(VarInt::from_u32(LANES))
             .max_concurrent_bidi_streams(VarInt::from_u32(BIDIRECTIONAL_STREAMS))
-            .stream_receive_window(window(STREAM_WINDOW_BYTES))
-            .receive_window(window(4 * STREAM_WINDOW_BYTES))
-            .send_window(u64::try_from(2 * STREAM_WINDOW_BYTES).unwrap_or(u64::MAX));
+            .stream_receive_window(window(1))
+            .receive_window(window(LANES_LEN.saturating_add(fetched)))
+            .send_window(window(LANES_LEN.saturating_add(served)).into_inner());
         Arc::new(quic)
     }
 }

@@ -109,6 +109,55 @@ async fn control_messages_pass_a_64_mib_transfer_that_is_under_way() {
     assert_eq!(one.transport.metrics().bulk_bytes_received.value(), 64 * MIB);
 }
 
+/// All transfers that are allowed at once, and nobody reads them: every byte that may wait on the way
+/// does. Messages of both lanes, the largest that a stream's window takes, still get through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transfers_that_nobody_reads_do_not_hold_up_messages() {
+    let tuning = TransportTuning { stream_window_bytes: 1 << 20, ..patient() };
+    let authority = Authority::create(CLUSTER).unwrap();
+    let addresses = free_addresses::<2>();
+    let [nowhere] = free_addresses::<1>();
+    let one_sees = [nowhere, addresses[1]];
+    let source = Arc::new(plain());
+    let mut zero = start_with(credentials(&authority, 0), hello(0, 1), &addresses, source, tuning);
+    let mut one = start_with(credentials(&authority, 1), hello(1, 1), &one_sees, Arc::new(NoBulk), tuning);
+    one.up().await;
+    zero.up().await;
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        stalled.push(one.transport.fetch(NodeId(0), (64 * MIB).to_string().into(), 0).await.unwrap());
+    }
+    // Each stream is full once the server has handed over a window's worth of it.
+    while zero.transport.metrics().bulk_bytes_sent.value() < 3 * (MIB - 128 * 1024) {
+        tokio::task::yield_now().await;
+    }
+    let large = Bytes::from(vec![7; 1 << 20]);
+    for number in 0..20_u32 {
+        for lane in [Lane::Append, Lane::Control] {
+            let message = if lane == Lane::Append { large.clone() } else { numbered(number) };
+            zero.transport.send(NodeId(1), lane, GROUP, message.clone()).unwrap();
+            assert_eq!(one.message().await, (NodeId(0), lane, message.clone()));
+            one.transport.send(NodeId(0), lane, GROUP, message.clone()).unwrap();
+            assert_eq!(zero.message().await, (NodeId(1), lane, message));
+        }
+    }
+    // A fourth waits for its turn.
+    let request = Bytes::from_static(b"1000");
+    let fourth = one.transport.fetch(NodeId(0), request.clone(), 0);
+    assert!(timeout(Duration::from_millis(50), fourth).await.is_err());
+    stalled.clear();
+    loop {
+        match one.transport.fetch(NodeId(0), request.clone(), 0).await {
+            Ok(mut reader) => {
+                read_all(&mut reader).await.unwrap();
+                return;
+            }
+            // The server has not noticed yet that the others were given up.
+            Err(busy) => assert!(busy.to_string().contains("busy"), "{busy}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
     let fail = Arc::new(Mutex::new(Some(MIB)));
