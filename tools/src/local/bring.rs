@@ -53,15 +53,21 @@ pub(crate) async fn start(
         None => Layout::make(dir, shape)?,
     };
     layout.check(shape)?;
+    let nodes: Vec<u64> = layout.nodes().collect();
     let mut started = Vec::new();
-    for node in layout.nodes() {
-        if layout.process(node).running()?.is_none() {
-            start_node(&layout, node, server)?;
-            started.push(node);
+    loop {
+        for node in &nodes {
+            if layout.process(*node).running()?.is_none() {
+                start_node(&layout, *node, server)?;
+                started.push(*node);
+            }
+        }
+        match ready::wait(&layout, &nodes, seconds).await {
+            // It was dying when this call began: it is started too, like every node once.
+            Err(CliError::NodeEnded { node, .. }) if !started.contains(&node) => {}
+            ready => break ready?,
         }
     }
-    let nodes: Vec<u64> = layout.nodes().collect();
-    ready::wait(&layout, &nodes, seconds).await?;
     layout.set_formed()?;
     Ok(Brought { layout, started })
 }

@@ -162,10 +162,32 @@ impl Identity {
 }
 
 /// Field 22 of `/proc/PID/stat`; none for a process that has ended but is not yet collected.
+///
+/// A killed process shows as ended (`Z`) once its first thread has, while its other threads may still hold its ports
+/// and files. It has ended when no other thread (field 20) is left.
 fn start_time(stat: &str) -> Option<u64> {
     // The second field is the program's name in parentheses, and may hold spaces and parentheses itself.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();
     let state = fields.next()?;
-    (state != "Z" && state != "X").then(|| fields.nth(18)?.parse().ok())?
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let has_ended = matches!(state, "Z" | "X") && threads <= 1;
+    (!has_ended).then(|| fields.nth(1)?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(state: &str, threads: u64) -> String {
+        format!("7 (a) b) (c) {state} 1 7 7 0 -1 4 0 0 0 0 1 2 0 0 20 0 {threads} 0 4711 99 1 2")
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        assert_eq!(start_time(&stat("S", 9)), Some(4711));
+        assert_eq!(start_time(&stat("Z", 3)), Some(4711), "other threads may still hold its ports");
+        assert_eq!(start_time(&stat("Z", 1)), None);
+        assert_eq!(start_time("7 (x"), None);
+    }
 }

@@ -134,6 +134,20 @@ async fn a_server_that_ends_at_once_is_told_with_the_end_of_its_log() {
     assert!(error.to_string().starts_with("E3205 node 0 ended"), "{error}");
 }
 
+/// A node that was killed a moment ago may still look alive. It is started once it is gone.
+#[tokio::test]
+async fn a_node_that_dies_while_the_cluster_comes_up_is_started_again() {
+    let dir = folder();
+    let layout = Layout::make(dir.path(), Shape { nodes: Some(1), ..Shape::default() }).unwrap();
+    layout.process(0).start(Path::new("/bin/sleep"), &["0.2"]).unwrap();
+    let server = failing_server(dir.path());
+    let error = start(dir.path(), Shape::default(), &server, 20).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the reason"),
+        "the server was started, and its own end is told: {error}"
+    );
+}
+
 #[tokio::test]
 async fn stopping_what_does_not_run_says_so_and_two_commands_do_not_meet() {
     let dir = folder();
