@@ -5,18 +5,22 @@
 mod cluster;
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use cluster::{Cluster, alone, batch_of, get, numbered, run, until};
 use tidelog_wire::ids::{NodeId, Offset};
 use tidelog_wire::protocol::{ErrorCode, Request, Retry};
 use tokio::io::AsyncWriteExt as _;
 
+/// How long a stopping leader waits for another node to take over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// The first thing a newcomer does: start it, write, stop it, start it, read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_start_makes_a_cluster_of_one_that_keeps_its_records_over_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let (node, mut client) = alone(&data).await;
+    let (mut node, mut client) = alone(&data).await;
     let log = client.create("orders").await.unwrap();
     for number in 0..100 {
         let offset = client.produce(log, &numbered(number..number + 1)).await.unwrap();
@@ -29,9 +33,12 @@ async fn a_bare_start_makes_a_cluster_of_one_that_keeps_its_records_over_a_stop(
         logged.lines().any(|line| line.contains("tidelogd runs") && line.contains("cluster=")),
         "{logged}"
     );
+    let stopping = std::time::Instant::now();
     assert_eq!(node.terminate().await.code(), Some(0));
+    assert!(stopping.elapsed() < HAND_OVER, "a node that is alone waits for nobody to take over");
+    assert!(!node.logged().contains(" WARN "), "nothing is wrong: {}", node.logged());
 
-    let (node, mut client) = alone(&data).await;
+    let (mut node, mut client) = alone(&data).await;
     assert_eq!(client.values(log).await, numbered(0..100));
     let status = client.status().await;
     assert!(status.ready);
@@ -171,7 +178,7 @@ async fn three_nodes_lose_their_leader_and_nothing_else() {
     })
     .await;
     let mut client = cluster.client(next).await;
-    let mut pace = tokio::time::interval(std::time::Duration::from_millis(20));
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     for number in 50..100 {
         while let Err(error) = client.produce(log, &numbered(number..number + 1)).await {
             assert!(matches!(error.retry, Retry::Here { .. }), "a new leader only asks to wait: {error}");
@@ -197,7 +204,7 @@ async fn three_nodes_lose_their_leader_and_nothing_else() {
     }
     assert_eq!(chains[0], chains[1]);
     assert_eq!(chains[1], chains[2]);
-    for (_, node) in std::mem::take(&mut cluster.nodes) {
+    for node in cluster.nodes.values_mut() {
         assert_eq!(node.terminate().await.code(), Some(0));
     }
 }

@@ -406,7 +406,9 @@ impl NodeHandle {
         let led: Vec<_> = self
             .group_status()
             .iter()
-            .filter(|status| status.role == Role::Leader && !status.peers.is_empty())
+            .filter(|status| status.role == Role::Leader)
+            // A group of one has nobody to take over.
+            .filter(|status| status.peers.iter().any(|peer| peer.node != here))
             .map(|status| status.group)
             .collect();
         for group in &led {

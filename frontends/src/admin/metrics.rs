@@ -3,6 +3,8 @@
 use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::metrics::{NodeMetrics, RecoveryProgress};
 
+use tidelog_wire::ids::NodeId;
+
 use crate::broker::Broker;
 use crate::measure::{Family, FrontEndCounts, Page};
 
@@ -14,7 +16,7 @@ pub(super) fn page(broker: &Broker) -> String {
     page.single("tidelog_ready", Family::Gauge, "1 if the node serves.", u64::from(readiness.ready));
     let groups = broker.groups();
     if !groups.is_empty() {
-        raft(&mut page, &groups);
+        raft(&mut page, broker.node(), &groups);
     }
     recovery(&mut page, broker.metrics().recovery(), &groups, readiness.groups_with_leader);
     below(&mut page, broker.metrics());
@@ -82,7 +84,7 @@ const GROUP_GAUGES: [GroupGauge; 7] = [
     }),
 ];
 
-fn raft(page: &mut Page, groups: &[GroupStatus]) {
+fn raft(page: &mut Page, here: NodeId, groups: &[GroupStatus]) {
     for (name, help, read) in GROUP_GAUGES {
         page.family(name, Family::Gauge, help);
         for status in groups {
@@ -92,7 +94,7 @@ fn raft(page: &mut Page, groups: &[GroupStatus]) {
     let name = "tidelog_replication_lag_entries";
     page.family(name, Family::Gauge, "Entries that a follower lacks, as its leader sees it.");
     for status in groups {
-        for peer in &status.peers {
+        for peer in status.peers.iter().filter(|peer| peer.node != here) {
             let labels = [("group", status.group.to_string()), ("node", peer.node.to_string())];
             let labels = labels.each_ref().map(|(label, value)| (*label, value.as_str()));
             page.sample(name, &labels, status.last.get().saturating_sub(peer.matched.get()));
