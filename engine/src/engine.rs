@@ -39,7 +39,7 @@ pub const RESERVE_BYTES_DEFAULT: u64 = 32 << 20;
 const REPORTS_MAX: usize = 10_000;
 
 /// How to open an engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Who vouches for what is appended.
     pub mode: Mode,

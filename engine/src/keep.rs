@@ -5,6 +5,7 @@
 //! because falling back to that checkpoint would need them again. After a restart the same follows
 //! from the checkpoints and the directories.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +71,7 @@ impl Keep {
         let known = state.named.entry(checkpoint.group).or_default();
         known.retain(|named| named.entry != checkpoint.applied);
         known.push(Named { entry: checkpoint.applied, logs });
-        known.sort_by(|one, other| other.entry.cmp(&one.entry));
+        known.sort_by_key(|named| Reverse(named.entry));
         known.truncate(kept);
         known.iter().map(|named| named.entry).collect()
     }

@@ -48,10 +48,6 @@ impl Hints {
         }
         recent.push_back(hint);
     }
-
-    pub(crate) fn clear(&self) {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 /// What was found at or behind an offset.

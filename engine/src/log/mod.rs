@@ -26,9 +26,6 @@ mod trim;
 mod watch;
 pub(crate) mod writer;
 
-#[cfg(test)]
-mod tests;
-
 use bytes::Bytes;
 use tidelog_wire::ids::{Chain, LeaderEpoch, Offset, RaftIndex, TimestampMs};
 

@@ -167,7 +167,6 @@ impl LogWriter {
     }
 
     /// A job that makes durable what has been written until now. It may run on any thread.
-    #[must_use]
     pub fn sync_target(&self) -> SyncJob {
         SyncJob::new(Arc::clone(&self.shared))
     }

@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
             return Ok(Step::End);
         }
         let Some(head) = self.bytes(at, FRAME_HEADER_BYTES)? else {
-            return Ok(self.short_rest(at)?);
+            return self.short_rest(at);
         };
         if head.iter().all(|byte| *byte == 0) {
             return Ok(Step::End);

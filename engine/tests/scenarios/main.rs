@@ -1,10 +1,18 @@
 //! The engine seen from outside: what a caller was promised, held against what it gets back.
 
+#[cfg(test)]
 mod append_and_read;
+#[cfg(test)]
 mod checkpoints;
+#[cfg(test)]
 mod crash_enumeration;
+#[cfg(test)]
 mod embedded;
+#[cfg(test)]
 mod power_cuts;
+#[cfg(test)]
 mod recovery_under_consensus;
+#[cfg(test)]
 mod snapshots;
+#[cfg(test)]
 mod world;
