@@ -87,7 +87,10 @@ impl Gate<'_> {
         self.check_numbers(message)?;
         self.check_parts(message)?;
         match message.get_msg_type() {
-            MessageType::MsgHeartbeat => self.check_heartbeat(message),
+            // Of the present term only: the switch writes the hard state, and nobody else may meanwhile.
+            MessageType::MsgHeartbeat if !self.installing || message.term <= self.raft.term => {
+                self.check_heartbeat(message)
+            }
             _ if self.installing => Err(MessageRefusal::NotTaking { group: self.group }.into()),
             MessageType::MsgAppend => self.check_append(message),
             MessageType::MsgAppendResponse => self.check_append_answer(message),
@@ -99,6 +102,7 @@ impl Gate<'_> {
             MessageType::MsgRequestVote
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgHeartbeat
             | MessageType::MsgHeartbeatResponse => Ok(()),
             // Refused above.
             MessageType::MsgHup

@@ -9,8 +9,9 @@
 //! of the same snapshot replace it, since only one of the present term is taken.
 //!
 //! While installing, raft's log begins behind what is applied. Until the switch is reported, nothing
-//! but heartbeats is taken and the clock stands still for this replica: a campaign would ask for
-//! entries that are gone.
+//! but heartbeats of the present term is taken and the clock stands still for this replica: a campaign
+//! would ask for entries that are gone, and a new term would write a hard state that the switch, which
+//! clears the raft log, would take back.
 
 use raft::eraftpb::{Message, MessageType};
 use tidelog_engine::checkpoint::EntryId;

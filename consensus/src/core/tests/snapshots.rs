@@ -131,3 +131,29 @@ fn while_a_snapshot_is_on_its_way_the_leader_keeps_the_entries_behind_it() {
         .input(leader, Input::Checkpointed { group: GROUP, newest: entry(40, 2), compact_to: RaftIndex(40) });
     assert_eq!(cluster.status(leader).first, RaftIndex(31));
 }
+
+/// The switch clears the raft log and writes the hard state of its beginning. A term that rose meanwhile
+/// would be in the votes file and no longer in the log, which the next start would take for amnesia.
+#[test]
+fn no_term_rises_while_a_snapshot_is_being_switched_to() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches[0];
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Ready };
+    cluster.input(sleeper, staged);
+    let before = cluster.status(sleeper);
+    cluster.input(leader, Input::TransferLeader { group: GROUP, to: None });
+    for _ in 0..200 {
+        cluster.tick_all();
+        cluster.settle();
+    }
+    assert!(cluster.leader().is_some_and(|new| new != leader), "with a new term");
+    assert_eq!(cluster.status(sleeper).term, before.term);
+    assert!(cluster.machines[sleeper].persists.is_empty());
+    cluster.install(sleeper);
+    cluster.elect();
+    cluster.crash(sleeper);
+    cluster.start(sleeper);
+    assert!(cluster.halts.is_empty(), "{:?}", cluster.halts);
+}
