@@ -308,6 +308,10 @@ impl Client {
                 Ok(Some(*node))
             }
             Target::Any | Target::Replica => {
+                if !self.cluster.is_linked() {
+                    // All are asked at once, so the first that is alive is found without waiting for dead ones.
+                    self.metadata(Some(Vec::new())).await?;
+                }
                 let nodes = self.cluster.nodes();
                 Ok(hint.or_else(|| nodes.iter().cycle().nth(attempt % nodes.len().max(1)).copied()))
             }

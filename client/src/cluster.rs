@@ -58,6 +58,8 @@ struct View {
     /// Overrides what a channel's metadata says, since it is newer. `None`: the leader that metadata names does not lead.
     leaders: BTreeMap<GroupId, Option<NodeId>>,
     suspects: BTreeMap<NodeId, Instant>,
+    /// Nodes to which there is a link, or was when it was last looked at, and the largest batch each takes.
+    linked: BTreeMap<NodeId, u32>,
     /// Channels that were asked for and not found, since when.
     missing: BTreeMap<String, Instant>,
 }
@@ -97,12 +99,23 @@ impl Cluster {
         Ok(Arc::new(Self { options, profile, quic, endpoint_v4, endpoint_v6, view, links }))
     }
 
-    /// Every node known, those that are not suspect first.
+    /// Every node known: those to which there is a link first, suspect ones last.
     pub(crate) fn nodes(&self) -> Vec<NodeId> {
         let view = self.view();
         let mut nodes: Vec<_> = view.addresses.keys().copied().collect();
-        nodes.sort_by_key(|node| view.is_suspect(*node));
+        nodes.sort_by_key(|node| (view.is_suspect(*node), !view.linked.contains_key(node)));
         nodes
+    }
+
+    /// Whether there is a link to any node.
+    pub(crate) fn is_linked(&self) -> bool {
+        !self.view().linked.is_empty()
+    }
+
+    /// The largest batch that every node takes, as far as they have said.
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        let smallest = self.view().linked.values().min().copied();
+        smallest.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(limits::BATCH_BYTES_CAP)
     }
 
     /// The channel as it was last heard of.
@@ -262,13 +275,17 @@ impl Cluster {
             return Ok(link.clone());
         }
         *slot = None;
+        self.view().linked.remove(&node);
         let limit = self.options.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
         let made = timeout(limit, self.dial(node))
             .await
             .map_err(|_| not_sent(format!("no connection to node {node} within {} ms", limit.as_millis())));
         match made.and_then(|made| made) {
             Ok(link) => {
-                self.view().suspects.remove(&node);
+                let mut view = self.view();
+                view.suspects.remove(&node);
+                view.linked.insert(node, link.welcome.limits.batch_bytes_max);
+                drop(view);
                 *slot = Some(link.clone());
                 Ok(link)
             }
@@ -337,7 +354,9 @@ impl Cluster {
     }
 
     pub(crate) fn suspect(&self, node: NodeId) {
-        self.view().suspects.insert(node, Instant::now() + SUSPECT);
+        let mut view = self.view();
+        view.suspects.insert(node, Instant::now() + SUSPECT);
+        view.linked.remove(&node);
     }
 
     fn view(&self) -> std::sync::MutexGuard<'_, View> {

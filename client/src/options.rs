@@ -46,7 +46,7 @@ impl Default for ClientOptions {
 pub struct ProducerOptions {
     /// Compression of batches.
     pub codec: Codec,
-    /// Most bytes of a batch, before compression.
+    /// Most bytes of a batch, before compression. Never more than the nodes take.
     pub batch_bytes: usize,
     /// Most records of a batch.
     pub batch_records: u32,

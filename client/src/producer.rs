@@ -212,9 +212,10 @@ impl Producer {
     pub(crate) fn start(
         client: Client,
         info: &ChannelInfo,
-        options: ProducerOptions,
+        mut options: ProducerOptions,
     ) -> Result<Self, ClientError> {
         check(&options)?;
+        options.batch_bytes = options.batch_bytes.min(client.cluster.batch_bytes_max());
         let partitions = info.partitions.len();
         if partitions == 0 {
             return Err(ClientError::UnknownPartition {

@@ -208,6 +208,24 @@ async fn a_range_that_is_damaged_at_the_leader_is_read_from_another_replica() {
     assert_eq!((fetched.records.len(), fetched.node == NodeId(0)), (10, false));
 }
 
+/// A client that has never been connected finds out which nodes are alive by asking all of them at once.
+#[tokio::test]
+async fn a_dead_node_does_not_delay_what_any_node_can_do() {
+    let cluster = FakeCluster::start().await;
+    cluster.kill(0);
+    cluster.with(|state| state.leader = 1);
+    let patient = Duration::from_secs(60);
+    let options =
+        ClientOptions { connect_timeout: patient, request_timeout: patient, ..ClientOptions::default() };
+    let client = Client::new(cluster.profile.clone(), options).unwrap();
+    let new = NewChannel { name: CHANNEL.to_owned(), partitions: 1, replicas: None, segment_bytes: None };
+    let started = tokio::time::Instant::now();
+    client.create_channel(new).await.unwrap_err();
+    client.producer(CHANNEL, small_batches()).await.unwrap();
+    assert!(started.elapsed() < patient / 4);
+    client.close().await;
+}
+
 /// A full batch waited for the next record, or until its time to linger was over, before it was sent.
 #[tokio::test]
 async fn a_full_batch_does_not_linger() {
