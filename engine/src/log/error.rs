@@ -31,7 +31,7 @@ pub enum LogError {
     },
     /// The disk refused.
     #[error(
-        "E0103 {path}: cannot {action}: {source}; the log is not open: check the disk, then restart the node"
+        "E0102 {path}: cannot {action}: {source}; the log is not open: check the disk, then restart the node"
     )]
     Io {
         /// Which file or directory.
@@ -62,7 +62,7 @@ pub enum LogError {
     },
     /// The log has failed before.
     #[error(
-        "E0107 log {log} is fenced: an earlier write or sync failed; nothing was changed: restart the node"
+        "E0120 log {log} is fenced: an earlier write or sync failed; nothing was changed: restart the node"
     )]
     Fenced {
         /// Which log.
@@ -70,7 +70,7 @@ pub enum LogError {
     },
     /// An offset outside the log.
     #[error(
-        "E0108 log {log}: offset {asked} is outside {start}..={end}; nothing was changed: ask again within it"
+        "E0121 log {log}: offset {asked} is outside {start}..={end}; nothing was changed: ask again within it"
     )]
     OutOfRange {
         /// Which log.

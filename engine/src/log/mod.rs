@@ -20,6 +20,7 @@ pub(crate) mod plan;
 pub(crate) mod reader;
 pub mod recovery;
 pub(crate) mod replay;
+mod seal;
 pub(crate) mod shared;
 mod sync;
 mod trim;

@@ -24,16 +24,12 @@ use super::sync::SyncJob;
 use super::{AppendStamp, Appended};
 use crate::checkpoint::{LogConfig, LogState};
 use crate::core::Mode;
-use crate::fields::wide;
-use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::segment::frame::FRAME_BYTES_MAX;
 use crate::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::segment::state::{SegmentEvent, SegmentState};
+use crate::segment::state::SegmentState;
 use crate::segment::summary::{FIRST_FRAME, Summary};
 use crate::segment::{self};
 use crate::storage::{File, OpenMode, Position, create_dir_durably};
-
-/// How far ahead embedded logs are filled with zeros.
-const PREFILL_BYTES: u64 = 1 << 20;
 
 /// The segment that takes appends.
 #[derive(Debug)]
@@ -315,7 +311,7 @@ impl LogWriter {
     }
 
     /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.
-    fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
+    pub(super) fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
         let path = &active.segment.path;
         let mut written = active.file.write_at(at, parts);
         if written.as_ref().is_err_and(is_full) && self.shared.core.room.give_reserve(&self.shared.core) {
@@ -332,24 +328,6 @@ impl LogWriter {
             }
             Err(error) => Err(self.fenced(path, "write", error)),
         }
-    }
-
-    /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length.
-    fn prefill(&mut self, end: Position) -> Result<(), AppendError> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        if active.prefilled_to >= end.get() {
-            return Ok(());
-        }
-        match active.file.prefill(end, PREFILL_BYTES) {
-            Ok(()) => active.prefilled_to = end.get().saturating_add(PREFILL_BYTES),
-            // The frames themselves are written; the next append says that the disk is full.
-            Err(error) if is_full(&error) => active.prefilled_to = end.get(),
-            Err(error) => {
-                let path = active.segment.path.clone();
-                return Err(self.fenced(&path, "prefill", error));
-            }
-        }
-        Ok(())
     }
 
     /// Takes the frames into the summary and the view, as written just now or by an earlier run.
@@ -388,88 +366,6 @@ impl LogWriter {
     fn publish(&self) {
         let end = self.reader().end();
         self.shared.watch.advanced(end);
-    }
-
-    /// Ends the active segment with index and footer. The next append begins another one.
-    ///
-    /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`] does that, and above the
-    /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
-    /// written and the footer before the successor exists.
-    pub(crate) fn roll(&mut self) -> Result<(), AppendError> {
-        let Some(active) = &self.active else { return Ok(()) };
-        if active.position <= FIRST_FRAME {
-            return Ok(());
-        }
-        let path = active.segment.path.clone();
-        let embedded = self.shared.core.mode == Mode::Embedded;
-        if embedded {
-            active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
-        }
-        self.shared
-            .complete_summary(&active.segment, active.file.as_ref())
-            .map_err(|error| self.fenced(&path, "sum up", io::Error::other(error)))?;
-        let (bytes, sealed_len) = {
-            let facts = active.segment.facts();
-            let summary = facts.summary.as_ref();
-            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, Summary::sealed_len))
-        };
-        let bytes = bytes.unwrap_or_default();
-        self.put(active, active.position, &[&bytes])?;
-        let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
-        if len > sealed_len {
-            active.file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
-        }
-        if embedded {
-            active.file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
-            // Its name too: a successor whose name outlives this one would make it look lost.
-            self.shared
-                .sync_dir()
-                .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
-        }
-        let mut facts = active.segment.facts();
-        facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
-        facts.apply(SegmentEvent::Filled);
-        facts.writes = facts.writes.wrapping_add(1);
-        facts.unsynced = Some(Arc::clone(&active.file));
-        if embedded {
-            facts.apply(SegmentEvent::Synced);
-            facts.unsynced = None;
-            facts.synced_to = facts.end_position;
-            facts.summary = None;
-        }
-        let end = facts.end;
-        drop(facts);
-        self.active = None;
-        if embedded {
-            let mut view = self.shared.view();
-            view.durable_end = view.durable_end.max(end);
-        }
-        Ok(())
-    }
-
-    /// Writes a mark behind the last frame: a witness that everything before it is durable. Says
-    /// whether one was written; none is if there is nothing to witness, or something is not durable.
-    pub(crate) fn write_mark(&mut self) -> Result<bool, AppendError> {
-        if self.shared.is_fenced() {
-            return Err(AppendError::Fenced { log: self.shared.id });
-        }
-        let place = self.place();
-        let Some(active) = &self.active else { return Ok(false) };
-        if active.header.is_some() || active.marked || place.synced_to < active.position {
-            return Ok(false);
-        }
-        self.put(active, active.position, &[&plan::mark(&place).encode()])?;
-        let Some(active) = &mut self.active else { return Ok(false) };
-        active.position = Position(active.position.get().saturating_add(wide(FRAME_HEADER_BYTES)));
-        active.marked = true;
-        let mut facts = active.segment.facts();
-        facts.end_position = active.position;
-        facts.unsynced = Some(Arc::clone(&active.file));
-        facts.writes = facts.writes.wrapping_add(1);
-        if let Some(summary) = &mut facts.summary {
-            summary.add_mark(active.position, place.end, place.chain);
-        }
-        Ok(true)
     }
 
     fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {

@@ -72,7 +72,7 @@ fn embedded_workload(disk: &SimDisk, dice: &mut Dice) -> (u64, u64, Vec<u64>) {
 #[test]
 fn an_embedded_log_keeps_what_it_acknowledged_through_any_crash() {
     let mut images = BTreeSet::new();
-    for seed in 0..2_500 {
+    for seed in 0..1_200 {
         let disk = formatted(seed);
         let mut dice = Dice(seed);
         disk.stop_at(disk.changes() + 5 + dice.roll(150));
@@ -98,7 +98,7 @@ fn an_embedded_log_keeps_what_it_acknowledged_through_any_crash() {
         assert_eq!(log.reader().end(), shown, "seed {seed}: what was shown as durable is durable");
         assert_eq!(log_files(&disk), files, "seed {seed}: recovered twice");
     }
-    assert!(images.len() > 2_000, "{} distinct images", images.len());
+    assert!(images.len() > 1_000, "{} distinct images", images.len());
 }
 
 /// A log under consensus, crashed anywhere: applying again from the newest checkpoint ends in the
@@ -112,7 +112,7 @@ fn a_log_under_consensus_ends_in_the_same_bytes_after_any_crash() {
         append(&mut writer, 1..=40);
         log_files(&disk)
     };
-    for seed in 0..1_500 {
+    for seed in 0..900 {
         let disk = formatted(seed);
         let mut dice = Dice(seed);
         let mut applied: (u64, Option<LogState>) = (0, None);
@@ -154,5 +154,5 @@ fn a_log_under_consensus_ends_in_the_same_bytes_after_any_crash() {
         assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 40, "seed {seed}");
         assert!(writer.state().active_position > Position::ZERO);
     }
-    assert!(images.len() > 1_500, "{} distinct images", images.len());
+    assert!(images.len() > 1_000, "{} distinct images", images.len());
 }

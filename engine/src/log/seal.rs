@@ -1,0 +1,121 @@
+//! The end of a segment: zeros ahead of it, a mark behind it, and the seal that closes it.
+//!
+//! All three are functions of the frames, so each may be repeated after any crash.
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::AppendError;
+use super::plan;
+use super::writer::{LogWriter, is_full};
+use crate::core::Mode;
+use crate::fields::wide;
+use crate::segment::frame::FRAME_HEADER_BYTES;
+use crate::segment::state::SegmentEvent;
+use crate::segment::summary::{FIRST_FRAME, Summary};
+use crate::storage::Position;
+
+/// How far ahead embedded logs are filled with zeros.
+const PREFILL_BYTES: u64 = 1 << 20;
+
+impl LogWriter {
+    /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length.
+    pub(super) fn prefill(&mut self, end: Position) -> Result<(), AppendError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.prefilled_to >= end.get() {
+            return Ok(());
+        }
+        match active.file.prefill(end, PREFILL_BYTES) {
+            Ok(()) => active.prefilled_to = end.get().saturating_add(PREFILL_BYTES),
+            // The frames themselves are written; the next append says that the disk is full.
+            Err(error) if is_full(&error) => active.prefilled_to = end.get(),
+            Err(error) => {
+                let path = active.segment.path.clone();
+                return Err(self.fenced(&path, "prefill", error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the active segment with index and footer. The next append begins another one.
+    ///
+    /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`] does that, and above the
+    /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
+    /// written and the footer before the successor exists.
+    pub(crate) fn roll(&mut self) -> Result<(), AppendError> {
+        let Some(active) = &self.active else { return Ok(()) };
+        if active.position <= FIRST_FRAME {
+            return Ok(());
+        }
+        let path = active.segment.path.clone();
+        let embedded = self.shared.core.mode == Mode::Embedded;
+        if embedded {
+            active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
+        }
+        self.shared
+            .complete_summary(&active.segment, active.file.as_ref())
+            .map_err(|error| self.fenced(&path, "sum up", io::Error::other(error)))?;
+        let (bytes, sealed_len) = {
+            let facts = active.segment.facts();
+            let summary = facts.summary.as_ref();
+            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, Summary::sealed_len))
+        };
+        let bytes = bytes.unwrap_or_default();
+        self.put(active, active.position, &[&bytes])?;
+        let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
+        if len > sealed_len {
+            active.file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
+        }
+        if embedded {
+            active.file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
+            // Its name too: a successor whose name outlives this one would make it look lost.
+            self.shared
+                .sync_dir()
+                .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
+        }
+        let mut facts = active.segment.facts();
+        facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
+        facts.apply(SegmentEvent::Filled);
+        facts.writes = facts.writes.wrapping_add(1);
+        facts.unsynced = Some(Arc::clone(&active.file));
+        if embedded {
+            facts.apply(SegmentEvent::Synced);
+            facts.unsynced = None;
+            facts.synced_to = facts.end_position;
+            facts.summary = None;
+        }
+        let end = facts.end;
+        drop(facts);
+        self.active = None;
+        if embedded {
+            let mut view = self.shared.view();
+            view.durable_end = view.durable_end.max(end);
+        }
+        Ok(())
+    }
+
+    /// Writes a mark behind the last frame: a witness that everything before it is durable. Says
+    /// whether one was written; none is if there is nothing to witness, or something is not durable.
+    pub(crate) fn write_mark(&mut self) -> Result<bool, AppendError> {
+        if self.shared.is_fenced() {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
+        let place = self.place();
+        let Some(active) = &self.active else { return Ok(false) };
+        if active.header.is_some() || active.marked || place.synced_to < active.position {
+            return Ok(false);
+        }
+        self.put(active, active.position, &[&plan::mark(&place).encode()])?;
+        let Some(active) = &mut self.active else { return Ok(false) };
+        active.position = Position(active.position.get().saturating_add(wide(FRAME_HEADER_BYTES)));
+        active.marked = true;
+        let mut facts = active.segment.facts();
+        facts.end_position = active.position;
+        facts.unsynced = Some(Arc::clone(&active.file));
+        facts.writes = facts.writes.wrapping_add(1);
+        if let Some(summary) = &mut facts.summary {
+            summary.add_mark(active.position, place.end, place.chain);
+        }
+        Ok(true)
+    }
+}
