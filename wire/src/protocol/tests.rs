@@ -183,6 +183,45 @@ fn version_1_bytes_never_change() {
     assert_eq!(all_frames(), include_bytes!("../../testdata/format-1/protocol-frames.bin").as_slice());
 }
 
+/// Every error code and every way to retry, as refusals one after the other.
+fn all_refusals() -> BytesMut {
+    let codes = [
+        ErrorCode::NotLeader { leader: None },
+        ErrorCode::UnknownChannel,
+        ErrorCode::GenerationMismatch { asked: Generation(1), current: Generation(2) },
+        ErrorCode::OffsetOutOfRange { asked: Offset(3), start: Offset(1), end: Offset(2) },
+        ErrorCode::BatchTooLarge { bytes: 2, max: 1 },
+        ErrorCode::CorruptBatch,
+        ErrorCode::InvalidBatch,
+        ErrorCode::OutOfOrderSequence,
+        ErrorCode::ProducerFenced,
+        ErrorCode::NoQuorum,
+        ErrorCode::TimedOutMayHaveCommitted,
+        ErrorCode::Busy { retry_after_ms: 20 },
+        ErrorCode::NotReady,
+        ErrorCode::DamagedRange { start: Offset(1), end: Offset(2) },
+        ErrorCode::Unauthorized,
+        ErrorCode::Unsupported,
+        ErrorCode::InvalidRequest,
+        ErrorCode::ChannelExists,
+        ErrorCode::DiskFull,
+        ErrorCode::ShuttingDown,
+        ErrorCode::Internal,
+    ];
+    let retries = [Retry::Never, Retry::Here { after_ms: 20 }, Retry::Leader, Retry::MayHaveCommitted];
+    let mut out = BytesMut::new();
+    for (number, (code, retry)) in (1..).zip(codes.into_iter().zip(retries.into_iter().cycle())) {
+        let reply = ErrorReply { code, message: String::new(), retry };
+        encode_answer(number, &Err(reply), 0, &mut out).unwrap();
+    }
+    out
+}
+
+#[test]
+fn version_1_error_codes_never_change() {
+    assert_eq!(all_refusals(), include_bytes!("../../testdata/format-1/protocol-refusals.bin").as_slice());
+}
+
 #[test]
 fn every_request_arrives_as_sent_in_whatever_pieces() {
     let mut sent = BytesMut::new();
