@@ -31,6 +31,8 @@ mod watched_files;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
 
 pub use engine_log::{EngineLog, EngineLogOptions};

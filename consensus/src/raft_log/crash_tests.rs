@@ -7,17 +7,11 @@ use raft::eraftpb::Entry;
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_wire::ids::{GroupId, RaftIndex};
 
+use super::tests::new_disk;
 use super::*;
 
 fn dir() -> &'static Path {
     Path::new("/data/raft")
-}
-
-fn new_disk() -> SimDisk {
-    let disk = SimDisk::new(1);
-    disk.storage().create_dir(Path::new("/data")).unwrap();
-    disk.storage().sync_dir(Path::new("/")).unwrap();
-    disk
 }
 
 fn open(disk: &SimDisk, options: SimLogOptions) -> Result<SimLog, RaftLogError> {

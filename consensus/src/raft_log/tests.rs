@@ -1,14 +1,13 @@
-//! Conformance: both raft logs answer alike, and like a plain model, whatever is done to them.
+//! Conformance: both raft logs answer alike, scenario by scenario.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::os::OsStorage;
+use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
@@ -28,25 +27,32 @@ impl SyncPolicy for CountSyncs {
 const SMALL: EngineLogOptions =
     EngineLogOptions { file_bytes: 8 << 10, purge_bytes: 32 << 10, prefill_bytes: 0 };
 
-fn open_engine(dir: &Path) -> EngineLog {
+pub(super) fn open_engine(dir: &Path) -> EngineLog {
     let storage = Arc::new(OsStorage);
     EngineLog::open(storage, &dir.join("raft"), SMALL, Arc::new(CountSyncs::default())).unwrap()
 }
 
-fn open_sim(dir: &Path) -> SimLog {
-    let options = SimLogOptions::rewriting_at(16 << 10);
-    SimLog::open(Arc::new(OsStorage), &dir.join("raft"), options).unwrap()
+pub(super) fn open_sim(disk: &SimDisk) -> SimLog {
+    SimLog::open(disk.storage(), Path::new("/data/raft"), SimLogOptions::rewriting_at(16 << 10)).unwrap()
 }
 
-fn entry(index: u64, term: u64, data: &[u8]) -> Entry {
+/// A simulated disk with a data directory.
+pub(super) fn new_disk() -> SimDisk {
+    let disk = SimDisk::new(1);
+    disk.storage().create_dir(Path::new("/data")).unwrap();
+    disk.storage().sync_dir(Path::new("/")).unwrap();
+    disk
+}
+
+pub(super) fn entry(index: u64, term: u64, data: &[u8]) -> Entry {
     Entry { index, term, data: data.to_vec().into(), ..Entry::default() }
 }
 
-fn append(group: u64, entries: Vec<Entry>) -> GroupWrite {
+pub(super) fn append(group: u64, entries: Vec<Entry>) -> GroupWrite {
     GroupWrite { entries, ..GroupWrite::new(GroupId(group)) }
 }
 
-fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
+pub(super) fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
     HardState { term, vote, commit, ..HardState::default() }
 }
 
@@ -54,8 +60,8 @@ fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
 fn with_each(scenario: impl Fn(&dyn Fn() -> Box<dyn RaftLog>)) {
     let dir = tempfile::tempdir().unwrap();
     scenario(&|| Box::new(open_engine(dir.path())));
-    let dir = tempfile::tempdir().unwrap();
-    scenario(&|| Box::new(open_sim(dir.path())));
+    let disk = new_disk();
+    scenario(&|| Box::new(open_sim(&disk)));
 }
 
 #[test]
@@ -305,171 +311,27 @@ fn format_1_values_beside_the_entries_never_change() {
     assert_eq!(bytes, include_bytes!("../../testdata/format-1/raft-log-values.bin"));
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    /// Append `count` entries `back` before the end.
-    Append {
-        group: u64,
-        back: u64,
-        count: u64,
-        bytes: usize,
-        sync: bool,
-    },
-    HardState {
-        group: u64,
-        vote: u64,
-    },
-    Mark {
-        group: u64,
-        set: bool,
-    },
-    Compact {
-        group: u64,
-        keep: u64,
-    },
-    Clear {
-        group: u64,
-        next: u64,
-    },
-    Purge,
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let group = 0..3_u64;
-    prop_oneof![
-        8 => (group.clone(), 0..4_u64, 1..6_u64, 0..2000_usize, any::<bool>())
-            .prop_map(|(group, back, count, bytes, sync)| Step::Append { group, back, count, bytes, sync }),
-        2 => (group.clone(), 0..3_u64).prop_map(|(group, vote)| Step::HardState { group, vote }),
-        1 => (group.clone(), any::<bool>()).prop_map(|(group, set)| Step::Mark { group, set }),
-        3 => (group.clone(), 0..8_u64).prop_map(|(group, keep)| Step::Compact { group, keep }),
-        1 => (group, 1..50_u64).prop_map(|(group, next)| Step::Clear { group, next }),
-        2 => Just(Step::Purge),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-#[derive(Clone, Debug, Default)]
-struct Model {
-    entries: BTreeMap<u64, Entry>,
-    hard_state: HardState,
-    install: Option<InstallMark>,
-    /// The index after the last, also when every entry was compacted away.
-    next: u64,
-    first: u64,
-    term: u64,
-}
-
-impl Model {
-    fn write(&mut self, group: u64, step: &Step) -> GroupWrite {
-        let mut write = GroupWrite::new(GroupId(group));
-        match *step {
-            Step::Append { back, count, bytes, .. } => {
-                self.term += 1;
-                let from = self.next.saturating_sub(back).max(self.first).max(1);
-                self.entries.split_off(&from);
-                for index in from..from + count {
-                    let new = entry(index, self.term, &vec![u8::try_from(index % 251).unwrap(); bytes]);
-                    self.entries.insert(index, new.clone());
-                    write.entries.push(new);
-                }
-                self.next = from + count;
-            }
-            Step::HardState { vote, .. } => {
-                self.hard_state = hard_state(self.term, vote, self.next);
-                write.hard_state = Some(self.hard_state.clone());
-            }
-            Step::Mark { set, .. } => {
-                self.install =
-                    set.then_some(InstallMark { index: RaftIndex(self.next), term: Term(1), digest: 5 });
-                write.install = self.install.map_or(InstallChange::Remove, InstallChange::Set);
-            }
-            Step::Clear { next, .. } => {
-                *self = Self { next, first: next, term: self.term, ..Self::default() };
-                write.clear = true;
-            }
-            Step::Compact { .. } | Step::Purge | Step::Reopen => unreachable!("not a write"),
-        }
-        write
+/// Two groups write; one is compacted as checkpoints allow, the other is not. The files of the first
+/// are given back, and the second is named until it is compacted too.
+#[test]
+fn files_are_given_back_and_the_group_in_the_way_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_engine(dir.path());
+    for index in 1..=100 {
+        log.write(&[append(2, vec![entry(index, 1, &[7; 500])])], true).unwrap();
     }
-
-    fn compact(&mut self, first_kept: u64) {
-        self.first = first_kept;
-        self.entries = self.entries.split_off(&first_kept);
-    }
-
-    fn check(&self, log: &dyn RaftLog, group: u64) {
-        let loaded = log.load(GroupId(group)).unwrap();
-        assert_eq!(loaded.hard_state, self.hard_state);
-        assert_eq!(loaded.install, self.install);
-        let Some(span) = loaded.span else {
-            assert!(self.entries.is_empty(), "group {group} lost its entries");
-            return;
-        };
-        let end = RaftIndex(span.last.get() + 1);
-        let found = log.entries(GroupId(group), span.first, end, u64::MAX).unwrap();
-        let same = found.iter().eq(self.entries.values());
-        let indexes: Vec<_> = found.iter().map(|entry| entry.index).collect();
-        assert!(same, "group {group}: found {indexes:?}, expected {:?}", self.entries.keys());
-        for (index, entry) in &self.entries {
-            assert_eq!(loaded.term(RaftIndex(*index)), Some(Term(entry.term)));
+    let mut named = Vec::new();
+    for index in 1..=600 {
+        log.write(&[append(1, vec![entry(index, 1, &[7; 1000])])], false).unwrap();
+        if index % 20 == 0 {
+            log.compact(GroupId(1), RaftIndex(index - 10)).unwrap();
+            named.extend(log.purge().unwrap());
         }
     }
-}
-
-fn run(steps: &[Step], open: &dyn Fn() -> Box<dyn RaftLog>) {
-    let mut log = Some(open());
-    let mut models: BTreeMap<u64, Model> = BTreeMap::new();
-    for step in steps {
-        let current = log.as_ref().unwrap();
-        match step {
-            Step::Append { group, sync, .. } => {
-                let write = models.entry(*group).or_default().write(*group, step);
-                current.write(&[write], *sync).unwrap();
-            }
-            Step::HardState { group, .. } | Step::Mark { group, .. } | Step::Clear { group, .. } => {
-                let write = models.entry(*group).or_default().write(*group, step);
-                current.write(&[write], true).unwrap();
-            }
-            Step::Compact { group, keep } => {
-                let model = models.entry(*group).or_default();
-                let first_kept = model.next.saturating_sub(keep + 1).max(model.first);
-                model.compact(first_kept);
-                current.compact(GroupId(*group), RaftIndex(first_kept)).unwrap();
-            }
-            Step::Purge => {
-                current.purge().unwrap();
-            }
-            Step::Reopen => {
-                drop(log.take());
-                log = Some(open());
-            }
-        }
-        if matches!(step, Step::Reopen) {
-            for (group, model) in &models {
-                model.check(log.as_ref().unwrap().as_ref(), *group);
-            }
-        }
-    }
-    drop(log);
-    let log = open();
-    for (group, model) in &models {
-        model.check(log.as_ref(), *group);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn raft_engine_behaves_like_the_model(steps in prop::collection::vec(step(), 1..80)) {
-        let dir = tempfile::tempdir().unwrap();
-        run(&steps, &|| Box::new(open_engine(dir.path())));
-    }
-
-    #[test]
-    fn the_simulated_log_behaves_like_the_model(steps in prop::collection::vec(step(), 1..80)) {
-        let dir = tempfile::tempdir().unwrap();
-        run(&steps, &|| Box::new(open_sim(dir.path())));
-    }
+    assert!(named.contains(&GroupId(2)), "{named:?}");
+    assert!(!named.contains(&GroupId(1)), "{named:?}");
+    log.compact(GroupId(2), RaftIndex(100)).unwrap();
+    log.purge().unwrap();
+    assert!(log.disk_bytes() < 400 << 10, "{} bytes are held", log.disk_bytes());
+    assert_eq!(log.load(GroupId(2)).unwrap().span.unwrap().last, RaftIndex(100));
 }

@@ -174,10 +174,11 @@ impl ApplyThread {
         let mut intent_changed = false;
         for (token, outcome) in applied.outcomes {
             intent_changed |= changes_intent(&outcome);
-            if let Some(token) = token
-                && !self.state.reconciling.remove(&token)
-            {
-                self.waiters.tell(token, Told::Outcome(outcome));
+            match token {
+                // Once refused, it is not proposed again before something else changes.
+                Some(token) if self.state.reconciling.remove(&token) => {}
+                Some(token) => self.waiters.tell(token, Told::Outcome(outcome)),
+                None => {}
             }
         }
         if intent_changed {
@@ -286,9 +287,11 @@ fn changes_intent(outcome: &Outcome) -> bool {
         | Outcome::LogsClosed
         | Outcome::NodeRegistered
         | Outcome::ChannelCreated { .. }
-        | Outcome::ChannelMarked
+        | Outcome::ChannelMarked => true,
+        Outcome::Appended { .. }
+        | Outcome::LogStartSet { .. }
+        | Outcome::ProducersExpired
         | Outcome::ProducerMinted(_)
-        | Outcome::Refused(_) => true,
-        Outcome::Appended { .. } | Outcome::LogStartSet { .. } | Outcome::ProducersExpired => false,
+        | Outcome::Refused(_) => false,
     }
 }

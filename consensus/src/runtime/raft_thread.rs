@@ -177,6 +177,7 @@ impl RaftThread {
         }
         for halt in effects.halts.drain(..) {
             tracing::error!("{}", halt.reason);
+            self.apply.push(ApplyInput::Leads { group: halt.group, here: false });
         }
         for compaction in effects.compactions.drain(..) {
             self.keeper.push(KeeperInput::Compact(compaction));
