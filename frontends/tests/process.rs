@@ -79,6 +79,24 @@ async fn what_was_acknowledged_survives_sigkill() {
     assert_eq!(found[..acknowledged.len()], acknowledged[..]);
 }
 
+/// Whoever still asks for a channel's former life is told which one it is in now, and is never given its records.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_generation_is_answered_with_the_present_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_node, mut client) = alone(&folder.path().join("data")).await;
+    let old = client.create("orders").await.unwrap();
+    client.produce(old, &numbered(0..3)).await.unwrap();
+    let deletion = Request::DeleteChannel { name: "orders".to_owned(), generation: Some(old.generation) };
+    client.ask(deletion, &[]).await.0.unwrap();
+    let error = client.produce(old, &numbered(0..1)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnknownChannel);
+    let new = client.create("orders").await.unwrap();
+    let error = client.produce(old, &numbered(0..1)).await.unwrap_err();
+    let (asked, current) = (old.generation, new.generation);
+    assert_eq!(error.code, ErrorCode::GenerationMismatch { asked, current });
+    assert_eq!(client.values(new).await, Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_in_use_is_refused_and_its_owner_goes_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -31,6 +31,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn identity(&self) -> NodeIdentity;
     /// The node that leads `group`, if known.
     fn leader(&self, group: GroupId) -> Option<NodeId>;
+    /// Whether this node leads `group` **and** has applied all that was acknowledged before it led.
+    fn serves(&self, group: GroupId) -> bool;
     /// The nodes that have a replica of `group`.
     fn members(&self, group: GroupId) -> Vec<NodeId>;
     /// Proposes `command` to `group`, in the order of calls, and gives its outcome once it is applied here. Answers

@@ -28,6 +28,7 @@ struct State {
     logs: BTreeMap<LogId, Arc<FakeLog>>,
     submitted: Vec<Command>,
     errors: VecDeque<SubmitError>,
+    unsettled: bool,
     next: u64,
 }
 
@@ -48,6 +49,7 @@ impl FakeConsensus {
             logs: BTreeMap::new(),
             submitted: Vec::new(),
             errors: VecDeque::new(),
+            unsettled: false,
             next: 1,
         };
         Arc::new(Self { node, state: Mutex::new(state), changes: watch::Sender::new(0) })
@@ -60,6 +62,11 @@ impl FakeConsensus {
             Some(leader) => state.leaders.insert(group, leader),
             None => state.leaders.remove(&group),
         };
+    }
+
+    /// Whether leaders here are so new that they do not know yet what was acknowledged before.
+    pub(crate) fn set_unsettled(&self, unsettled: bool) {
+        self.state.lock().unwrap().unsettled = unsettled;
     }
 
     /// The next command is not applied, but fails so.
@@ -150,6 +157,10 @@ impl Consensus for FakeConsensus {
 
     fn leader(&self, group: GroupId) -> Option<NodeId> {
         self.state.lock().unwrap().leaders.get(&group).copied()
+    }
+
+    fn serves(&self, group: GroupId) -> bool {
+        self.leader(group) == Some(self.node) && !self.state.lock().unwrap().unsettled
     }
 
     fn members(&self, _: GroupId) -> Vec<NodeId> {

@@ -67,12 +67,13 @@ impl Broker {
         request: FetchRequest,
         allow: impl FnOnce(usize) -> F,
     ) -> Result<(Fetched, Option<A>), BrokerError> {
-        let view = self.view(request.log, request.any_replica)?;
+        let (view, may_lag) = self.view(request.log, request.any_replica)?;
         let bytes_max = request.bytes_max.min(self.limits.fetch_bytes);
         let deadline = tokio::time::Instant::now() + request.wait.min(self.limits.fetch_wait);
         let mut gathering = Gathering {
             log: request.log,
             view: Arc::clone(&view),
+            may_lag,
             bytes_min: request.bytes_min.min(bytes_max).max(1),
             bytes_max,
             gathered: ReadBatches { batches: Vec::new(), next: request.offset },
@@ -114,12 +115,13 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn offset_at(&self, log: LogId, when: When) -> Result<Offset, BrokerError> {
-        let view = self.view(log, false)?;
+        let (view, _) = self.view(log, when == When::Latest)?;
         match when {
             When::Earliest => Ok(view.start()),
             When::Latest => {
                 let consensus = Arc::clone(self.open()?);
                 let group = self.group_of(consensus.as_ref(), log)?;
+                self.lead(consensus.as_ref(), group)?;
                 let barrier = consensus.read_barrier(group, self.limits.request);
                 barrier.await.map_err(|error| BrokerError::of_read(group, error))?;
                 Ok(view.high_watermark())
@@ -133,17 +135,21 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]; `offset` must be where a batch ends.
     pub async fn chain_at(&self, log: LogId, offset: Offset) -> Result<Chain, BrokerError> {
-        let view = self.view(log, true)?;
+        let (view, _) = self.view(log, true)?;
         blocking(log, move || view.chain_at(offset)).await
     }
 
-    fn view(&self, log: LogId, any_replica: bool) -> Result<Arc<dyn LogView>, BrokerError> {
+    /// The log, and whether this replica may lack what was acknowledged.
+    fn view(&self, log: LogId, any_replica: bool) -> Result<(Arc<dyn LogView>, bool), BrokerError> {
         let consensus = self.open()?;
         let group = self.group_of(consensus.as_ref(), log)?;
-        if !any_replica {
+        let may_lag = !consensus.serves(group);
+        if may_lag && !any_replica {
             self.lead(consensus.as_ref(), group)?;
+            return Err(BrokerError::NotReady { what: format!("group {group}, whose leader is new,") });
         }
-        consensus.log(log).ok_or_else(|| BrokerError::NotReady { what: format!("log {log}") })
+        let view = consensus.log(log).ok_or_else(|| BrokerError::NotReady { what: format!("log {log}") })?;
+        Ok((view, may_lag))
     }
 }
 
@@ -151,6 +157,8 @@ impl Broker {
 struct Gathering {
     log: LogId,
     view: Arc<dyn LogView>,
+    /// Whether offsets beyond the end may exist all the same, elsewhere.
+    may_lag: bool,
     bytes_min: usize,
     bytes_max: usize,
     gathered: ReadBatches,
@@ -158,10 +166,12 @@ struct Gathering {
 }
 
 impl Gathering {
-    /// Whether there is more to read. An offset outside of the log is an error, unless something was read already.
+    /// Whether there is more to read. An offset outside of the log is an error, unless something was read already, or
+    /// this replica may yet come to it.
     fn is_behind(&self) -> Result<bool, BrokerError> {
         let (asked, start, end) = (self.gathered.next, self.view.start(), self.view.high_watermark());
-        if (asked < start || asked > end) && self.gathered.batches.is_empty() {
+        let beyond = asked > end && !self.may_lag;
+        if (asked < start || beyond) && self.gathered.batches.is_empty() {
             return Err(BrokerError::OffsetOutOfRange { log: self.log, asked, start, end });
         }
         Ok(asked < end)

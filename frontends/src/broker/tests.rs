@@ -303,3 +303,29 @@ async fn leadership_is_handed_over_only_by_the_one_who_has_it() {
     let error = world.broker.transfer_leader(GroupId(99), NodeId(0)).await.unwrap_err();
     assert!(matches!(error, BrokerError::InvalidRequest { .. }), "{error}");
 }
+
+/// A consumer that has read up to here from the old leader must not be told that its offset does not exist, only
+/// because the new one has not applied it yet.
+#[tokio::test]
+async fn a_new_leader_asks_to_wait_until_it_knows_what_was_acknowledged() {
+    let world = world();
+    let log = channel(&world, "orders").await;
+    world.consensus.set_unsettled(true);
+    let error = fetched(&world.broker, fetch(log, 7)).await.unwrap_err();
+    assert!(matches!(error, BrokerError::NotReady { .. }), "{error}");
+    let error = world.broker.offset_at(log, When::Earliest).await.unwrap_err();
+    assert!(matches!(error, BrokerError::NotReady { .. }), "{error}");
+    world.consensus.set_unsettled(false);
+    assert!(fetched(&world.broker, fetch(log, 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_follower_that_lags_answers_empty_for_what_it_does_not_have_yet() {
+    let world = world();
+    let log = channel(&world, "orders").await;
+    world.broker.produce(log, batch_of(&["x"])).await.unwrap();
+    world.consensus.set_leader(GROUP, Some(NodeId(2)));
+    let ahead = FetchRequest { any_replica: true, ..fetch(log, 9) };
+    let found = fetched(&world.broker, ahead).await.unwrap();
+    assert_eq!((found.next_offset, found.high_watermark, found.batches.len()), (Offset(9), Offset(1), 0));
+}

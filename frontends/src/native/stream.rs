@@ -5,6 +5,11 @@
 //!
 //! What is under way is bounded: a frame's body is read only when its bytes fit into the connection's allowance, and a
 //! request is begun only when there is a slot for it. Until then the stream is not read from.
+//!
+//! Not here: what requests mean (`requests`).
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

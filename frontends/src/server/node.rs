@@ -110,6 +110,10 @@ impl Consensus for RunningNode {
         self.handle.leader(group)
     }
 
+    fn serves(&self, group: GroupId) -> bool {
+        self.handle.group_status().iter().any(|status| status.group == group && status.serves)
+    }
+
     fn members(&self, _group: GroupId) -> Vec<NodeId> {
         self.members.clone()
     }

@@ -63,7 +63,7 @@ pub struct ServerLimits {
     pub batch_bytes_max: u32,
     /// Largest answer to a fetch.
     pub fetch_bytes_max: u32,
-    /// Most unanswered requests on one connection; more are answered `Busy`.
+    /// Most unanswered requests on one connection; a connection with more is not read from until one is answered.
     pub requests_max: u32,
 }
 
