@@ -233,7 +233,8 @@ async fn a_peer_that_does_not_read_costs_a_bounded_queue() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_falls_silent_is_given_up_after_the_idle_time() {
     let authority = Authority::create(CLUSTER).unwrap();
-    let (mut node, address) = lonely(&authority, TransportTuning::default());
+    let impatient = TransportTuning { idle: TransportTuning::default().idle, ..patient() };
+    let (mut node, address) = lonely(&authority, impatient);
     let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
     let credentials = credentials(&authority, 1);
     // A runtime of its own, which stops polling: to the node it is a machine without power.
