@@ -15,7 +15,7 @@ use tidelog_consensus::votes::Vote;
 use tidelog_wire::ids::{GroupId, NodeId};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::node::NodeError;
+use crate::node::{NodeError, Work};
 use crate::oracle::Violation;
 use crate::protocol::Response;
 use crate::world::{Event, World};
@@ -67,9 +67,16 @@ impl World {
         }
         if let Some(life) = self.life(node) {
             life.persists.extend(effects.persists);
-            life.applies.extend(effects.applies);
+            life.applies.extend(effects.applies.into_iter().map(Work::Apply));
+            let mark = life.persists.back().map_or(0, |persist| persist.number);
+            life.installs.extend(effects.installs.into_iter().map(|install| (mark, install)));
         }
-        self.snapshot_effects(node, effects.exports, effects.fetches, effects.installs)?;
+        for group in effects.exports {
+            self.export(node, group)?;
+        }
+        for fetch in effects.fetches {
+            self.begin_fetch(node, fetch)?;
+        }
         self.begin_persist(node)?;
         self.begin_apply(node);
         Ok(())
@@ -137,14 +144,14 @@ impl World {
             Some(last) => {
                 let fields = [("node", node.get()), ("number", last.number)];
                 self.trace.note(self.schedule.now(), "persisted", &fields);
-                self.after_persist(node, &persists)?;
+                self.ripen_installs(node, last.number);
                 self.step(node, Input::Persisted { number: last.number })
             }
             None => Ok(()),
         }
     }
 
-    fn begin_apply(&mut self, node: NodeId) {
+    pub(crate) fn begin_apply(&mut self, node: NodeId) {
         let Some(life) = self.life(node) else { return };
         if life.applying || life.applies.is_empty() {
             return;
@@ -159,7 +166,11 @@ impl World {
     pub(crate) fn apply_next(&mut self, node: NodeId, number: u64) -> Result<(), Violation> {
         let Some(life) = self.life_numbered(node, number) else { return Ok(()) };
         life.applying = false;
-        let Some(task) = life.applies.pop_front() else { return Ok(()) };
+        let task = match life.applies.pop_front() {
+            None => return Ok(()),
+            Some(Work::Install(install)) => return self.install(node, number, &install),
+            Some(Work::Apply(task)) => task,
+        };
         let group = task.group;
         let entries = u64::try_from(task.entries.len()).unwrap_or(0);
         let mut done = 0_u64;

@@ -12,13 +12,16 @@ use std::sync::Arc;
 
 use tidelog_consensus::apply::{ApplyError, CheckpointJob, Machines, genesis_checkpoint};
 use tidelog_consensus::core::{
-    ApplyTask, CoreConfig, CoreError, CoreLimits, NodeCore, Persist, ReplicaStart, Ticks, Token,
+    ApplyTask, CoreConfig, CoreError, CoreLimits, InstallSnapshot, NodeCore, Persist, ReplicaStart, Ticks,
+    Token,
 };
 use tidelog_consensus::raft_log::{RaftLog, RaftLogError, SimLog, SimLogOptions};
+use tidelog_consensus::snapshot::{ExportLimits, Exports, Fetcher, SnapshotError, Switch, install};
 use tidelog_consensus::votes::{Votes, VotesError};
-use tidelog_engine::checkpoint::CheckpointError;
+use tidelog_engine::checkpoint::{CheckpointError, EntryId};
 use tidelog_engine::sim_disk::SimDisk;
-use tidelog_engine::{Engine, NewIdentity, OpenError, Options};
+use tidelog_engine::storage::Storage;
+use tidelog_engine::{Engine, NewIdentity, OpenError, Options, Pin};
 use tidelog_wire::ids::{ClusterId, GroupId, Incarnation, NodeId, RaftIndex, ReplicaId, TimestampMs};
 
 use crate::protocol::Waiter;
@@ -27,7 +30,8 @@ use crate::settings::{Defect, Settings};
 
 /// Where a node keeps its data on its disk.
 pub const DATA: &str = "/data";
-const CLUSTER: ClusterId = ClusterId(0x7469_6465);
+/// The one cluster.
+pub const CLUSTER: ClusterId = ClusterId(0x7469_6465);
 
 /// A node, alive or dead.
 #[derive(Debug)]
@@ -71,7 +75,15 @@ pub struct Life {
     /// Written and not yet synced.
     pub persisting: Vec<Persist>,
     /// To be applied, in order.
-    pub applies: VecDeque<ApplyTask>,
+    pub applies: VecDeque<Work>,
+    /// Switches to snapshots that wait until their mark is durable.
+    pub installs: VecDeque<(u64, InstallSnapshot)>,
+    /// Snapshots that others may fetch.
+    pub exports: Exports,
+    /// Snapshots being fetched.
+    pub fetchers: BTreeMap<GroupId, (EntryId, Fetcher)>,
+    /// Keep files that a staged snapshot uses where they lie.
+    pub pins: BTreeMap<GroupId, Pin>,
     /// Whether an apply is under way.
     pub applying: bool,
     /// Checkpoints under way.
@@ -84,6 +96,15 @@ pub struct Life {
     pub reads: Vec<(GroupId, RaftIndex, Waiter)>,
     /// The number of the next proposal.
     pub next_token: u64,
+}
+
+/// Something for the apply thread.
+#[derive(Debug)]
+pub enum Work {
+    /// Apply these entries.
+    Apply(ApplyTask),
+    /// Switch to this snapshot.
+    Install(InstallSnapshot),
 }
 
 /// Why a node does not start, or cannot go on.
@@ -104,6 +125,9 @@ pub enum NodeError {
     /// The machines.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// Snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The core.
     #[error(transparent)]
     Core(#[from] CoreError),
@@ -153,6 +177,9 @@ impl SimNode {
         let log =
             Arc::new(SimLog::open(Arc::clone(&storage), &data.join("raft"), log_options(settings.defect))?);
         let (votes, found) = Votes::open(storage.as_ref(), &data)?;
+        for group in &self.groups {
+            finish_install(&storage, &data, &engine, log.as_ref(), *group)?;
+        }
         let machines = Machines::open(Arc::clone(&engine), &self.groups)?;
         let mut replicas = Vec::new();
         for group in &self.groups {
@@ -187,6 +214,10 @@ impl SimNode {
             persists: VecDeque::new(),
             persisting: Vec::new(),
             applies: VecDeque::new(),
+            installs: VecDeque::new(),
+            exports: Exports::new(storage, &data, ExportLimits::default()),
+            fetchers: BTreeMap::new(),
+            pins: BTreeMap::new(),
             applying: false,
             jobs: BTreeMap::new(),
             uncheckpointed: BTreeMap::new(),
@@ -230,6 +261,22 @@ impl Life {
     }
 }
 
+/// Finishes a switch to a snapshot that a crash interrupted.
+fn finish_install(
+    storage: &Arc<dyn Storage>,
+    data: &Path,
+    engine: &Engine,
+    log: &SimLog,
+    group: GroupId,
+) -> Result<(), NodeError> {
+    let held = log.load(group)?;
+    if let Some(mark) = held.install {
+        let switch = Switch { group, mark, hard_state: held.hard_state };
+        install(storage, data, engine, log, &switch)?;
+    }
+    Ok(())
+}
+
 /// A small reserve: the disk is small too.
 fn options(now: TimestampMs) -> Options {
     Options { reserve_bytes: 0, ..Options::consensus(now) }
@@ -240,7 +287,7 @@ fn limits() -> CoreLimits {
     CoreLimits {
         message_bytes_max: 8 << 10,
         inflight_max: 16,
-        tail_bytes_kept: 32 << 10,
+        tail_bytes_kept: 4 << 10,
         ..CoreLimits::default()
     }
 }

@@ -173,7 +173,11 @@ impl Settings {
             admin_micros: if chance.one_in(3) { 0 } else { chance.between(200_000, 2_000_000) },
             network,
             disk_micros: chance.between(50, 3_000),
-            checkpoint_entries: chance.between(10, 200),
+            checkpoint_entries: if chance.one_in(3) {
+                chance.between(50, 200)
+            } else {
+                chance.between(3, 30)
+            },
             fault_micros: chance.between(100_000, 1_500_000),
             faults,
             storm_micros: chance.between(4_000_000, 10_000_000),

@@ -231,7 +231,9 @@ impl World {
             self.counts.crashes = self.counts.crashes.saturating_add(1);
             self.trace.words(self.schedule.now(), "crash", &format!("node {node}: {crash:?}"));
         }
-        let down = self.chance.duration(300_000).min(3_000_000);
+        // Long enough, now and then, for the others to forget what this node needs.
+        let usual = if self.chance.one_in(3) { 2_000_000 } else { 200_000 };
+        let down = self.chance.duration(usual).min(4_000_000);
         self.schedule.after(down, Event::Restart { node });
     }
 

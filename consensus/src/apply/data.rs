@@ -297,6 +297,17 @@ impl DataMachine {
         (logs.collect(), syncs.collect())
     }
 
+    /// All logs whose files may be here: open ones, and those that are leaving.
+    pub(super) fn all_logs(&self) -> BTreeSet<LogId> {
+        self.logs.keys().chain(&self.leaving).copied().collect()
+    }
+
+    /// Lets go the files of those logs that are not open here.
+    pub(super) fn remove_missing(&mut self, logs: &BTreeSet<LogId>) -> Result<(), ApplyError> {
+        self.leaving.extend(logs.iter().filter(|log| !self.logs.contains_key(log)));
+        self.remove_closed()
+    }
+
     /// Lets the files of closed logs go. The engine unlinks each once no kept checkpoint names it.
     pub(super) fn remove_closed(&mut self) -> Result<(), ApplyError> {
         while let Some(log) = self.leaving.first().copied() {

@@ -57,6 +57,8 @@ pub struct Machines {
     groups: BTreeMap<GroupId, GroupMachine>,
     catalogue: Arc<Catalogue>,
     readers: LogReaders,
+    /// What closed machines had open.
+    closed_logs: BTreeMap<GroupId, BTreeSet<LogId>>,
 }
 
 /// What came of a task.
@@ -97,32 +99,43 @@ impl Machines {
     /// A group without a usable checkpoint, or whose logs do not open: see [`ApplyError`].
     pub fn open(engine: Arc<Engine>, groups: &[GroupId]) -> Result<Self, ApplyError> {
         let catalogue = Arc::new(Catalogue::genesis(Vec::new(), 0));
-        let mut machines =
-            Self { engine, groups: BTreeMap::new(), catalogue, readers: LogReaders::default() };
+        let mut machines = Self {
+            engine,
+            groups: BTreeMap::new(),
+            catalogue,
+            readers: LogReaders::default(),
+            closed_logs: BTreeMap::new(),
+        };
         for group in groups {
             machines.reopen(*group)?;
         }
         Ok(machines)
     }
 
-    /// Drops a group's machine and the writers of its logs: a snapshot is about to take the place of its state.
+    /// Closes a group's logs and drops its machine, so that a snapshot can take the place of its state.
+    /// A checkpoint of it that is under way must be done or be dropped before.
     pub fn close(&mut self, group: GroupId) {
-        self.groups.remove(&group);
+        if let Some(GroupMachine { machine: Machine::Logs(logs), .. }) = self.groups.remove(&group) {
+            self.closed_logs.insert(group, logs.all_logs());
+        }
     }
 
-    /// Drops a group's machine and restores it from its newest checkpoint: after a snapshot took the
-    /// place of its state.
+    /// Restores a group's machine from its newest checkpoint, after [`Machines::close`] or at a start. Logs
+    /// that it had and has no more were deleted meanwhile: their files go.
     ///
     /// # Errors
     /// As [`Machines::open`]; the group then has no machine.
     pub fn reopen(&mut self, group: GroupId) -> Result<(), ApplyError> {
-        self.groups.remove(&group);
+        self.close(group);
         let loaded = self
             .engine
             .load_checkpoint(group)
             .map_err(|source| ApplyError::Checkpoint { group, source })?
             .ok_or(ApplyError::NoCheckpoint { group })?;
-        let machine = self.restore(loaded.newest)?;
+        let mut machine = self.restore(loaded.newest)?;
+        if let Machine::Logs(logs) = &mut machine.machine {
+            logs.remove_missing(&self.closed_logs.remove(&group).unwrap_or_default())?;
+        }
         self.groups.insert(group, machine);
         Ok(())
     }
