@@ -167,3 +167,27 @@ async fn a_stopped_front_end_no_longer_answers() {
     served.front_end.stop(Duration::from_secs(5)).await;
     assert!(TcpStream::connect(served.address).await.is_err());
 }
+
+/// The page for operators lists every path and every family of samples, in the words of the code.
+#[tokio::test]
+async fn the_operators_page_lists_all_paths_and_metrics() {
+    let page = include_str!("../../../docs/operations/admin.md");
+    let served = serve();
+    served.broker.attach(FakeConsensus::new(NodeId(0)));
+    for route in ROUTES {
+        let row = format!("| `{}` | {} |\n", route.path, route.summary);
+        assert!(page.contains(&row), "docs/operations/admin.md lacks the row: {row}");
+    }
+    let metrics = ask(served.address, "GET", "/metrics").await.body;
+    let mut families = BTreeSet::new();
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').unwrap();
+        families.insert(name.to_owned());
+        let row = format!("| `{name}` | {help} |\n");
+        assert!(page.contains(&row), "docs/operations/admin.md lacks the row: {row}");
+    }
+    let listed = page.lines().filter_map(|line| line.strip_prefix("| `tidelog_")?.split('`').next());
+    for name in listed {
+        assert!(families.contains(&format!("tidelog_{name}")), "nobody measures tidelog_{name} any more");
+    }
+}
