@@ -6,17 +6,20 @@
 //!
 //! A range that the leader has lost to damage is read from another replica, which is as good: replicas are equal.
 //!
+//! What one poll hands out is bounded, whatever small batches decompress to: the rest waits, as it came, for the next poll.
+//!
 //! While records are handed out and there are more, the next fetch is under way already.
 //!
 //! Whatever fails leaves the consumer where it was: nothing is skipped, and [`Consumer::poll`] may be called again.
 
+use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{LogId, NodeId, Offset, TimestampMs};
 use tidelog_wire::protocol::{Answer, AnswerFrame, ErrorCode, FetchRequest, OffsetSpec, Request};
-use tidelog_wire::records::{Record, Records};
+use tidelog_wire::records::{Record, Records, RecordsError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -25,6 +28,11 @@ use crate::client::{Call, Client, Target};
 use crate::error::ClientError;
 use crate::link::Lane;
 use crate::options::ConsumerOptions;
+
+/// Decompressed bytes after which a poll hands out no further batch.
+const HANDED_OUT_BYTES: usize = 32 << 20;
+/// Records after which a poll hands out no further batch.
+const HANDED_OUT_RECORDS: usize = 1 << 18;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +69,18 @@ pub struct Consumer {
     next: Offset,
     options: ConsumerOptions,
     ahead: Option<Ahead>,
+    /// Fetched and checked, not yet handed out.
+    held: VecDeque<(Offset, Batch)>,
+    /// What the fetch that brought them said.
+    told: Option<Told>,
+}
+
+/// What an answer says besides its batches.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    high_watermark: Offset,
+    log_start: Offset,
+    node: NodeId,
 }
 
 type Answered = Result<(NodeId, AnswerFrame), ClientError>;
@@ -86,7 +106,16 @@ impl Consumer {
         start: Start,
         options: ConsumerOptions,
     ) -> Result<Self, ClientError> {
-        let mut consumer = Self { client, channel, log, next: Offset::ZERO, options, ahead: None };
+        let mut consumer = Self {
+            client,
+            channel,
+            log,
+            next: Offset::ZERO,
+            options,
+            ahead: None,
+            held: VecDeque::new(),
+            told: None,
+        };
         let spec = match start {
             Start::Offset(offset) => {
                 consumer.next = offset;
@@ -121,6 +150,7 @@ impl Consumer {
     pub fn seek(&mut self, offset: Offset) {
         self.next = offset;
         self.ahead = None;
+        self.held.clear();
     }
 
     /// The next records, as soon as there are any; none if none came within `max_wait`.
@@ -132,12 +162,23 @@ impl Consumer {
     /// - [`ClientError::ChannelChanged`], [`ClientError::UnknownChannel`]: the channel was deleted.
     /// - [`ClientError::Timeout`], [`ClientError::Unreachable`]: nobody answered in time.
     pub async fn poll(&mut self) -> Result<Fetched, ClientError> {
+        let told = match self.told.filter(|_| !self.held.is_empty()) {
+            Some(told) => told,
+            None => self.fill().await?,
+        };
+        let records = self.hand_out()?;
+        let Told { high_watermark, log_start, node } = told;
+        Ok(Fetched { records, high_watermark, log_start, node })
+    }
+
+    /// Fetches, checks and holds the next batches.
+    async fn fill(&mut self) -> Result<Told, ClientError> {
         let answered = match self.ahead.take().filter(|ahead| ahead.from == self.next) {
             Some(mut ahead) => {
-                // A task that panicked is a bug; ask again.
                 let joined = (&mut ahead.task).await;
                 match joined {
                     Ok(answered) => answered,
+                    // A task that panicked is a bug; ask again.
                     Err(_) => self.fetch(self.next, None).await,
                 }
             }
@@ -154,9 +195,31 @@ impl Consumer {
         if next > self.next && next < high_watermark {
             self.ahead = Some(Ahead { from: next, task: tokio::spawn(self.fetch(next, None)) });
         }
-        let records = read_records(&batches, self.log, self.next)?;
-        self.next = next;
-        Ok(Fetched { records, high_watermark, log_start, node })
+        let told = Told { high_watermark, log_start, node };
+        (self.held, self.told) = (batches, Some(told));
+        Ok(told)
+    }
+
+    /// Records of held batches, until they are enough. If a later batch cannot be read, the next call says so.
+    fn hand_out(&mut self) -> Result<Vec<Record>, ClientError> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while let Some((base, batch)) = self.held.front() {
+            if bytes > HANDED_OUT_BYTES || records.len() > HANDED_OUT_RECORDS {
+                break;
+            }
+            let (base, last) = (*base, batch.last_offset());
+            match read_batch(batch, self.next) {
+                Ok((mut read, read_bytes)) => {
+                    records.append(&mut read);
+                    bytes += read_bytes;
+                }
+                Err(_) if !records.is_empty() => break,
+                Err(source) => return Err(ClientError::BadRecords { log: self.log, offset: base, source }),
+            }
+            self.next = last.map_or(self.next, |last| last.plus(1));
+            self.held.pop_front();
+        }
+        Ok(records)
     }
 
     /// What is damaged at one node is read from another, unless a node was named. Else it is the error that was given.
@@ -207,8 +270,8 @@ fn check_batches(
     log: LogId,
     from: Offset,
     node: NodeId,
-) -> Result<(Vec<(Offset, Batch)>, Offset), ClientError> {
-    let mut batches = Vec::new();
+) -> Result<(VecDeque<(Offset, Batch)>, Offset), ClientError> {
+    let mut batches = VecDeque::new();
     let mut next = from;
     let bad = |offset| move |source| ClientError::BadBatch { log, offset, node, source };
     while let Some(batch) = Batch::take_first(&mut payload, BatchLimits::CAP).map_err(bad(next))? {
@@ -220,25 +283,18 @@ fn check_batches(
         if last < next || !may_begin {
             return Err(gap(base));
         }
-        batches.push((base, batch));
+        batches.push_back((base, batch));
         next = last.plus(1);
     }
     Ok((batches, next))
 }
 
-/// The records of `batches` from offset `from` on.
-fn read_records(batches: &[(Offset, Batch)], log: LogId, from: Offset) -> Result<Vec<Record>, ClientError> {
-    let mut records = Vec::new();
-    for (base, batch) in batches {
-        let unreadable = |source| ClientError::BadRecords { log, offset: *base, source };
-        for record in Records::of(batch).map_err(unreadable)? {
-            let record = record.map_err(unreadable)?;
-            if record.offset >= from {
-                records.push(record);
-            }
-        }
-    }
-    Ok(records)
+/// The records of `batch` from offset `from` on, and their bytes.
+fn read_batch(batch: &Batch, from: Offset) -> Result<(Vec<Record>, usize), RecordsError> {
+    let records = Records::of(batch)?;
+    let bytes = records.bytes();
+    let wanted = records.filter(|record| record.as_ref().map_or(true, |record| record.offset >= from));
+    Ok((wanted.collect::<Result<_, _>>()?, bytes))
 }
 
 #[cfg(test)]
@@ -261,7 +317,8 @@ mod tests {
 
     fn read(batches: &[Vec<u8>], from: u64) -> Result<(Vec<u64>, u64), ClientError> {
         let (batches, next) = check_batches(batches.concat().into(), LOG, Offset(from), NodeId(2))?;
-        let records = read_records(&batches, LOG, Offset(from))?;
+        let records: Vec<_> =
+            batches.iter().flat_map(|(_, batch)| read_batch(batch, Offset(from)).unwrap().0).collect();
         Ok((records.iter().map(|record| record.offset.get()).collect(), next.get()))
     }
 

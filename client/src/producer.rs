@@ -333,7 +333,7 @@ fn check(options: &ProducerOptions) -> Result<(), ClientError> {
         usize::try_from(options.batch_records).unwrap_or(0),
         1,
         limits::RECORDS_MAX,
-        "1 to 9586980",
+        "1 to 1048576",
     )?;
     range("buffer_bytes", options.buffer_bytes, 64 * limits::KIB, 2048 * limits::MIB, "64 KiB to 2 GiB")?;
     range("queue_records", options.queue_records, 1, 1 << 24, "1 to 16777216")

@@ -59,7 +59,7 @@ async fn what_is_produced_is_consumed_in_order() {
     assert_eq!((summary.records(), summary.retries(), summary.duplicates()), (500, 0, 0));
     assert_eq!(summary.partitions[0].last_offset, Some(Offset(499)));
 
-    let options = ConsumerOptions::default();
+    let options = ConsumerOptions { max_bytes: 4000, ..ConsumerOptions::default() };
     let mut consumer = client.consumer(CHANNEL, 0, Start::Offset(Offset(7)), options).await.unwrap();
     let mut read = Vec::new();
     while consumer.position() < Offset(500) {
@@ -206,6 +206,30 @@ async fn a_range_that_is_damaged_at_the_leader_is_read_from_another_replica() {
         client.consumer(CHANNEL, 0, Start::Earliest, ConsumerOptions::default()).await.unwrap();
     let fetched = consumer.poll().await.unwrap();
     assert_eq!((fetched.records.len(), fetched.node == NodeId(0)), (10, false));
+}
+
+/// One answer may hold many small batches of very much: only so much is decompressed at once.
+#[tokio::test]
+async fn small_batches_of_much_are_handed_out_poll_by_poll() {
+    let cluster = FakeCluster::start().await;
+    let client = client(&cluster);
+    let options = ProducerOptions { codec: Codec::Zstd, batch_bytes: 16 << 20, ..small_batches() };
+    let producer = client.producer(CHANNEL, options).await.unwrap();
+    let zeros = bytes::Bytes::from(vec![0; 1 << 19]);
+    for _ in 0..100 {
+        drop(producer.send(NewRecord::value(zeros.clone())).await.unwrap());
+    }
+    producer.flush().await;
+    assert_eq!(producer.summary().records(), 100);
+    let mut consumer =
+        client.consumer(CHANNEL, 0, Start::Earliest, ConsumerOptions::default()).await.unwrap();
+    let mut next = 0;
+    while next < 100 {
+        let records = consumer.poll().await.unwrap().records;
+        assert!((1..=70).contains(&records.len()), "{}", records.len());
+        assert!(records.iter().map(|record| record.offset.get()).eq(next..consumer.position().get()));
+        next = consumer.position().get();
+    }
 }
 
 /// A client that has never been connected finds out which nodes are alive by asking all of them at once.

@@ -37,8 +37,9 @@ pub const FETCH_BYTES_MAX: usize = PROTOCOL_PAYLOAD_BYTES_MAX;
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 * MIB;
 /// Fewest bytes that a record can take: length, attributes, timestamp, offset, key, value, headers, one byte each.
 pub const RECORD_BYTES_MIN: usize = 7;
-/// Most records in one batch: as many of the smallest as fit into [`DECOMPRESSED_BYTES_MAX`].
-pub const RECORDS_MAX: usize = DECOMPRESSED_BYTES_MAX / RECORD_BYTES_MIN;
+/// Most records in one batch. A record is some hundred bytes wide once read, however few it took in the batch, so this
+/// bounds what a reader of a small and well compressed batch may be made to hold.
+pub const RECORDS_MAX: usize = 1 << 20;
 /// Most headers of one record.
 pub const RECORD_HEADERS_MAX: usize = 16 * KIB;
 
@@ -58,4 +59,6 @@ const _: () = assert!(BATCH_BYTES_CAP <= PROTOCOL_PAYLOAD_BYTES_MAX, "a batch mu
 const _: () = assert!(BATCH_BYTES_CAP <= FETCH_BYTES_MAX, "a batch must fit into an answer");
 const _: () =
     assert!(PROTOCOL_FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES, "a frame must fit into a stream window");
+const _: () =
+    assert!(RECORDS_MAX * RECORD_BYTES_MIN <= DECOMPRESSED_BYTES_MAX, "as many records must be readable");
 const _: () = assert!(BATCH_BYTES_CAP <= DECOMPRESSED_BYTES_MAX, "an uncompressed batch must be readable");

@@ -100,6 +100,12 @@ impl Records {
         })
     }
 
+    /// Bytes that the records take, decompressed.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.body_bytes
+    }
+
     fn next_record(&mut self) -> Result<Record, RecordsError> {
         let at = self.body_bytes - self.body.len();
         let malformed = |what| RecordsError::Malformed { record: self.next, at, what };

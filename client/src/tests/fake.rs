@@ -320,11 +320,12 @@ impl Node {
             let (start, end) = (fetch.offset, fetch.offset.plus(1));
             return plain(Err(refusal(ErrorCode::DamagedRange { start, end }, Retry::Never)));
         }
+        let max_bytes = usize::try_from(fetch.max_bytes).unwrap();
         let mut payload = BytesMut::new();
         let mut next_offset = fetch.offset;
         for bytes in &state.batches {
             let batch = Batch::parse(bytes.clone(), BatchLimits::CAP).unwrap();
-            if batch.last_offset().unwrap() >= fetch.offset && payload.len() < 4000 {
+            if batch.last_offset().unwrap() >= fetch.offset && payload.len() < max_bytes {
                 payload.extend_from_slice(bytes);
                 next_offset = batch.last_offset().unwrap().plus(1);
             }
