@@ -4,14 +4,18 @@
 #[cfg(test)]
 mod nodes;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nodes::{Cluster, PATIENCE, batch, read_all};
+use nodes::{Cluster, PATIENCE, batch, produce, read_all};
 use tidelog_consensus::core::Role;
 use tidelog_consensus::entry::{Command, MetaCommand};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_consensus::runtime::ProposeError;
 use tidelog_wire::ids::{ChannelUuid, GroupId, Offset, TimestampMs};
+use tokio::task::JoinSet;
 
 /// A node alone: a channel, records, a stop, a start; everything is there and goes on.
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +107,42 @@ async fn all_nodes_killed_at_once_lose_nothing_acknowledged() {
         cluster.caught_up(node, log, Offset(41)).await;
         assert_eq!(read_all(cluster.node(node), log).len(), 41);
     }
+}
+
+/// Many producers at once, and the leader is killed in the middle of it, again and again. Everything that
+/// was acknowledged is at the offset that was promised, on every node.
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_killed_under_load_lose_nothing_acknowledged() {
+    let mut cluster = Cluster::bootstrap_with(3, |config| config.tuning.checkpoints.bytes = 20_000).await;
+    let log = cluster.create_channel("flights", 1).await;
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..4 {
+        let progress = Arc::new(AtomicU64::new(0));
+        let mut producers = JoinSet::new();
+        for producer in 0..8 {
+            let (handles, progress) = (cluster.handles(), Arc::clone(&progress));
+            let name = format!("round {round}, producer {producer}");
+            producers.spawn(produce(handles, cluster.group_of(log), log, name, 40, progress));
+        }
+        while progress.load(Ordering::Relaxed) < 60 {
+            tokio::task::yield_now().await;
+        }
+        let leader = cluster.leader_of(log).await;
+        cluster.kill(leader).await;
+        while let Some(offsets) = producers.join_next().await {
+            acknowledged.extend(offsets.unwrap());
+        }
+        cluster.start(leader).await;
+    }
+    let end = Offset(acknowledged.last_key_value().unwrap().0 + 1);
+    for node in 0..3 {
+        cluster.caught_up(node, log, end).await;
+        let values = read_all(cluster.node(node), log);
+        for (offset, value) in &acknowledged {
+            assert_eq!(&values[usize::try_from(*offset).unwrap()], value, "node {node}, offset {offset}");
+        }
+    }
+    assert!(acknowledged.len() > 1_000, "{} records were acknowledged", acknowledged.len());
 }
 
 /// A node that is told to stop hands its groups over before it goes.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +99,11 @@ impl Cluster {
         self.node(number).group_status().iter().find(|status| status.group == group).unwrap().clone()
     }
 
+    /// Handles to all running nodes. While one is held, the directory of its node stays locked.
+    pub(crate) fn handles(&self) -> Vec<NodeHandle> {
+        self.running().cloned().collect()
+    }
+
     fn running(&self) -> impl Iterator<Item = &NodeHandle> {
         self.nodes.iter().flatten()
     }
@@ -121,12 +127,10 @@ impl Cluster {
         }
     }
 
-    /// The group that carries a log.
+    /// The group that carries a log, as some running node knows.
     pub(crate) fn group_of(&self, log: LogId) -> GroupId {
-        let node = self.running().next().unwrap();
-        let catalogue = node.catalogue();
-        let channel = catalogue.channel_of(log.generation).unwrap();
-        channel.groups[usize::try_from(log.partition.get()).unwrap()]
+        let known = |node: &NodeHandle| node.catalogue().channel_of(log.generation)?.group(log.partition);
+        self.running().find_map(known).expect("the channel is known")
     }
 
     /// The node that leads a log's group, as every running node sees it.
@@ -292,4 +296,41 @@ fn values_of(bytes: Bytes) -> Vec<String> {
     let batch = Batch::parse(bytes, BatchLimits::CAP).unwrap();
     let records = Records::of(&batch).unwrap();
     records.map(|record| String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap()).collect()
+}
+
+/// Appends records until all are acknowledged; gives the offset of each. A record whose fate is unknown is
+/// given another text and appended again.
+pub(crate) async fn produce(
+    nodes: Vec<NodeHandle>,
+    group: GroupId,
+    log: LogId,
+    name: String,
+    count: usize,
+    progress: Arc<AtomicU64>,
+) -> BTreeMap<u64, String> {
+    let mut offsets = BTreeMap::new();
+    let mut attempt = 0;
+    let all = async {
+        while offsets.len() < count {
+            let value = format!("{name}, {}, attempt {attempt}", offsets.len());
+            for node in &nodes {
+                let command = Command::Append { log, append_time: TimestampMs(1), batch: batch(&value) };
+                match node.submit(group, command, Duration::from_secs(2)).await {
+                    Ok(Outcome::Appended { base_offset, .. }) => {
+                        progress.fetch_add(1, Ordering::Relaxed);
+                        offsets.insert(base_offset.get(), value.clone());
+                        break;
+                    }
+                    Ok(other) => panic!("{other:?}"),
+                    Err(ProposeError::MayHaveCommitted) => {
+                        attempt += 1;
+                        break;
+                    }
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("everything is acknowledged in the end");
+    offsets
 }
