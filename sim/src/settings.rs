@@ -166,7 +166,7 @@ impl Settings {
             data_groups: chance.between(1, 3),
             producers: chance.between(1, 3),
             in_flight: chance.between(1, 4),
-            pause_micros: chance.between(500, 40_000),
+            pause_micros: chance.between(300, 10_000),
             channels: chance.between(1, 3),
             partitions: chance.between(1, 3),
             segment_bytes: chance.between(4096, 16_384),
@@ -178,9 +178,9 @@ impl Settings {
             } else {
                 chance.between(3, 30)
             },
-            fault_micros: chance.between(100_000, 1_500_000),
+            fault_micros: chance.between(200_000, 2_500_000),
             faults,
-            storm_micros: chance.between(4_000_000, 10_000_000),
+            storm_micros: chance.between(5_000_000, 12_000_000),
             calm_micros: 30_000_000,
             defect,
         }
