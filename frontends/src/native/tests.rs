@@ -363,22 +363,59 @@ async fn an_unknown_request_is_answered_and_the_stream_goes_on() {
     pipeline.create("orders").await;
 }
 
+/// A client that believes the cluster's authority, and shows `own` or nothing.
+fn stranger(authority: &Authority, own: Option<&tidelog_tls::PemPair>) -> quinn::ClientConfig {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let cert = CertificateDer::from_pem_slice(own.cert.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![cert], key).unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![Protocol::Native.alpn().as_bytes().to_vec()];
+    quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
+}
+
+/// Without a certificate, with one of another authority, or with another protocol nobody gets as far as a greeting.
 #[tokio::test]
-async fn a_certificate_of_another_cluster_and_another_alpn_are_turned_away() {
+async fn strangers_are_turned_away_before_a_byte_is_read() {
     let served = serve();
-    let foreign = Authority::create(CLUSTER).unwrap();
+    let foreign = Authority::create(CLUSTER).unwrap().issue_client("test").unwrap();
     let own = served.authority.issue_client("test").unwrap();
-    let stranger = foreign.issue_client("test").unwrap();
-    let file = |text| PemFile { path: "test.pem".as_ref(), text };
-    // Neither end trusts the other here; that a node refuses a client alone is tested beside the TLS configurations.
-    let mixed =
-        Credentials::parse(&file(foreign.cert_pem()), &file(&stranger.cert), &file(&stranger.key)).unwrap();
-    let config = tidelog_tls::client_config(&mixed, Protocol::Native).unwrap();
-    assert!(Client::connect_with(served.address, config).await.is_err());
-    let config = tidelog_tls::client_config(&credentials(&served.authority, &own), Protocol::Peer).unwrap();
-    assert!(Client::connect_with(served.address, config).await.is_err());
-    Client::connect(&served).await.greet().await;
-    assert_eq!(served.broker.counts().connections_refused.value(), 2);
+    let other_protocol =
+        tidelog_tls::client_config(&credentials(&served.authority, &own), Protocol::Peer).unwrap();
+    let configs =
+        [stranger(&served.authority, None), stranger(&served.authority, Some(&foreign)), other_protocol];
+    for config in configs {
+        // A client may believe for a moment that it is connected, until the refusal arrives.
+        if let Ok(client) = Client::connect_with(served.address, config).await {
+            let ended = client.connection.closed().await;
+            assert!(matches!(ended, ConnectionError::ConnectionClosed(_)), "{ended}");
+        }
+    }
+    let believed = stranger(&served.authority, Some(&own));
+    Client::connect_with(served.address, believed).await.unwrap().greet().await;
+    assert_eq!(served.broker.counts().connections_opened.value(), 1);
+    assert_eq!(served.broker.counts().connections_refused.value(), 3);
+}
+
+#[tokio::test]
+async fn a_client_that_never_greets_is_sent_away() {
+    let served = serve();
+    let client = Client::connect(&served).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, u64::from(CloseCode::NotGreeted.number()), "{reason}");
 }
 
 #[tokio::test]
