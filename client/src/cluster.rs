@@ -235,6 +235,9 @@ impl Cluster {
             self.suspect(node);
             CallError::Sent { reason: format!("node {node} did not answer in time") }
         };
+        let no_room =
+            |_| CallError::NotSent { reason: format!("too many fetches wait at node {node} already") };
+        let _room = tokio::time::timeout_at(deadline, link.room(lane)).await.map_err(no_room)?;
         let sent =
             tokio::time::timeout_at(deadline, link.send(lane, request, payload)).await.map_err(late)?;
         let awaited = sent.map_err(|error| self.link_failed(&link, error))?;

@@ -22,7 +22,7 @@ use tidelog_wire::ids::NodeId;
 use tidelog_wire::protocol::{
     AnswerFrame, Frame, FrameLimits, Hello, HelloAnswer, ProtocolError, Request, Welcome, encode_request,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 mod watch;
 
@@ -30,6 +30,8 @@ use watch::Owed;
 
 /// Most requests that wait for answers on one lane.
 const PENDING_MAX: usize = 4096;
+/// Most fetches that wait at one node, whatever it offers.
+const FETCHES_MAX: usize = 1024;
 /// Read at once, unless a frame needs more.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -82,6 +84,8 @@ pub(crate) struct Link {
     connection: quinn::Connection,
     lanes: [LaneState; 3],
     next_correlation: AtomicU64,
+    /// Room for fetches. They wait long at the node, and must leave it slots for everything else.
+    fetches: Semaphore,
 }
 
 impl Drop for Link {
@@ -133,7 +137,9 @@ impl Link {
         let fetch = lane(send, receive, BytesMut::new());
         tokio::spawn(watch::run(connection.clone(), owed.clone(), silence));
         let lanes = [control, produce, fetch];
-        Ok(Arc::new(Self { node, welcome, connection, lanes, next_correlation: AtomicU64::new(1) }))
+        let slots = usize::try_from(welcome.limits.requests_max).unwrap_or(usize::MAX);
+        let fetches = Semaphore::new((slots / 2).clamp(1, FETCHES_MAX));
+        Ok(Arc::new(Self { node, welcome, connection, lanes, next_correlation: AtomicU64::new(1), fetches }))
     }
 
     /// Whether it can carry requests.
@@ -144,6 +150,14 @@ impl Link {
     /// Ends it; whoever waits is told `reason`.
     pub(crate) fn close(&self, reason: &str) {
         self.connection.close(1_u32.into(), reason.as_bytes());
+    }
+
+    /// Waits for room to fetch; to be held until the answer is there. Other lanes have room always.
+    pub(crate) async fn room(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
+        match lane {
+            Lane::Fetch => self.fetches.acquire().await.ok(),
+            Lane::Control | Lane::Produce => None,
+        }
     }
 
     /// Sends a request and its payload. The answer comes through what is returned.

@@ -232,6 +232,24 @@ async fn small_batches_of_much_are_handed_out_poll_by_poll() {
     }
 }
 
+#[tokio::test]
+async fn consumers_that_wait_leave_a_node_room_for_a_producer() {
+    let cluster = FakeCluster::start().await;
+    cluster.with(|state| state.requests_max = 4);
+    let client = client(&cluster);
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let options = ConsumerOptions { max_wait: Duration::from_secs(3600), ..ConsumerOptions::default() };
+        let mut consumer = client.consumer(CHANNEL, 0, Start::Earliest, options).await.unwrap();
+        waiting.spawn(async move { consumer.poll().await.unwrap().records.len() });
+    }
+    let producer = client.producer(CHANNEL, small_batches()).await.unwrap();
+    all_delivered(send(&producer, &values(0..10)).await).await;
+    while let Some(read) = waiting.join_next().await {
+        assert_eq!(read.unwrap(), 10);
+    }
+}
+
 /// A client that has never been connected finds out which nodes are alive by asking all of them at once.
 #[tokio::test]
 async fn a_dead_node_does_not_delay_what_any_node_can_do() {

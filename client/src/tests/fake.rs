@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::{Profile, ProfileNode};
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::*;
 use tidelog_wire::protocol::*;
 use tokio::net::UdpSocket;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0x7ea);
 pub(super) const CHANNEL: &str = "flights";
@@ -54,6 +56,8 @@ pub(super) struct State {
     /// Move the leadership to node 1 when the log has so many records.
     pub(super) move_at: Option<u64>,
     pub(super) produced: u64,
+    /// Requests that a connection may have under way; beyond, its streams are not read from. 0: 256.
+    pub(super) requests_max: u32,
     producers: BTreeMap<ProducerId, VecDeque<(i32, i32, u64)>>,
     next_producer: i64,
 }
@@ -73,6 +77,7 @@ impl FakeCluster {
     pub(super) async fn start() -> Self {
         let authority = Authority::create(CLUSTER).unwrap();
         let state = Arc::new(Mutex::new(State::default()));
+        let grown = Arc::new(watch::Sender::new(0));
         let (mut addresses, mut cut) = (Vec::new(), Vec::new());
         for id in 0..3 {
             let pair = authority.issue_node(NodeId(id)).unwrap();
@@ -81,7 +86,7 @@ impl FakeCluster {
             let (address, silent) = forwarder(endpoint.local_addr().unwrap()).await;
             addresses.push(address);
             cut.push(silent);
-            tokio::spawn(serve(endpoint, Node { id, state: state.clone() }));
+            tokio::spawn(serve(endpoint, Node { id, grown: grown.clone(), state: state.clone() }));
         }
         let nodes = addresses.iter().zip(0..).map(|(address, id)| ProfileNode {
             id: NodeId(id),
@@ -156,6 +161,8 @@ async fn back(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, client: SocketAddr, 
 #[derive(Clone)]
 struct Node {
     id: u64,
+    /// The end of the log, for fetches that wait.
+    grown: Arc<watch::Sender<u64>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -164,41 +171,46 @@ async fn serve(endpoint: quinn::Endpoint, node: Node) {
         let node = node.clone();
         tokio::spawn(async move {
             let Ok(connection) = incoming.await else { return };
+            let slots = Arc::new(Semaphore::new(usize::try_from(node.requests_max()).unwrap()));
+            let shared = Shared { node, connection: connection.clone(), slots };
             let mut first = true;
             while let Ok((send, receive)) = connection.accept_bi().await {
-                tokio::spawn(stream(node.clone(), connection.clone(), send, receive, first));
+                tokio::spawn(stream(shared.clone(), send, receive, first));
                 first = false;
             }
         });
     }
 }
 
-async fn stream(
+/// What the streams of a connection share: slots for requests that are under way.
+#[derive(Clone)]
+struct Shared {
     node: Node,
     connection: quinn::Connection,
-    mut send: quinn::SendStream,
-    mut receive: quinn::RecvStream,
-    mut greet: bool,
-) {
+    slots: Arc<Semaphore>,
+}
+
+/// As a real node does: a request is begun when there is a slot for it, and until then the stream is not read from. Only
+/// fetches are answered out of order here.
+async fn stream(shared: Shared, send: quinn::SendStream, mut receive: quinn::RecvStream, mut greet: bool) {
     let mut received = BytesMut::new();
+    let send = Arc::new(tokio::sync::Mutex::new(send));
     loop {
         while let Some(frame) = Frame::take(&mut received, FrameLimits::REQUESTS).unwrap() {
-            let mut out = BytesMut::new();
             if std::mem::take(&mut greet) {
                 let version = Hello::decode(&frame).unwrap().choose_version().unwrap();
-                HelloAnswer::Welcome(node.welcome(version)).encode(&mut out).unwrap();
-            } else {
-                let request = RequestFrame::decode(frame).unwrap();
-                let Some(answers) = node.answer(&request).await else {
-                    connection.close(9_u32.into(), b"fault");
-                    return;
-                };
-                for (answer, payload) in answers {
-                    encode_answer(request.correlation, &answer, payload.len(), &mut out).unwrap();
-                    out.extend_from_slice(&payload);
-                }
+                let mut out = BytesMut::new();
+                HelloAnswer::Welcome(shared.node.welcome(version)).encode(&mut out).unwrap();
+                send.lock().await.write_all(&out).await.unwrap();
+                continue;
             }
-            if send.write_all(&out).await.is_err() {
+            let slot = shared.slots.clone().acquire_owned().await.unwrap();
+            let request = RequestFrame::decode(frame).unwrap();
+            let is_fetch = matches!(request.request, Request::Fetch(_));
+            let answering = answer(shared.clone(), send.clone(), request, slot);
+            if is_fetch {
+                tokio::spawn(answering);
+            } else if !answering.await {
                 return;
             }
         }
@@ -207,6 +219,32 @@ async fn stream(
             Ok(None) | Err(_) => return,
         }
     }
+}
+
+/// False: the stream is over.
+async fn answer(
+    shared: Shared,
+    send: Arc<tokio::sync::Mutex<quinn::SendStream>>,
+    request: RequestFrame,
+    _slot: OwnedSemaphorePermit,
+) -> bool {
+    if let Request::Fetch(fetch) = &request.request {
+        let enough = async {
+            let mut grown = shared.node.grown.subscribe();
+            grown.wait_for(|end| *end > fetch.offset.get()).await.unwrap();
+        };
+        drop(tokio::time::timeout(Duration::from_millis(fetch.max_wait_ms.into()), enough).await);
+    }
+    let Some(answers) = shared.node.answer(&request) else {
+        shared.connection.close(9_u32.into(), b"fault");
+        return false;
+    };
+    let mut out = BytesMut::new();
+    for (answer, payload) in answers {
+        encode_answer(request.correlation, &answer, payload.len(), &mut out).unwrap();
+        out.extend_from_slice(&payload);
+    }
+    send.lock().await.write_all(&out).await.is_ok()
 }
 
 type Answers = Vec<(Result<Answer, ErrorReply>, Bytes)>;
@@ -220,14 +258,25 @@ pub(super) fn refusal(code: ErrorCode, retry: Retry) -> ErrorReply {
 }
 
 impl Node {
+    fn requests_max(&self) -> u32 {
+        match self.state.lock().unwrap().requests_max {
+            0 => 256,
+            max => max,
+        }
+    }
+
     fn welcome(&self, version: u16) -> Welcome {
-        let limits = ServerLimits { batch_bytes_max: 1 << 20, fetch_bytes_max: 1 << 24, requests_max: 256 };
+        let limits = ServerLimits {
+            batch_bytes_max: 1 << 20,
+            fetch_bytes_max: 1 << 24,
+            requests_max: self.requests_max(),
+        };
         let (node, incarnation, boot_epoch) = (NodeId(self.id), Incarnation(1), BootEpoch(1));
         Welcome { version, cluster: CLUSTER, node, incarnation, boot_epoch, limits }
     }
 
     /// `None`: the connection ends instead.
-    async fn answer(&self, frame: &RequestFrame) -> Option<Answers> {
+    fn answer(&self, frame: &RequestFrame) -> Option<Answers> {
         match &frame.request {
             Request::Metadata { .. } => plain(Ok(Answer::Metadata(self.metadata()))),
             Request::InitProducer => {
@@ -278,8 +327,14 @@ impl Node {
 
     fn produce(&self, payload: Bytes) -> Option<Answers> {
         let mut state = self.state.lock().unwrap();
+        let answers = self.produced(&mut state, payload);
+        self.grown.send_replace(state.end);
+        answers
+    }
+
+    fn produced(&self, state: &mut State, payload: Bytes) -> Option<Answers> {
         state.produced += 1;
-        if let Some(refused) = self.not_leader(&state) {
+        if let Some(refused) = self.not_leader(state) {
             return Some(refused);
         }
         let batch = Batch::parse(payload, BatchLimits::default()).unwrap();
