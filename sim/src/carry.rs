@@ -266,10 +266,7 @@ impl World {
         let fields = [("node", node.get()), ("group", group.get()), ("index", done.newest.index.get())];
         self.trace.note(self.schedule.now(), "checkpoint", &fields);
         self.counts.checkpoints = self.counts.checkpoints.saturating_add(1);
-        self.step(
-            node,
-            Input::Checkpointed { group, newest: done.newest, compact_to: tidelog_wire::ids::RaftIndex(1) },
-        )
+        self.step(node, Input::Checkpointed { group, newest: done.newest, compact_to: done.compact_to })
     }
 
     /// Proposes what the catalogue intends for the groups that this node leads.
