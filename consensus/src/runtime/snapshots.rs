@@ -12,6 +12,7 @@
 //! Not here: manifests, staging and the switch itself (`crate::snapshot`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidelog_engine::checkpoint::Checkpoint;
 use tidelog_engine::{Engine, Pin};
-use tidelog_wire::ids::{GroupId, LogId, NodeId};
+use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -195,6 +196,7 @@ impl SnapshotDoor {
         let storage = Arc::clone(engine.storage());
         let mut fetcher = Fetcher::new(storage, engine.dir(), cluster, offer, FetchLimits::default())
             .map_err(|error| error.to_string())?;
+        fetcher.distrust(damage_known(&engine, offer.group));
         drop(engine);
         loop {
             if !self.is_wanted(&offer) || self.files().is_none() {
@@ -279,6 +281,13 @@ impl Installer for DoorInstaller {
         tracing::info!(%group, index = %mark.index, "switched to a snapshot");
         Ok(())
     }
+}
+
+/// Ranges of the group's logs that the newest checkpoint knows to be damaged here.
+fn damage_known(engine: &Engine, group: GroupId) -> Vec<(LogId, Range<Offset>)> {
+    let loaded = engine.load_checkpoint(group).ok().flatten();
+    let logs = loaded.into_iter().flat_map(|loaded| loaded.newest.logs);
+    logs.flat_map(|log| log.damage.into_iter().map(move |range| (log.log, range))).collect()
 }
 
 /// Logs that the group's newest checkpoint names.

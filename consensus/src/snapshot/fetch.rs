@@ -16,6 +16,7 @@
 //!
 //! Limits: attempts without progress in a row, bytes by the manifest's own lengths, room on the disk.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,6 +96,8 @@ pub struct Fetcher {
     offer: FetchSnapshot,
     limits: FetchLimits,
     state: State,
+    /// Damaged here: segments that reach into these are fetched, whatever lies in the log.
+    damage: Vec<(LogId, Range<Offset>)>,
     attempts: u32,
     progressed: bool,
     last_error: String,
@@ -148,6 +151,7 @@ impl Fetcher {
             offer,
             limits,
             state: State::Manifest(Vec::new()),
+            damage: Vec::new(),
             attempts: 0,
             progressed: false,
             last_error: String::new(),
@@ -157,6 +161,12 @@ impl Fetcher {
             fetcher.begin_files(&manifest)?;
         }
         Ok(fetcher)
+    }
+
+    /// Names ranges that are damaged on this disk, so that no segment with one of them is used again:
+    /// a sealed segment in place is otherwise taken for what its footer says.
+    pub fn distrust(&mut self, damage: Vec<(LogId, Range<Offset>)>) {
+        self.damage = damage;
     }
 
     /// What to do next, when no transfer is running.
@@ -298,7 +308,11 @@ impl Fetcher {
             let Some((log, wanted)) = files.wanted.get(files.at).copied() else { return Ok(None) };
             let owner = Owner { cluster: self.cluster, log };
             if files.current.is_none() {
-                let found = look(&self.staging, owner, &wanted, files.distrusted)?;
+                let damaged = self.damage.iter().any(|(damaged, range)| {
+                    *damaged == log && range.start < wanted.end && wanted.base < range.end
+                });
+                let trust = Trust { own: !damaged && !files.distrusted, part: !files.distrusted };
+                let found = look(&self.staging, owner, &wanted, trust)?;
                 match found {
                     Found::Staged => {
                         files.next_file();
@@ -362,12 +376,16 @@ enum Found {
     Part(Part),
 }
 
-fn look(
-    staging: &Staging,
-    owner: Owner,
-    wanted: &SegmentFile,
-    distrusted: bool,
-) -> Result<Found, SnapshotError> {
+/// What of a file that is here may be used.
+#[derive(Clone, Copy, Debug)]
+struct Trust {
+    /// The one in the log.
+    own: bool,
+    /// The one on its way in staging.
+    part: bool,
+}
+
+fn look(staging: &Staging, owner: Owner, wanted: &SegmentFile, trust: Trust) -> Result<Found, SnapshotError> {
     let whole = staging.path(owner.log, wanted.base, Kind::Whole);
     let part = staging.path(owner.log, wanted.base, Kind::Part);
     if let Some(file) = staging.open(&whole, OpenMode::Read)? {
@@ -379,7 +397,7 @@ fn look(
         staging.rename(&whole, &part)?;
     }
     let in_place = staging.open(&staging.place(owner.log, wanted.base), OpenMode::Read)?;
-    if !distrusted
+    if trust.own
         && let Some(held) = &in_place
         && is_same_sealed(&**held, owner, wanted)
     {
@@ -387,7 +405,7 @@ fn look(
     }
     if let Some(file) = staging.open(&part, OpenMode::ReadWrite)? {
         let length = file.len().map_err(io(&part, "ask for the length"))?;
-        if !distrusted && length <= wanted.length {
+        if trust.part && length <= wanted.length {
             return Ok(Found::Part(Part { file, length }));
         }
         drop(file);
@@ -395,7 +413,7 @@ fn look(
     }
     let file = staging.storage.open(&part, OpenMode::CreateNew).map_err(io(&part, "create the file"))?;
     let mut length = 0;
-    if !distrusted
+    if trust.own
         && let Some(held) = in_place
         && begins_as(&*held, owner, wanted)
     {

@@ -31,6 +31,27 @@ fn a_bad_beginning_of_our_own_is_thrown_away_and_all_of_it_fetched() {
     offering.fetch(&follower).unwrap();
 }
 
+/// A sealed segment of our own is used as its footer says, unless it is known to be damaged.
+#[test]
+fn a_segment_with_a_damaged_range_is_not_used_again() {
+    let offering = Offering::new();
+    let follower = offering.follower(40);
+    let path = follower.dir.join("logs/7/0/00000000000000000000.seg");
+    follower.disk.flip_bit(&path, Position(900), 1).unwrap();
+    let mut fetcher = offering.fetcher(&follower);
+    fetcher.distrust(vec![(log(0), Offset(2)..Offset(3))]);
+    let staged = loop {
+        match fetcher.next_step().unwrap() {
+            Next::Staged(staged) => break staged,
+            ask @ Next::Ask { .. } => offering.serve(&mut fetcher, &ask, u64::MAX).unwrap(),
+        }
+    };
+    assert!(!staged.reused.contains(&(log(0), Offset(0))));
+    let whole = follower.dir.join("staging/1/7-0-00000000000000000000.seg");
+    let theirs = offering.site.dir.join("logs/7/0/00000000000000000000.seg");
+    assert_eq!(follower.bytes(&whole), offering.site.bytes(&theirs));
+}
+
 #[test]
 fn more_bytes_than_the_manifest_says_are_refused() {
     let offering = Offering::new();
