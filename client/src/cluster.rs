@@ -254,6 +254,7 @@ impl Cluster {
         match error {
             LinkError::Full { .. } => CallError::NotSent { reason },
             LinkError::Lost { .. } => {
+                tracing::debug!(node = %link.node, %reason, "the connection is lost; other nodes are asked");
                 link.close("lost");
                 self.suspect(link.node);
                 CallError::Sent { reason }
@@ -289,6 +290,7 @@ impl Cluster {
                 view.suspects.remove(&node);
                 view.linked.insert(node, link.welcome.limits.batch_bytes_max);
                 drop(view);
+                tracing::debug!(%node, boot_epoch = %link.welcome.boot_epoch, "connected");
                 *slot = Some(link.clone());
                 Ok(link)
             }

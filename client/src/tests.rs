@@ -100,6 +100,17 @@ async fn a_lost_answer_is_repeated_and_recognised() {
     assert!(summary.duplicates() >= 1 && summary.retries() >= 2, "{summary:?}");
 }
 
+/// A node takes any first sequence from a producer it does not know: a second batch in flight could overtake the first.
+#[tokio::test]
+async fn a_producer_that_is_not_known_yet_sends_one_batch_at_a_time() {
+    let cluster = FakeCluster::start().await;
+    let busy = refusal(ErrorCode::Busy { retry_after_ms: 50 }, Retry::Here { after_ms: 50 });
+    cluster.with(|state| state.faults.push_back(Fault::Refuse(busy)));
+    let producer = client(&cluster).producer(CHANNEL, small_batches()).await.unwrap();
+    all_delivered(send(&producer, &values(0..50)).await).await;
+    assert_eq!(cluster.values(), values(0..50));
+}
+
 #[tokio::test]
 async fn an_answer_that_comes_twice_is_taken_once() {
     let cluster = FakeCluster::start().await;

@@ -424,6 +424,7 @@ impl Task {
 
     /// The oldest batch failed for good: so does all that is behind it.
     fn fail_all(&mut self, cause: &ClientError) {
+        tracing::warn!(channel = self.shared.channel, log = %self.log, %cause, "records failed");
         let mut flights = std::mem::take(&mut self.flights).into_iter();
         if let Some(oldest) = flights.next() {
             oldest.fail(cause);
