@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use raft::eraftpb::Entry;
-use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use tidelog_engine::storage::{Storage, create_dir_durably, parent};
 use tidelog_wire::ids::{GroupId, RaftIndex};
@@ -124,26 +123,33 @@ impl EngineLog {
         Ok(log)
     }
 
-    /// Takes away what was compacted before and has come back.
+    /// Takes away what was compacted before and has come back. A group whose log does not reach its first
+    /// kept entry, or whose note of it is bad, is left to [`RaftLog::load`]: the others are not to suffer.
     fn compact_again(&self) -> Result<(), RaftLogError> {
         let mut batch = LogBatch::default();
         for group in self.groups() {
-            let Some(first_kept) = self.value(group, FIRST_KEPT, decode_index)? else { continue };
-            match self.span(group) {
-                Some(span) if span.last < first_kept => {
-                    return Err(self.damaged(
-                        format!("group {group}"),
-                        format!("entry {first_kept}, which was kept when others were compacted away"),
-                        format!("a log that ends with entry {}", span.last),
-                    ));
-                }
-                Some(span) if span.first < first_kept => {
-                    batch.add_command(group.get(), Command::Compact { index: first_kept.get() });
-                }
-                Some(_) | None => {}
+            let (Ok(Some(first_kept)), Some(span)) =
+                (self.value(group, FIRST_KEPT, decode_index), self.span(group))
+            else {
+                continue;
+            };
+            if span.first < first_kept && first_kept <= span.last {
+                batch.add_command(group.get(), Command::Compact { index: first_kept.get() });
             }
         }
         if batch.is_empty() { Ok(()) } else { self.commit(&mut batch, true) }
+    }
+
+    /// Checks that the log of `group` reaches the entry that its last compaction kept.
+    fn check_first_kept(&self, group: GroupId, span: Option<Span>) -> Result<(), RaftLogError> {
+        let Some(first_kept) = self.value(group, FIRST_KEPT, decode_index)? else { return Ok(()) };
+        let found = match span {
+            Some(span) if span.last >= first_kept => return Ok(()),
+            Some(span) => format!("a log that ends with entry {}", span.last),
+            None => "no entries".to_owned(),
+        };
+        let expected = format!("entry {first_kept}, which was kept when others were compacted away");
+        Err(self.damaged(format!("group {group}"), expected, found))
     }
 
     /// Writes and syncs a batch that is not empty: an empty one would not be synced.
@@ -261,6 +267,7 @@ impl RaftLog for EngineLog {
             hard_state: self.value(group, HARD_STATE, decode_hard_state)?.unwrap_or_default(),
             install: self.value(group, INSTALL, decode_optional_mark)?.flatten(),
         };
+        self.check_first_kept(group, log.span)?;
         if let Some(span) = log.span {
             for index in (span.first.get()..=span.last.get()).map(RaftIndex) {
                 let entry = self.entry(group, index)?;
@@ -331,8 +338,6 @@ impl RaftLog for EngineLog {
     }
 
     fn disk_bytes(&self) -> u64 {
-        let (first, last) = self.engine.file_span(LogQueue::Append);
-        tracing::trace!(first, last, "files of the raft log");
         u64::try_from(self.engine.get_used_size()).unwrap_or(u64::MAX)
     }
 }

@@ -12,6 +12,7 @@ use tidelog_wire::ids::GroupId;
 use super::handle::NodeHandle;
 use super::peers::register_request;
 use crate::entry::{Command, MetaCommand, NodeRecord};
+use crate::outcome::Outcome;
 use crate::transport::Transport;
 
 /// Pause after an attempt that did not succeed.
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transport>, record: NodeRecord) {
     let mut catalogue = node.watch_catalogue();
     let mut stopping = node.watch_stopping();
+    let mut told = String::new();
     loop {
         let known = catalogue.borrow_and_update().node(record.node) == Some(&record);
         let step = async {
@@ -32,7 +34,14 @@ pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transpor
                     std::future::pending::<()>().await;
                 }
             } else {
-                attempt(&node, transport.as_ref(), &record).await;
+                if let Err(reason) = attempt(&node, transport.as_ref(), &record).await
+                    && reason != told
+                {
+                    tracing::warn!("this node is not in the catalogue yet: {reason}; it goes on trying");
+                    told = reason;
+                }
+                // What was entered has to arrive here as an applied entry, too.
+                tokio::time::sleep(PAUSE).await;
             }
         };
         tokio::select! {
@@ -42,29 +51,28 @@ pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transpor
     }
 }
 
-async fn attempt(node: &NodeHandle, transport: Option<&Transport>, record: &NodeRecord) {
-    let result = match (node.leader(GroupId::META), transport) {
+async fn attempt(
+    node: &NodeHandle,
+    transport: Option<&Transport>,
+    record: &NodeRecord,
+) -> Result<(), String> {
+    match (node.leader(GroupId::META), transport) {
         (Some(leader), _) if leader == node.identity().node => {
             let command = Command::Meta(MetaCommand::RegisterNode(record.clone()));
-            let submitted = node.submit(GroupId::META, command, PATIENCE).await;
-            submitted
-                .map(|outcome| tracing::debug!(?outcome, "registered"))
-                .map_err(|error| error.to_string())
+            match node.submit(GroupId::META, command, PATIENCE).await {
+                Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
         }
         (Some(leader), Some(transport)) => {
             let request = register_request(record.clone());
-            let asked = tokio::time::timeout(PATIENCE, transport.fetch(leader, request, 0)).await;
-            match asked {
+            match tokio::time::timeout(PATIENCE, transport.fetch(leader, request, 0)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             }
         }
-        (Some(_), None) | (None, _) => Err("no leader can be reached".to_owned()),
-    };
-    if let Err(reason) = result {
-        tracing::debug!("not yet registered: {reason}");
+        (Some(_), None) | (None, _) => Err("no leader of the meta group can be reached".to_owned()),
     }
-    // What was entered has to arrive here as an applied entry, too.
-    tokio::time::sleep(PAUSE).await;
 }
