@@ -205,6 +205,31 @@ async fn a_read_barrier_on_a_follower_sees_what_was_acknowledged() {
     }
 }
 
+/// Damage in the middle of a raft log: it is set aside whole, the node starts and says what to do, its
+/// replicas take no part, and the others go on. Nobody has to touch the directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_raft_log_is_set_aside_and_the_node_starts() {
+    let mut cluster = Cluster::bootstrap_with(3, |config| {
+        config.tuning.raft_log.file_bytes = 8 << 10;
+        config.tuning.raft_log.purge_bytes = 4 << 20;
+    })
+    .await;
+    let log = cluster.create_channel("flights", 1).await;
+    for number in 0..60 {
+        cluster.append(log, &format!("{number} {}", "x".repeat(1000))).await;
+    }
+    cluster.caught_up(2, log, Offset(60)).await;
+    cluster.kill(2).await;
+    cluster.damage_raft_log(2);
+    cluster.start(2).await;
+    let node = cluster.node(2);
+    assert!(node.group_status().iter().all(|status| status.role == Role::Halted));
+    let notes = node.recovery_notes();
+    assert!(notes.iter().any(|note| note.starts_with("E1102")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("set aside")), "{notes:?}");
+    cluster.append(log, "after").await;
+}
+
 /// The same name twice is refused by the catalogue, as an outcome.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_channel_of_the_same_name_is_refused() {

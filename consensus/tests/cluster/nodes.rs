@@ -19,7 +19,7 @@ use tidelog_consensus::runtime::{
     Addresses, Fatal, Node, NodeConfig, NodeHandle, NodeTuning, ProposeError, Start, SystemClock,
 };
 use tidelog_engine::os::OsStorage;
-use tidelog_engine::storage::Storage;
+use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_tls::{Authority, Credentials, PemFile};
 use tidelog_wire::batch::{Batch, BatchLimits, Codec};
 use tidelog_wire::ids::{
@@ -87,6 +87,15 @@ impl Cluster {
     pub(crate) fn forget_raft_log(&self, number: usize) {
         let raft = self.configs[number].data_dir.join("raft");
         OsStorage.rename(&raft, &self.configs[number].data_dir.join("raft.lost")).unwrap();
+    }
+
+    /// Writes over the middle of a node's oldest raft log file, as a failing disk might.
+    pub(crate) fn damage_raft_log(&self, number: usize) {
+        let raft = self.configs[number].data_dir.join("raft");
+        let names = OsStorage.list(&raft).unwrap();
+        let oldest = names.iter().find(|found| found.name.ends_with(".raftlog")).unwrap();
+        let file = OsStorage.open(&raft.join(&oldest.name), OpenMode::ReadWrite).unwrap();
+        file.write_at(Position(2_000), &[&[0x5a; 4_000]]).unwrap();
     }
 
     /// A node that runs.
