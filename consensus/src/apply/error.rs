@@ -154,4 +154,10 @@ impl ApplyError {
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::CannotWrite { source: AppendError::DiskFull { .. }, .. })
     }
+
+    /// Whether a sync failed, so that nobody can say any more what is on disk.
+    #[must_use]
+    pub const fn leaves_disk_unknown(&self) -> bool {
+        matches!(self, Self::CannotSync { .. })
+    }
 }

@@ -22,10 +22,13 @@ use super::disk_use::bytes_below;
 use super::fatal::Fatal;
 use super::mailbox::{Mailbox, Waited};
 use super::snapshots::SnapshotDoor;
-use crate::apply::{ApplyError, CheckpointJob};
+use crate::apply::CheckpointJob;
 use crate::core::Compaction;
 use crate::metrics::NodeMetrics;
 use crate::raft_log::RaftLog;
+
+#[cfg(test)]
+mod tests;
 
 /// What waits for the keeper: at most one checkpoint a group, and one compaction for each.
 pub(super) type KeeperBox = Mailbox<KeeperInput>;
@@ -94,7 +97,7 @@ impl Keeper {
                 self.apply.push(ApplyInput::Checkpointed(done));
                 Ok(())
             }
-            Err(error @ ApplyError::CannotChange { .. }) => Err(error.to_string()),
+            Err(error) if error.leaves_disk_unknown() => Err(error.to_string()),
             Err(error) => {
                 tracing::error!("{error}");
                 self.apply.push(ApplyInput::CheckpointFailed(group));
