@@ -79,6 +79,25 @@ async fn what_was_acknowledged_survives_sigkill() {
     assert_eq!(found[..acknowledged.len()], acknowledged[..]);
 }
 
+/// A node that can no longer keep its promises gives none: it ends at once, by a code of its own, and what it had
+/// acknowledged is there once the disk is well again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_refuses_writes_ends_the_node_and_takes_nothing_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (mut node, mut client) = alone(&data).await;
+    let log = client.create("orders").await.unwrap();
+    client.produce(log, &numbered(0..10)).await.unwrap();
+    node.refuse_writes();
+    assert!(client.send(1, &Request::Produce { log }, &batch_of(&numbered(10..20))).await);
+    assert_eq!(node.ended().await.code(), Some(3));
+    let answer = client.answer().await;
+    assert!(answer.is_none_or(|frame| frame.answer.is_err()), "what cannot be kept is not acknowledged");
+
+    let (_node, mut client) = alone(&data).await;
+    assert_eq!(client.values(log).await[..10], numbered(0..10)[..]);
+}
+
 /// Whoever still asks for a channel's former life is told which one it is in now, and is never given its records.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_former_generation_is_answered_with_the_present_one() {
@@ -225,4 +244,21 @@ async fn three_nodes_lose_their_leader_and_nothing_else() {
     for node in cluster.nodes.values_mut() {
         assert_eq!(node.terminate().await.code(), Some(0));
     }
+}
+
+/// A leader that is told to stop waits a while for others to take over; whoever cannot wait says so a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_stop_that_waits_for_others() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.client(0).await.status().await.groups[0].leader.unwrap().get();
+    for node in (0..3).filter(|node| *node != leader) {
+        cluster.nodes.remove(&node).unwrap().kill().await;
+    }
+    let node = cluster.nodes.get_mut(&leader).unwrap();
+    node.ask_to_stop();
+    until("the stop to begin", || async {
+        node.logged().contains("a second signal stops at once").then_some(())
+    })
+    .await;
+    assert_eq!(node.terminate().await.code(), Some(4));
 }

@@ -43,7 +43,7 @@ pub enum Ending {
     Stopped,
     /// Could not start, or could not go on.
     Failed,
-    /// The disk failed a sync.
+    /// The disk failed a sync, or a write of the raft log.
     DiskFailed,
     /// Stopping took too long, or a second signal came.
     CutShort,

@@ -55,8 +55,10 @@ impl Node {
     pub(crate) async fn start(data: &Path, arguments: &[&str]) -> Result<Self, String> {
         let log = data.with_extension("log");
         let out = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidelogd"))
-            .arg("--data-dir")
+        // A process inherits that a signal is ignored: a write beyond the limit of a file's size then fails instead of
+        // ending the process, see `Node::refuse_writes`.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tidelogd"), "--data-dir"])
             .arg(data)
             .args(arguments)
             .stdin(Stdio::null())
@@ -98,12 +100,30 @@ impl Node {
         self.child.kill().await.unwrap();
     }
 
+    /// SIGTERM.
+    pub(crate) fn ask_to_stop(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+    }
+
     /// SIGTERM, and how the process ended.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap()
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// From now on every write to a file fails, as on a disk that broke.
+    pub(crate) fn refuse_writes(&self) {
+        let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+        rustix::process::prlimit(Some(self.pid()), rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// How the process ends by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
     }
 
     /// What the process has logged.
