@@ -36,7 +36,7 @@ impl World {
     }
 
     fn carry_out(&mut self, node: NodeId, effects: Effects) -> Result<(), Violation> {
-        for halt in &effects.halts {
+        if let Some(halt) = effects.halts.first() {
             let seen = format!("node {node}: {}", halt.reason);
             self.trace.words(self.schedule.now(), "halt", &seen);
             return Err(Violation::of("no replica loses what it promised, so none halts", seen));
@@ -57,7 +57,7 @@ impl World {
             self.trace.words(self.schedule.now(), "refused", &refusal.reason.to_string());
         }
         for outgoing in effects.sends {
-            self.send(node, outgoing);
+            self.send(node, &outgoing);
         }
         for reply in effects.replies {
             self.reply(node, reply)?;
@@ -82,7 +82,7 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, from: NodeId, outgoing: Outgoing) {
+    fn send(&mut self, from: NodeId, outgoing: &Outgoing) {
         for delay in self.network.arrivals(from, outgoing.to) {
             let (group, message) = (outgoing.group, Box::new(outgoing.message.clone()));
             self.schedule.after(delay, Event::Message { to: outgoing.to, from, group, message });

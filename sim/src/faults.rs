@@ -77,11 +77,8 @@ impl World {
 
     fn cut_links(&mut self, kind: FaultKind, node: NodeId) {
         let others: Vec<NodeId> = self.node_ids().into_iter().filter(|other| *other != node).collect();
-        let cut: Vec<NodeId> = match kind {
-            FaultKind::Isolate => others,
-            _ if others.is_empty() => others,
-            _ => self.chance.pick(&others).into_iter().collect(),
-        };
+        let cut: Vec<NodeId> =
+            if kind == FaultKind::Isolate { others } else { self.chance.pick(&others).into_iter().collect() };
         for other in cut {
             self.network.cut(node, other);
             if kind != FaultKind::CutOneWay {

@@ -50,7 +50,7 @@ impl<E> Schedule<E> {
     }
 
     /// Goes on to the next event, which thereby is the present.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let ((at, _), event) = self.events.pop_first()?;
         self.now = at;
         Some(event)
@@ -67,12 +67,12 @@ mod tests {
         schedule.after(5, "late");
         schedule.after(2, "first of two");
         schedule.after(2, "second of two");
-        assert_eq!(schedule.next(), Some("first of two"));
+        assert_eq!(schedule.pop(), Some("first of two"));
         assert_eq!(schedule.now(), Micros(2));
         schedule.after(1, "soon");
-        assert_eq!(schedule.next(), Some("second of two"));
-        assert_eq!(schedule.next(), Some("soon"));
-        assert_eq!(schedule.next(), Some("late"));
-        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.pop(), Some("second of two"));
+        assert_eq!(schedule.pop(), Some("soon"));
+        assert_eq!(schedule.pop(), Some("late"));
+        assert_eq!(schedule.pop(), None);
     }
 }

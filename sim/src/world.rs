@@ -139,7 +139,7 @@ impl World {
     /// The first broken promise.
     pub fn run(&mut self) -> Result<(), Violation> {
         let mut events = 0_u64;
-        while let Some(event) = self.schedule.next() {
+        while let Some(event) = self.schedule.pop() {
             events = events.saturating_add(1);
             self.counts.events = events;
             if events > EVENTS_MAX {

@@ -244,7 +244,37 @@ impl Producer {
                 self.window.clear();
                 Ok(())
             }
-            other => Err(Violation::of(
+            other @ (Outcome::Refused(
+                Refusal::LogUnknown { .. }
+                | Refusal::InvalidBatch { .. }
+                | Refusal::ProducerFenced { .. }
+                | Refusal::EpochExhausted { .. }
+                | Refusal::OffsetOutOfRange { .. }
+                | Refusal::TooManyLogs { .. }
+                | Refusal::WrongGroup { .. }
+                | Refusal::StaleNode { .. }
+                | Refusal::TooManyNodes { .. }
+                | Refusal::InvalidName { .. }
+                | Refusal::ChannelExists { .. }
+                | Refusal::ChannelBeingDeleted { .. }
+                | Refusal::UuidTaken { .. }
+                | Refusal::UnknownGeneration { .. }
+                | Refusal::NotBeingDeleted { .. }
+                | Refusal::PartitionsOutOfRange { .. }
+                | Refusal::TooManyChannels { .. }
+                | Refusal::TooManyPartitions { .. }
+                | Refusal::ReplicasUnsupported { .. }
+                | Refusal::SegmentBytesOutOfRange { .. }
+                | Refusal::Exhausted { .. },
+            )
+            | Outcome::LogsOpened
+            | Outcome::LogsClosed
+            | Outcome::LogStartSet { .. }
+            | Outcome::ProducersExpired
+            | Outcome::NodeRegistered
+            | Outcome::ChannelCreated { .. }
+            | Outcome::ChannelMarked
+            | Outcome::ProducerMinted(_)) => Err(Violation::of(
                 "a valid batch for a channel in use is appended",
                 format!("log {log}: {other:?}"),
             )),

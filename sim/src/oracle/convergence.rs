@@ -51,13 +51,9 @@ pub fn check(nodes: &BTreeMap<NodeId, SimNode>, oracles: &mut Oracles) -> Result
     let mut first: BTreeMap<GroupId, u64> = BTreeMap::new();
     for (id, node) in nodes {
         for group in node.groups() {
-            if let Some(hash) = machine_hash(node, *group) {
-                if *first.entry(*group).or_insert(hash) != hash {
-                    return Err(Violation::of(
-                        SAME,
-                        format!("group {group}: the machine of node {id} differs"),
-                    ));
-                }
+            let Some(hash) = machine_hash(node, *group) else { continue };
+            if *first.entry(*group).or_insert(hash) != hash {
+                return Err(Violation::of(SAME, format!("group {group}: the machine of node {id} differs")));
             }
         }
     }
