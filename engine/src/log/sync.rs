@@ -33,8 +33,12 @@ impl SyncJob {
         let mut targets = Vec::new();
         let end = {
             let view = log.view();
-            for segment in view.segments.values() {
+            for segment in view.segments.values().rev() {
                 let facts = segment.facts();
+                // What lies before a sealed segment was sealed before it.
+                if facts.state == SegmentState::Sealed {
+                    break;
+                }
                 if let Some(file) = &facts.unsynced {
                     targets.push(Target {
                         segment: Arc::clone(segment),
@@ -46,6 +50,7 @@ impl SyncJob {
             }
             view.end
         };
+        targets.reverse();
         Self { log, targets, end }
     }
 

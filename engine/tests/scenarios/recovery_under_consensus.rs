@@ -1,13 +1,13 @@
 use tidelog_engine::checkpoint::LogState;
-use tidelog_engine::log::ReadError;
 use tidelog_engine::log::recovery::table::{Seen, Verdict};
+use tidelog_engine::log::{LogError, ReadError};
 use tidelog_engine::sim_disk::{Crash, SimDisk};
-use tidelog_engine::storage::Position;
+use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::Offset;
 
 use crate::world::{
-    Content, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all,
-    segment_path,
+    CONFIG, Content, LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open,
+    read_all, segment_path,
 };
 
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
@@ -167,7 +167,7 @@ fn a_missing_segment_costs_its_range() {
 fn an_active_segment_shorter_than_the_checkpoint_is_damage() {
     let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
     let storage = disk.storage();
-    let file = storage.open(&segment_path(0), tidelog_engine::storage::OpenMode::ReadWrite).unwrap();
+    let file = storage.open(&segment_path(0), OpenMode::ReadWrite).unwrap();
     file.truncate(state.active_position.get() - 10).unwrap();
     let engine = engine(&disk);
     let (mut writer, recovery) = open(&engine, Some(&state));
@@ -183,9 +183,9 @@ fn files_that_do_not_belong_here_are_set_aside() {
     let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
     let storage = disk.storage();
     let stray = segment_path(0).with_file_name("notes.txt");
-    storage.open(&stray, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
+    storage.open(&stray, OpenMode::CreateNew).unwrap();
     let misplaced = segment_path(500);
-    let copy = storage.open(&misplaced, tidelog_engine::storage::OpenMode::CreateNew).unwrap();
+    let copy = storage.open(&misplaced, OpenMode::CreateNew).unwrap();
     copy.write_at(Position(0), &[&log_files(&disk)[0].1.0]).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
@@ -224,4 +224,83 @@ fn recovering_twice_is_recovering_once() {
         assert!(recovery.is_clean(), "seed {seed}: {recovery:?}");
         assert_eq!(log_files(&disk), once, "seed {seed}");
     }
+}
+
+/// Rewrites bytes of a file in place.
+fn overwrite(disk: &SimDisk, path: &std::path::Path, at: u64, bytes: &[u8]) {
+    let file = disk.storage().open(path, OpenMode::ReadWrite).unwrap();
+    file.write_at(Position(at), &[bytes]).unwrap();
+}
+
+fn sealed_header(header: &mut [u8]) {
+    let crc = crc32c::crc32c(&header[..76]);
+    header[76..80].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A segment of another cluster is not touched and not used: both ids are named.
+#[test]
+fn a_segment_of_another_cluster_refuses_the_log() {
+    let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
+    let mut header = log_files(&disk)[0].1.0[..80].to_vec();
+    header[16] ^= 0xff;
+    sealed_header(&mut header);
+    overwrite(&disk, &segment_path(0), 0, &header);
+    let before = log_files(&disk);
+    let refused = engine(&disk).open_log(LOG, CONFIG, Some(&state)).unwrap_err();
+    assert!(matches!(refused, LogError::ForeignCluster { .. }), "{refused}");
+    assert_eq!(log_files(&disk), before);
+}
+
+/// What a newer release wrote is neither read nor cut, be it the file or a frame above the checkpoint.
+#[test]
+fn a_newer_format_refuses_the_log_and_is_not_cut() {
+    let (disk, state) = crashed(5, 5, Crash::ProcessOnly);
+    let mut header = log_files(&disk)[0].1.0[..80].to_vec();
+    header[8] = 2;
+    sealed_header(&mut header);
+    overwrite(&disk, &segment_path(0), 0, &header);
+    let refused = engine(&disk).open_log(LOG, CONFIG, Some(&state)).unwrap_err();
+    assert!(matches!(refused, LogError::UnknownFormat { found: 2, .. }), "{refused}");
+
+    let (disk, state) = crashed(3, 5, Crash::ProcessOnly);
+    let at = usize::try_from(state.active_position.get()).unwrap();
+    let mut frame = log_files(&disk)[0].1.0[at..at + 48 + 21].to_vec();
+    frame[44] = 2;
+    let covered = [&frame[4..48], &state.active_position.get().to_le_bytes(), &frame[48..]].concat();
+    frame[..4].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
+    overwrite(&disk, &segment_path(0), state.active_position.get(), &frame);
+    let before = log_files(&disk);
+    let refused = engine(&disk).open_log(LOG, CONFIG, Some(&state)).unwrap_err();
+    assert!(matches!(refused, LogError::UnknownFormat { found: 2, .. }), "{refused}");
+    assert_eq!(log_files(&disk), before);
+}
+
+/// A broken segment header below the checkpoint costs nothing: the frames verify by themselves.
+#[test]
+fn a_broken_header_below_the_checkpoint_costs_nothing() {
+    let (disk, state) = crashed(60, 60, Crash::ProcessOnly);
+    for (path, _) in log_files(&disk) {
+        disk.flip_bit(&path, Position(20), 1).unwrap();
+    }
+    let engine = engine(&disk);
+    let (writer, recovery) = open(&engine, Some(&state));
+    assert_eq!(recovery.damage, []);
+    assert!(recovery.findings.iter().all(|one| one.verdict == Verdict::FramesOnly));
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 60);
+}
+
+/// A broken segment header above the checkpoint is a torn tail, and so is everything behind it.
+#[test]
+fn a_broken_header_above_the_checkpoint_is_cut_with_all_behind_it() {
+    let (disk, state) = crashed(3, 60, Crash::ProcessOnly);
+    let second = log_files(&disk)[1].0.clone();
+    disk.flip_bit(&second, Position(20), 1).unwrap();
+    let engine = engine(&disk);
+    let (mut writer, recovery) = open(&engine, Some(&state));
+    let seen = |seen| recovery.findings.iter().filter(|one| one.seen == seen).count();
+    assert_eq!(seen(Seen::BrokenHeader), 1);
+    assert!(seen(Seen::BeyondCut) > 1);
+    assert_eq!(log_files(&disk).len(), 1);
+    append(&mut writer, 4..=60);
+    assert_eq!(log_files(&disk), undisturbed(60));
 }
