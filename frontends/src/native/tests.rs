@@ -463,3 +463,25 @@ async fn a_stopping_node_answers_what_is_under_way_and_says_goodbye() {
     assert!(answer.answer.is_ok() && answer.payload.is_empty());
     assert_eq!(client.closed().await.0, u64::from(CloseCode::Stopping.number()));
 }
+
+/// A client that asks and never reads keeps nobody else waiting, and a stopping node no longer than it allows.
+#[tokio::test]
+async fn a_client_that_does_not_read_cannot_keep_a_node_from_stopping() {
+    let mut served = serve();
+    let (deaf, client) = (Client::connect(&served).await, Client::connect(&served).await);
+    let mut pipeline = client.greet().await;
+    let log = pipeline.create("orders").await;
+    let batch = batch_of(&["x".repeat(60 << 10).as_str()]);
+    for _ in 0..17 {
+        pipeline.ask(Request::Produce { log }, &batch).await.answer.unwrap();
+    }
+    let mut unread = deaf.greet().await;
+    for number in 0..16 {
+        unread.send(number, &fetch(log, 0), &[]).await;
+    }
+    // 16 MiB are asked for, and far less fits into the windows of a client that does not read.
+    assert_eq!(pipeline.ask(fetch(log, 0), &[]).await.payload.len(), 17 * batch.len());
+    served.broker.begin_stop();
+    let stopping = served.front_end.stop(Duration::from_millis(300));
+    tokio::time::timeout(Duration::from_secs(10), stopping).await.expect("it stops");
+}

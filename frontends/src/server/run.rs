@@ -36,6 +36,10 @@ use crate::broker::{Broker, Limits};
 use crate::config::{Configuration, Endpoints, Settings};
 use crate::native::{NativeFrontEnd, NativeLimits};
 
+/// How long a front-end may take to send answers once consensus has stopped. By then every request has its answer; who
+/// does not read it must not keep the process.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
 /// How a node's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -113,7 +117,7 @@ async fn live(configuration: &Configuration, bootstrap: bool) -> Result<Ending, 
     let within = Duration::from_secs(configuration.settings.stop_seconds);
     tracing::info!(signal, seconds = within.as_secs(), "stopping; a second signal stops at once");
     tokio::select! {
-        stopped = tokio::time::timeout(within, Box::pin(stop(serving, within))) => match stopped {
+        stopped = tokio::time::timeout(within, Box::pin(stop(serving))) => match stopped {
             Ok(()) => {
                 tracing::info!("stopped");
                 Ok(Ending::Stopped)
@@ -218,11 +222,11 @@ fn announce(
     Ok(())
 }
 
-async fn stop(mut serving: Serving, within: Duration) {
+async fn stop(mut serving: Serving) {
     serving.broker.begin_stop();
     serving.handle.stop().await;
-    serving.native.stop(within).await;
-    serving.admin.stop(within).await;
+    serving.native.stop(DRAIN_MAX).await;
+    serving.admin.stop(DRAIN_MAX).await;
 }
 
 fn node_config(
