@@ -43,7 +43,8 @@ fn a_retry_is_answered_and_not_appended() {
     world.apply(append(1, 7, 0, 3, 2));
     let retry = world.apply(append(1, 7, 0, 0, 3));
     assert_eq!(offsets(&retry), (0, 2, true));
-    let (Outcome::Appended { chain: one, .. }, Outcome::Appended { chain: other, .. }) = (first, retry) else {
+    let (Outcome::Appended { chain: one, .. }, Outcome::Appended { chain: other, .. }) = (first, retry)
+    else {
         panic!()
     };
     assert_eq!(one, other);
@@ -215,10 +216,7 @@ fn reconcile_brings_logs_to_what_the_catalogue_intends() {
     }));
     let Outcome::ChannelCreated { generation } = created else { panic!("{created:?}") };
     world.reconcile();
-    assert_eq!(
-        world.machines.catalogue().channel("orders").unwrap().state,
-        channel::ChannelState::Active
-    );
+    assert_eq!(world.machines.catalogue().channel("orders").unwrap().state, channel::ChannelState::Active);
     assert_eq!(world.machines.readers().logs().len(), 2);
     world.apply_meta(Command::Meta(MetaCommand::DeleteChannel { generation }));
     world.reconcile();
@@ -234,7 +232,8 @@ fn files_of_a_closed_log_go_when_no_kept_checkpoint_names_them() {
     world.apply(plain(1, 2, 1));
     world.checkpoint();
     world.apply(close(1));
-    let files = |world: &World| world.disk.files().iter().filter(|path| path.starts_with("/data/logs")).count();
+    let files =
+        |world: &World| world.disk.files().iter().filter(|path| path.starts_with("/data/logs")).count();
     assert_eq!(files(&world), 1);
     world.checkpoint();
     assert_eq!(files(&world), 1, "the older checkpoint still names it");

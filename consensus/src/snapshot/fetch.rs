@@ -6,7 +6,8 @@
 //!
 //! For each file of the manifest, in order, the cheapest way that is safe:
 //! 1. it lies in staging, whole: verified when it was put there, verified again after a restart;
-//! 2. it lies in the log already, sealed, with the same length, header and footer: it is used where it is;
+//! 2. it lies in the log already, sealed, with the same length, header and footer: it is synced, and used
+//!    where it is;
 //! 3. its beginning lies in staging, or in the log: that is kept or copied, and the rest fetched;
 //! 4. all of it is fetched.
 //!
@@ -401,6 +402,8 @@ fn look(staging: &Staging, owner: Owner, wanted: &SegmentFile, trust: Trust) -> 
         && let Some(held) = &in_place
         && is_same_sealed(&**held, owner, wanted)
     {
+        // Segments are synced by checkpoints only, and no checkpoint of ours may have reached this one.
+        staging.sync_in_place(owner.log, wanted.base)?;
         return Ok(Found::InPlace);
     }
     if let Some(file) = staging.open(&part, OpenMode::ReadWrite)? {

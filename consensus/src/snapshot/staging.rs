@@ -52,6 +52,16 @@ impl Staging {
         place(&self.data_dir, log, base)
     }
 
+    /// Makes a segment durable where it lies, with every name on the way to it.
+    pub(super) fn sync_in_place(&self, log: LogId, base: Offset) -> Result<(), SnapshotError> {
+        let path = self.place(log, base);
+        let file = self.storage.open(&path, OpenMode::ReadWrite).map_err(io(&path, "open the file"))?;
+        file.sync().map_err(io(&path, "sync the file"))?;
+        let dir = log_dir(&self.data_dir, log);
+        create_dir_durably(&*self.storage, &self.data_dir, &dir).map_err(io(&dir, "sync the directories"))?;
+        self.storage.sync_dir(&dir).map_err(io(&dir, "sync the directory"))
+    }
+
     pub(super) fn path(&self, log: LogId, base: Offset, kind: Kind) -> PathBuf {
         let name = segment::file_name(base);
         let stem = name.strip_suffix(".seg").unwrap_or(&name);

@@ -86,7 +86,11 @@ impl World {
                 return;
             }
             for (group, command) in proposals {
-                if group == GroupId::META { self.apply_meta(command) } else { self.apply(command) };
+                if group == GroupId::META {
+                    self.apply_meta(command)
+                } else {
+                    self.apply(command)
+                };
             }
         }
         panic!("reconcile never ends");
@@ -108,8 +112,7 @@ impl World {
             self.raft_log.iter().filter(|committed| committed.index > from).cloned().collect();
         for committed in entries {
             let index = committed.index;
-            let mut applied =
-                self.machines.apply(ApplyTask { group: DATA_GROUP, entries: vec![committed] });
+            let mut applied = self.machines.apply(ApplyTask { group: DATA_GROUP, entries: vec![committed] });
             assert!(applied.stopped.is_none(), "{:?}", applied.stopped);
             if let Some((_, outcome)) = applied.outcomes.pop() {
                 self.outcomes.insert(index, outcome);

@@ -54,6 +54,26 @@ fn own_segments_are_used_and_the_active_one_is_continued() {
     assert_eq!(untouched.len(), 40, "the present state is as it was");
 }
 
+/// Under consensus a sealed segment is synced by the next checkpoint, not when it is sealed. One that a
+/// snapshot uses where it lies must be durable all the same: no checkpoint of its own will follow.
+#[test]
+fn a_segment_used_where_it_lies_survives_the_power_cut_after_the_switch() {
+    let offering = Offering::new();
+    let mut follower = offering.follower(5);
+    follower.append(5, 40);
+    let staged = offering.fetch(&follower).unwrap();
+    assert!(staged.reused.len() > 3);
+    follower.close();
+    follower.disk.crash(Crash::LoseUnsynced);
+    for (log, file) in offering.manifest.files() {
+        if staged.reused.contains(&(log, file.base)) {
+            let path = format!("logs/{}/{}/{:020}.seg", log.generation, log.partition, file.base.get());
+            let theirs = offering.site.bytes(&offering.site.dir.join(&path));
+            assert_eq!(follower.bytes(&follower.dir.join(&path)), theirs, "{path}");
+        }
+    }
+}
+
 #[test]
 fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     let offering = Offering::new();
