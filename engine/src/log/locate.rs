@@ -17,6 +17,9 @@ use crate::segment::summary::{FIRST_FRAME, Summary, entry_for_offset, entry_for_
 use crate::segment::walk::{Depth, Expected, Step, Walk, Walked};
 use crate::storage::{File, Position};
 
+/// How often a reader that sums up a segment tries to catch up with its writer before it holds it up.
+const CATCH_UP_ROUNDS: usize = 4;
+
 /// Places that sequential readers are about to read.
 const HINTS_MAX: usize = 16;
 
@@ -82,12 +85,12 @@ impl LogShared {
             Key::Offset(offset) => entry_for_offset(index, offset),
             Key::Time(time) => entry_for_time(index, time),
         };
-        let (state, end_position) = {
+        let (state, end, end_position) = {
             let facts = segment.facts();
             if let Some(summary) = &facts.summary {
                 return Ok(pick(&summary.index));
             }
-            (facts.state, facts.end_position)
+            (facts.state, facts.end, facts.end_position)
         };
         match state {
             SegmentState::Sealed => {
@@ -96,7 +99,7 @@ impl LogShared {
                 }
                 let loaded = match load_index(open.file.as_ref(), self.tag) {
                     Ok(Ok(index)) => index,
-                    Ok(Err(_)) => self.summarize(segment, open.file.as_ref(), end_position)?.index,
+                    Ok(Err(_)) => self.summarize(segment, open.file.as_ref(), None, end, end_position)?.index,
                     Err(source) => return Err(read_failed(segment, "read the index", source)),
                 };
                 Ok(pick(open.index.get_or_init(|| loaded)))
@@ -108,32 +111,52 @@ impl LogShared {
         }
     }
 
-    /// Makes sure that the summary of a segment is there, walking its frame headers if it is not.
+    /// Makes sure that the summary of a segment is there, walking its frame headers if it is not. A
+    /// writer that goes on meanwhile is caught up with; the last steps are done with it held up.
     pub(crate) fn complete_summary(&self, segment: &Segment, file: &dyn File) -> Result<(), ReadError> {
-        loop {
-            let (known, end_position, writes) = {
+        let mut summary: Option<Summary> = None;
+        for _ in 0..CATCH_UP_ROUNDS {
+            let (end, end_position) = {
                 let facts = segment.facts();
-                (facts.summary.is_some(), facts.end_position, facts.writes)
+                if facts.summary.is_some() {
+                    return Ok(());
+                }
+                (facts.end, facts.end_position)
             };
-            if known {
-                return Ok(());
+            if summary.as_ref().is_some_and(|summary| summary.end_position == end_position) {
+                break;
             }
-            let summary = self.summarize(segment, file, end_position)?;
-            let mut facts = segment.facts();
-            if facts.writes == writes {
-                facts.max_timestamp = Some(summary.max_timestamp);
-                facts.summary = Some(summary);
-                return Ok(());
-            }
+            summary = Some(self.summarize(segment, file, summary, end, end_position)?);
         }
+        let mut facts = segment.facts();
+        if facts.summary.is_none() {
+            let whole = self.summarize(segment, file, summary, facts.end, facts.end_position)?;
+            facts.max_timestamp = Some(whole.max_timestamp);
+            facts.summary = Some(whole);
+        }
+        Ok(())
     }
 
-    /// Sums up the frames of a segment by walking their headers; damaged ones are marked and skipped.
-    fn summarize(&self, segment: &Segment, file: &dyn File, end: Position) -> Result<Summary, ReadError> {
+    /// Sums up the frames of a segment up to `end`, which lies at `end_position`, by walking their
+    /// headers behind what `known` has already; damaged ones are marked and skipped.
+    fn summarize(
+        &self,
+        segment: &Segment,
+        file: &dyn File,
+        known: Option<Summary>,
+        end: Offset,
+        end_position: Position,
+    ) -> Result<Summary, ReadError> {
         let failed = |source| read_failed(segment, "walk the segment", source);
-        let chain_start = crate::segment::read_header(file).map_err(failed)?.map(|header| header.chain_start);
-        let mut summary = Summary::new(segment.base, chain_start.unwrap_or_default());
-        let mut walk = Walk::new(file, self.tag, Depth::Headers, FIRST_FRAME, end.get(), None);
+        let mut summary = match known {
+            Some(known) => known,
+            None => {
+                let header = crate::segment::read_header(file).map_err(failed)?;
+                Summary::new(segment.base, header.map(|header| header.chain_start).unwrap_or_default())
+            }
+        };
+        let from = summary.end_position;
+        let mut walk = Walk::new(file, self.tag, Depth::Headers, from, end_position.get(), None);
         loop {
             match walk.step().map_err(failed)? {
                 Step::Frame(walked) => take_in(&mut summary, &walked),
@@ -149,14 +172,10 @@ impl LogShared {
                 },
             }
         }
-        let (stated_end, stated_position) = {
-            let facts = segment.facts();
-            (facts.end, facts.end_position)
-        };
-        if summary.end < stated_end && stated_position == end {
-            self.mark_damaged(summary.end..stated_end);
+        if summary.end < end {
+            self.mark_damaged(summary.end..end);
         }
-        summary.end_position = end;
+        summary.end_position = end_position;
         Ok(summary)
     }
 

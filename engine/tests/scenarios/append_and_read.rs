@@ -1,10 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tidelog_engine::log::ReadError;
+use tidelog_engine::log::{AppendError, ReadError};
 use tidelog_wire::ids::{Chain, Offset, TimestampMs};
 
-use crate::world::{LOG, append, batch, engine, entry, formatted, log_files, open, read_all};
+use crate::world::{
+    LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all,
+};
 
 /// What is appended comes back byte for byte, apart from offset and epoch, whatever the offset asked for.
 #[test]
@@ -147,4 +149,59 @@ fn syncing_leaves_no_trace_in_the_frames() {
     let (mut writer, _) = open(&engine_never, None);
     append(&mut writer, 1..=30);
     assert_eq!(log_files(&often), log_files(&never));
+}
+
+/// A write that finds the disk full leaves nothing behind: tried again, it ends in the same bytes.
+#[test]
+fn a_batch_refused_by_a_full_disk_is_appended_later_as_if_nothing_had_been() {
+    let undisturbed = formatted(1);
+    let (mut writer, _) = open(&engine(&undisturbed), None);
+    append(&mut writer, 1..=40);
+    for free in (0..16_000).step_by(331) {
+        let disk = formatted(1);
+        let engine = engine(&disk);
+        let (mut writer, _) = open(&engine, None);
+        disk.set_free_bytes(free);
+        let mut refused = 0;
+        for index in 1..=40 {
+            let (batch, stamp) = entry(index);
+            while let Err(error) = writer.append(&batch, stamp) {
+                assert!(matches!(error, AppendError::DiskFull { .. }), "{error}");
+                assert!(refused < 3, "resumes by itself");
+                refused += 1;
+                assert_eq!(
+                    read_all(&writer.reader(), Offset::ZERO).unwrap().len(),
+                    usize::try_from(index).unwrap() - 1
+                );
+                disk.set_free_bytes(1 << 30);
+            }
+        }
+        assert_eq!(log_files(&disk), log_files(&undisturbed), "{free} bytes free");
+    }
+}
+
+/// Readers of a reopened log get its index while its writer goes on.
+#[test]
+fn a_reopened_segment_is_indexed_while_it_is_written() {
+    let disk = formatted(1);
+    let state = {
+        let first = engine(&disk);
+        let (mut writer, _) = open(&first, None);
+        append(&mut writer, 1..=9);
+        make_checkpoint(&first, 9, &writer)
+    };
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, Some(&state));
+    let reader = writer.reader();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            for round in 0..200 {
+                let at = Offset(round % 18);
+                assert_eq!(reader.read(at, 1).unwrap().batches.len(), 1);
+            }
+        });
+        append(&mut writer, 10..=200);
+        reading.join().unwrap();
+    });
+    assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len(), 200);
 }
