@@ -1,30 +1,76 @@
 //! Benchmarks, each beside the floor of the machine it runs on.
 //!
-//! A figure alone says little: the disk has a fast state and a slow one, and the processors are
-//! shared. So each operation of tidelog's takes turns with the bare operations it is made of, in the
-//! same run: the same bytes written to a prefilled file and synced, the same bytes sent to and fro
-//! over the same transport. What is printed is both, and the ratio.
+//! `cargo bench -p tidelog-benches` runs two programs, both thin shells around [`run`]:
+//! - [`engine`]: a durable append to the embedded engine. Its floor is to write and sync the same bytes.
+//! - [`cluster`]: an append to one node and to three, until it is acknowledged: real `tidelogd` processes on loopback with
+//!   TLS, one batch in flight. Their floors are that write and sync, an echo from a client to a node, and for three nodes an echo
+//!   from node to node: a leader has to ask one other node before it answers.
 //!
-//! - `engine_append`: an embedded log's durable append against the raw write and sync.
-//! - `acknowledged_append`: a client's acknowledged append, on one node and on three, against the
-//!   raw write and sync plus the echoes that the way of a record needs.
+//! 1. Everything is measured in turns, operation by operation, floors included: see `rounds`.
+//! 2. What an operation takes is set against the sum of its floors of the same rounds: see `report`.
+//! 3. What was started is stopped, and what was written is removed, whether the run succeeds or not: see `cluster`.
 //!
-//! Not here: targets. The figures are those of the machine they were measured on.
+//! Data lies below cargo's target directory, so that it is on a disk and not in memory.
+//!
+//! Not here: throughput with many clients, and other systems beside ours.
 
-pub mod batches;
+mod clock;
 pub mod cluster;
-pub mod disk_floor;
-pub mod echo;
-pub mod latency;
+mod echo;
+pub mod engine;
+mod error;
+mod floors;
+mod nodes;
+mod options;
+mod payload;
+mod report;
+mod rounds;
 
-/// Whatever went wrong; a benchmark then stops.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+use std::path::Path;
+use std::process::ExitCode;
 
-/// The sizes of batch that are measured, in bytes.
-pub const BATCH_BYTES: [usize; 2] = [1 << 10, 64 << 10];
+pub use error::BenchError;
+pub use options::{Bench, Options};
+pub use report::{Kind, Percentiles, Report, Row, Section};
 
-/// Whether this run is only to show that the benchmark works, as `cargo test --benches` asks.
+use crate::error::Doing as _;
+
+/// Runs `bench` as the command line says and prints its report. Data lies below `folder`, which is made if it is not there.
+///
+/// Exit codes: 0 measured, or another was asked for; 1 failed; 2 asked wrongly.
 #[must_use]
-pub fn is_trial() -> bool {
-    std::env::args().any(|argument| argument == "--test" || argument == "--trial")
+pub fn run(bench: Bench, folder: &str) -> ExitCode {
+    match try_run(bench, Path::new(folder)) {
+        Ok(Some(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", bench.name());
+            ExitCode::from(if matches!(error, BenchError::Usage { .. }) { 2 } else { 1 })
+        }
+    }
+}
+
+fn try_run(bench: Bench, folder: &Path) -> Result<Option<String>, BenchError> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    if !options.selects(bench) {
+        return Ok(None);
+    }
+    make_folder(folder).doing("make the folder for data")?;
+    let report = match bench {
+        Bench::Engine => engine::run(&options, folder)?,
+        Bench::Cluster => cluster::run(&options, folder)?,
+    };
+    if options.json {
+        Ok(Some(serde_json::to_string(&report).doing("write JSON")?))
+    } else {
+        Ok(Some(report.to_string()))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "owns the folder in which all data of a run lies")]
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)
 }

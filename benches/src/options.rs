@@ -1,0 +1,124 @@
+//! The command line of the benchmarks: what comes behind `cargo bench -p tidelog-benches --`.
+//!
+//! cargo hands the same arguments to every benchmark, so a name selects: who is not named does nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::BenchError;
+
+/// The benchmarks that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bench {
+    /// The embedded engine beside the disk's floor.
+    Engine,
+    /// Acknowledged appends of one node and of three beside the floors of disk and network.
+    Cluster,
+}
+
+impl Bench {
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+/// Rounds for each size of batch, unless told otherwise: enough for a 99.9th percentile.
+const SAMPLES_DEFAULT: u64 = 5000;
+/// Rounds of a `--quick` run.
+const SAMPLES_QUICK: u64 = 200;
+/// For each sample that is asked for, threads that share syncs are watched so long.
+const SHARED_MICROSECONDS: u64 = 200;
+/// Longest time for one size of batch in a benchmark. On a slow disk there are fewer samples, and the report says so.
+const SECONDS_MAX: u64 = 45;
+
+pub(crate) const USAGE: &str = "the arguments are [engine] [cluster] [--quick] [--samples N] [--json] [--programs DIR]; \
+    N is 1 to 1000000, DIR holds release builds of tidelog and tidelogd, which are built otherwise";
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The benchmarks that were named; empty for all.
+    pub named: Vec<Bench>,
+    /// Rounds for each size of batch.
+    pub samples: u64,
+    /// Longest time for one size of batch.
+    pub time_max: Duration,
+    /// One line of JSON instead of tables.
+    pub json: bool,
+    /// Where the programs are; built if `None`.
+    pub programs: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the arguments, the program's own name left out.
+    ///
+    /// # Errors
+    /// [`BenchError::Usage`] naming the first that is not understood.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, BenchError> {
+        let mut arguments = arguments.into_iter();
+        let (mut named, mut samples, mut quick) = (Vec::new(), None, false);
+        let (mut json, mut programs) = (false, None);
+        while let Some(argument) = arguments.next() {
+            let wrong = || BenchError::Usage { found: format!("`{argument}`"), expected: USAGE };
+            match argument.as_str() {
+                // cargo's own way of saying that this is a benchmark.
+                "--bench" => {}
+                "engine" => named.push(Bench::Engine),
+                "cluster" => named.push(Bench::Cluster),
+                "--quick" => quick = true,
+                "--json" => json = true,
+                "--programs" => programs = Some(PathBuf::from(arguments.next().ok_or_else(wrong)?)),
+                "--samples" => {
+                    let asked = arguments.next().and_then(|number| number.parse().ok());
+                    samples = Some(asked.filter(|count| (1..=1_000_000).contains(count)).ok_or_else(wrong)?);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        let samples = samples.unwrap_or(if quick { SAMPLES_QUICK } else { SAMPLES_DEFAULT });
+        Ok(Self { named, samples, time_max: Duration::from_secs(SECONDS_MAX), json, programs })
+    }
+
+    /// How long each number of threads that share syncs is watched.
+    pub(crate) fn shared_time(&self) -> Duration {
+        Duration::from_micros(SHARED_MICROSECONDS.saturating_mul(self.samples)).min(self.time_max)
+    }
+
+    /// Whether `bench` is to be run.
+    #[must_use]
+    pub fn selects(&self, bench: Bench) -> bool {
+        self.named.is_empty() || self.named.contains(&bench)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, BenchError> {
+        Options::parse(line.split_ascii_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_name_selects_and_none_selects_all() {
+        let all = parse("--bench").unwrap();
+        assert!(all.selects(Bench::Engine) && all.selects(Bench::Cluster));
+        let engine = parse("engine --quick --json --bench").unwrap();
+        assert!(engine.selects(Bench::Engine) && !engine.selects(Bench::Cluster) && engine.json);
+        assert_eq!((engine.samples, parse("--samples 7 --quick").unwrap().samples), (SAMPLES_QUICK, 7));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for line in ["motor", "--samples", "--samples 0", "--samples many", "--programs"] {
+            let error = parse(line).unwrap_err().to_string();
+            let first = line.split(' ').next().unwrap();
+            assert!(error.contains(first) && error.contains("[--quick]"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Figures: percentiles of each operation, and how they compare with the floors of the same rounds.
+//!
+//! - Latencies go into hdrhistograms of nanoseconds with three digits; they are shown in microseconds.
+//! - What an operation is compared with is the *sum of its floors*. They are added up round by round and the sums have
+//!   percentiles of their own: the 99th percentile of a sum is not the sum of 99th percentiles.
+//! - A ratio is percentile over percentile: p50 over p50 of the floors' sums, p99 over p99.
+//!
+//! Nothing is asserted: a figure is judged by whoever knows the machine.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::error::{BenchError, Doing as _};
+use crate::payload;
+use crate::rounds::Series;
+
+/// Longest latency that is told apart from longer ones.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// An operation and the floors below which it cannot come; with none, it is shown without a ratio.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) floors: &'static [&'static str],
+}
+
+/// What a row of a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// What this machine needs at least, for one part.
+    Floor,
+    /// Several floors of the same round, added up.
+    Sum,
+    /// What is judged.
+    Subject,
+}
+
+/// Microseconds, or ratios, by percentile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// Half are at or below.
+    pub p50: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Percentiles {
+    fn over(self, floor: Self) -> Self {
+        let ratio = |found: f64, floor: f64| hundredths(found / floor.max(f64::MIN_POSITIVE));
+        Self {
+            p50: ratio(self.p50, floor.p50),
+            p99: ratio(self.p99, floor.p99),
+            p999: ratio(self.p999, floor.p999),
+            max: ratio(self.max, floor.max),
+        }
+    }
+}
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The operation, or the floors that are added up.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// How many times it was measured.
+    pub samples: usize,
+    /// Microseconds.
+    pub us: Percentiles,
+    /// Over the sum of its floors; of subjects only.
+    pub ratio_to_floors: Option<Percentiles>,
+    /// Over writing and syncing alone.
+    pub ratio_to_sync: Option<Percentiles>,
+}
+
+/// What many threads do together when each waits for its own appends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Shared {
+    /// How many.
+    pub threads: u64,
+    /// Appends of all of them together.
+    pub appends: u64,
+    /// Each durable.
+    pub appends_per_second: f64,
+}
+
+impl Shared {
+    pub(crate) fn of(threads: u64, appends: u64, took: Duration) -> Self {
+        let each = took.as_secs_f64() / u32::try_from(appends).map_or(f64::INFINITY, f64::from);
+        Self { threads, appends, appends_per_second: (1.0 / each.max(f64::MIN_POSITIVE)).round() }
+    }
+}
+
+/// Figures for one size of batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Section {
+    /// Bytes of the record in each batch.
+    pub payload_bytes: usize,
+    /// Bytes of the whole batch, which is what floors write and send.
+    pub batch_bytes: usize,
+    /// One for each operation and sum.
+    pub rows: Vec<Row>,
+    /// Appends of many threads that share syncs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Shared>,
+    /// Where the time goes, as the nodes themselves measured it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Figures of one benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub bench: &'static str,
+    /// One for each size of batch.
+    pub sections: Vec<Section>,
+}
+
+impl Report {
+    pub(crate) const fn new(bench: &'static str) -> Self {
+        Self { bench, sections: Vec::new() }
+    }
+
+    /// Adds what was measured with batches of one size. `floors` begins with the one for writing and syncing.
+    pub(crate) fn add(
+        &mut self,
+        payload_bytes: usize,
+        batch_bytes: usize,
+        measured: &[Series],
+        floors: &[&'static str],
+        subjects: &[Subject],
+    ) -> Result<&mut Section, BenchError> {
+        let sync = floors.first().map(|sync| percentiles(&sum(measured, &[*sync])?)).transpose()?;
+        let row = |name: String, kind, samples: &[Duration], below: Option<Percentiles>| {
+            let us = percentiles(samples)?;
+            let ratio = |floor: Option<Percentiles>| floor.map(|floor| us.over(floor));
+            let ratio_to_sync = if below.is_some() { ratio(sync) } else { None };
+            Ok::<_, BenchError>(Row {
+                name,
+                kind,
+                samples: samples.len(),
+                us,
+                ratio_to_floors: ratio(below),
+                ratio_to_sync,
+            })
+        };
+        let mut rows = Vec::new();
+        for floor in floors {
+            rows.push(row((*floor).to_owned(), Kind::Floor, &sum(measured, &[*floor])?, None)?);
+        }
+        for subject in subjects {
+            let below = sum(measured, subject.floors)?;
+            if subject.floors.len() > 1 {
+                rows.push(row(subject.floors.join(" + "), Kind::Sum, &below, None)?);
+            }
+            let samples = sum(measured, &[subject.name])?;
+            let below = if below.is_empty() { None } else { Some(percentiles(&below)?) };
+            rows.push(row(subject.name.to_owned(), Kind::Subject, &samples, below)?);
+        }
+        self.sections.push(Section {
+            payload_bytes,
+            batch_bytes,
+            rows,
+            shared: Vec::new(),
+            notes: Vec::new(),
+        });
+        self.sections.last_mut().ok_or("the section is gone").doing("add a section")
+    }
+}
+
+/// Adds up series of these names, round by round.
+fn sum(measured: &[Series], names: &[&str]) -> Result<Vec<Duration>, BenchError> {
+    let mut total: Vec<Duration> = Vec::new();
+    for name in names {
+        let found = measured.iter().find(|series| series.name == *name);
+        let series = found.ok_or("it was not measured").doing(&format!("compare with `{name}`"))?;
+        total.resize(series.samples.len(), Duration::ZERO);
+        for (total, sample) in total.iter_mut().zip(&series.samples) {
+            *total += *sample;
+        }
+    }
+    Ok(total)
+}
+
+/// The percentiles of `samples`, in microseconds.
+fn percentiles(samples: &[Duration]) -> Result<Percentiles, BenchError> {
+    let nanoseconds = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+    let mut histogram =
+        Histogram::<u64>::new_with_bounds(1, nanoseconds(LONGEST), 3).doing("make a histogram")?;
+    for sample in samples {
+        histogram.saturating_record(nanoseconds(*sample));
+    }
+    let us = |nanoseconds: u64| (Duration::from_nanos(nanoseconds).as_secs_f64() * 1e7).round() / 10.0;
+    Ok(Percentiles {
+        p50: us(histogram.value_at_quantile(0.5)),
+        p99: us(histogram.value_at_quantile(0.99)),
+        p999: us(histogram.value_at_quantile(0.999)),
+        max: us(histogram.max()),
+    })
+}
+
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for section in &self.sections {
+            let (payload, batch) = (payload::shown(section.payload_bytes), section.batch_bytes);
+            writeln!(
+                out,
+                "{}: records of {payload}, one a batch (of {batch} bytes), one in flight",
+                self.bench
+            )?;
+            let width = section.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+            writeln!(
+                out,
+                "  {:width$} {:>9} {:>9} {:>9} {:>9} {:>8}  {:>15}  {:>8}",
+                "microseconds", "p50", "p99", "p99.9", "max", "samples", "x floors p50/99", "x sync"
+            )?;
+            for row in &section.rows {
+                write!(out, "  {:width$} {}", row.name, row.us)?;
+                write!(out, " {:>8}", row.samples)?;
+                if let (Some(floors), Some(sync)) = (row.ratio_to_floors, row.ratio_to_sync) {
+                    write!(out, "  {:>7.2} {:>7.2}  {:>8.2}", floors.p50, floors.p99, sync.p50)?;
+                }
+                writeln!(out)?;
+            }
+            for Shared { threads, appends_per_second, .. } in &section.shared {
+                writeln!(
+                    out,
+                    "  {threads} threads sharing syncs: {appends_per_second} durable appends a second"
+                )?;
+            }
+            for note in &section.notes {
+                writeln!(out, "  {note}")?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:>9.1} {:>9.1} {:>9.1} {:>9.1}", self.p50, self.p99, self.p999, self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(name: &'static str, micros: impl IntoIterator<Item = u64>) -> Series {
+        Series { name, samples: micros.into_iter().map(Duration::from_micros).collect() }
+    }
+
+    fn close(found: f64, expected: f64) -> bool {
+        (found - expected).abs() <= expected / 500.0
+    }
+
+    #[test]
+    fn percentiles_count_from_below_and_are_microseconds() {
+        let found = percentiles(&series("", 1..=1000).samples).unwrap();
+        assert!(close(found.p50, 500.0) && close(found.p99, 990.0), "{found:?}");
+        assert!(close(found.p999, 999.0) && close(found.max, 1000.0), "{found:?}");
+    }
+
+    #[test]
+    fn floors_are_added_up_round_by_round_before_percentiles_are_taken() {
+        // When one floor is high the other is low, so every sum is 400: adding percentiles would give 600.
+        let sync = series("sync", (0..100).map(|round| 100 + 200 * (round % 2)));
+        let echo = series("echo", (0..100).map(|round| 300 - 200 * (round % 2)));
+        let append = series("append", std::iter::repeat_n(1000, 100));
+        let mut report = Report::new("bench");
+        let subject = Subject { name: "append", floors: &["sync", "echo"] };
+        report.add(1024, 1100, &[sync, echo, append], &["sync", "echo"], &[subject]).unwrap();
+        let rows = &report.sections[0].rows;
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["sync", "echo", "sync + echo", "append"]);
+        assert!(close(rows[2].us.p99, 400.0) && rows[2].kind == Kind::Sum, "{rows:?}");
+        let (floors, sync) = (rows[3].ratio_to_floors.unwrap(), rows[3].ratio_to_sync.unwrap());
+        assert!(close(floors.p50, 2.5) && close(floors.p99, 2.5), "{floors:?}");
+        assert!(close(sync.p50, 10.0) && close(sync.p99, 3.33), "{sync:?}");
+        assert!(report.to_string().contains("sync + echo"));
+    }
+
+    #[test]
+    fn appends_of_all_threads_count_in_the_rate() {
+        assert!(close(Shared::of(4, 2000, Duration::from_millis(500)).appends_per_second, 4000.0));
+    }
+
+    #[test]
+    fn a_floor_that_was_not_measured_is_an_error_and_not_zero() {
+        let mut report = Report::new("bench");
+        let error = report.add(1, 1, &[series("a", [1])], &["sync"], &[]).unwrap_err().to_string();
+        assert!(error.contains("`sync`"), "{error}");
+    }
+}
