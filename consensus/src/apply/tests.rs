@@ -12,12 +12,10 @@ use super::*;
 use crate::entry::MetaCommand;
 
 fn offsets(outcome: &Outcome) -> (u64, u64, bool) {
-    match outcome {
-        Outcome::Appended { base_offset, last_offset, duplicate, .. } => {
-            (base_offset.get(), last_offset.get(), *duplicate)
-        }
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Appended { base_offset, last_offset, duplicate, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    (base_offset.get(), last_offset.get(), *duplicate)
 }
 
 /// Offsets are dense whatever else is in the raft log, and append times never fall.

@@ -19,10 +19,9 @@ fn creation(name: &str, partitions: u32) -> MetaCommand {
 }
 
 fn created(catalogue: &mut Catalogue, name: &str, partitions: u32) -> Generation {
-    match catalogue.apply(creation(name, partitions)) {
-        Outcome::ChannelCreated { generation } => generation,
-        other => panic!("{other:?}"),
-    }
+    let outcome = catalogue.apply(creation(name, partitions));
+    let Outcome::ChannelCreated { generation } = outcome else { panic!("{outcome:?}") };
+    generation
 }
 
 fn end(catalogue: &mut Catalogue, generation: Generation, last_epoch: i32) {
@@ -107,35 +106,41 @@ fn a_channel_that_is_not_being_deleted_cannot_be_marked_deleted() {
     );
 }
 
+struct Asked {
+    name: String,
+    uuid: ChannelUuid,
+    partitions: u32,
+    replicas: Option<u32>,
+    segment_bytes: u64,
+}
+
 /// Each refusal leaves the catalogue as it was.
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut catalogue = catalogue();
     let generation = created(&mut catalogue, "orders", 2);
     let before = catalogue.clone();
-    let with = |change: &dyn Fn(&mut u32, &mut Option<u32>, &mut u64, &mut String, &mut ChannelUuid)| {
-        let MetaCommand::CreateChannel {
-            mut name,
-            mut uuid,
-            mut partitions,
-            mut replicas,
-            mut segment_bytes,
-        } = creation("other", 1)
-        else {
-            panic!()
+    let with = |change: &dyn Fn(&mut Asked)| {
+        let mut asked = Asked {
+            name: "other".to_owned(),
+            uuid: ChannelUuid(99),
+            partitions: 1,
+            replicas: None,
+            segment_bytes: 1 << 20,
         };
-        change(&mut partitions, &mut replicas, &mut segment_bytes, &mut name, &mut uuid);
+        change(&mut asked);
+        let Asked { name, uuid, partitions, replicas, segment_bytes } = asked;
         MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes }
     };
     let taken = before.channel("orders").unwrap().uuid;
     let refusals: Vec<Outcome> = [
-        with(&|partitions, _, _, _, _| *partitions = 0),
-        with(&|partitions, _, _, _, _| *partitions = PARTITIONS_PER_CHANNEL_MAX + 1),
-        with(&|_, replicas, _, _, _| *replicas = Some(2)),
-        with(&|_, _, bytes, _, _| *bytes = 1),
-        with(&|_, _, _, name, _| *name = "or/ders".to_owned()),
-        with(&|_, _, _, name, _| *name = "orders".to_owned()),
-        with(&|_, _, _, _, uuid| *uuid = taken),
+        with(&|asked| asked.partitions = 0),
+        with(&|asked| asked.partitions = PARTITIONS_PER_CHANNEL_MAX + 1),
+        with(&|asked| asked.replicas = Some(2)),
+        with(&|asked| asked.segment_bytes = 1),
+        with(&|asked| asked.name = "or/ders".to_owned()),
+        with(&|asked| asked.name = "orders".to_owned()),
+        with(&|asked| asked.uuid = taken),
         MetaCommand::DeleteChannel { generation: Generation(77) },
     ]
     .into_iter()

@@ -15,16 +15,18 @@ impl Done {
     /// What the groups' leaders would do with their proposals.
     fn carry_out(&mut self, catalogue: &mut Catalogue, proposals: Vec<(GroupId, Command)>) {
         for (group, command) in proposals {
-            match command {
+            match command.clone() {
                 Command::OpenLogs { logs } => {
-                    self.open.extend(logs.into_iter().map(|open| (group, open.log)))
+                    self.open.extend(logs.into_iter().map(|open| (group, open.log)));
                 }
                 Command::CloseLogs { generations } => {
                     self.closed
                         .extend(generations.into_iter().map(|closed| ((group, closed), LeaderEpoch(5))));
                 }
                 Command::Meta(command) => assert_eq!(catalogue.apply(command), Outcome::ChannelMarked),
-                other => panic!("{other:?}"),
+                Command::Append { .. } | Command::SetLogStart { .. } | Command::ExpireProducers { .. } => {
+                    panic!("{command:?}")
+                }
             }
         }
     }

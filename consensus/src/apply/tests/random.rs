@@ -61,7 +61,7 @@ proptest! {
                     troubled.term += 1;
                 }
                 Step::Checkpoint => {
-                    if troubled.machines.checkpoint_job(super::DATA_GROUP, EntryId::default()).is_some() {
+                    if troubled.machines.checkpoint_job(DATA_GROUP, EntryId::default()).is_some() {
                         troubled.checkpoint();
                     }
                 }

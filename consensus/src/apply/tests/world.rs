@@ -10,7 +10,7 @@ use tidelog_wire::batch::{BatchHeader, MAGIC};
 use tidelog_wire::ids::{ClusterId, Incarnation, NodeId, Partition, Term, TimestampMs};
 
 use super::super::*;
-use crate::entry::OpenLog;
+use crate::entry::{MetaCommand, OpenLog};
 
 pub(super) const DATA_GROUP: GroupId = GroupId(1);
 const GROUPS: [GroupId; 2] = [GroupId::META, DATA_GROUP];
@@ -65,7 +65,7 @@ impl World {
 
     /// Applies a new leader's empty entry.
     pub(super) fn apply_nothing(&mut self) {
-        let mut task = self.next_task(Command::Meta(crate::entry::MetaCommand::MintProducer));
+        let mut task = self.next_task(Command::Meta(MetaCommand::MintProducer));
         task.entries[0].entry.set_context(Bytes::new());
         self.raft_log.extend(task.entries.iter().cloned());
         let applied = self.machines.apply(task);
