@@ -71,6 +71,26 @@ fn acknowledged_records_survive_the_death_of_all_nodes() {
     }
 }
 
+/// A node that was away until the others had dropped the raft log it lacks is brought up by files, into the same bytes.
+#[test]
+fn a_node_that_was_away_for_long_catches_up_by_snapshot() {
+    let cluster = Cluster::start();
+    cluster.configure_nodes("[checkpoint]\nbytes = \"64KiB\"\nseconds = 1\n");
+    cluster.json(&["channel", "create", "flights", "--segment-bytes", "256KiB"]);
+    let input = flights().repeat(20);
+    cluster.kill(&cluster.status(), 0);
+
+    let mut producer = cluster.produce("200");
+    producer.feed(&input);
+    let (summary, exit_code) = producer.finish();
+    assert_eq!(exit_code, Some(0), "{summary}");
+    cluster.up();
+
+    cluster.wait_until("equal replicas", |status| replicas_agree(status, 40_000));
+    assert!(cluster.log(0).contains("switched to a snapshot"), "{}", cluster.log(0));
+    assert!(cluster.consume_from(0) == input, "what came by snapshot is the input, byte for byte");
+}
+
 /// Interrupted, the producer says what is safe; that much is there.
 #[test]
 fn an_interrupted_producer_says_what_was_acknowledged() {

@@ -80,6 +80,22 @@ impl Cluster {
         self.json(&["up", "--nodes", "3", "--dir", self.dir().to_str().unwrap()])
     }
 
+    /// Stops the cluster, adds `keys` to each node's configuration, and starts it again.
+    pub(crate) fn configure_nodes(&self, keys: &str) {
+        self.json(&["down", "--dir", self.dir().to_str().unwrap()]);
+        for node in 0..3 {
+            let path = self.dir().join(format!("node-{node}/config.toml"));
+            let config = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, format!("{config}\n{keys}")).unwrap();
+        }
+        self.up();
+    }
+
+    /// What `node` has logged.
+    pub(crate) fn log(&self, node: u64) -> String {
+        std::fs::read_to_string(self.dir().join(format!("node-{node}/log"))).unwrap_or_default()
+    }
+
     /// An online command for this cluster.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tidelog();
@@ -158,8 +174,7 @@ impl Cluster {
     fn logs(&self) -> String {
         let mut text = String::new();
         for node in 0..3 {
-            let path = self.dir().join(format!("node-{node}/log"));
-            let log = std::fs::read_to_string(path).unwrap_or_default();
+            let log = self.log(node);
             let lines: Vec<&str> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default();
             text.push_str(&format!("\n--- node {node} ---\n{}", last.join("\n")));
