@@ -398,3 +398,33 @@ fn producer(batch: &Batch) -> Option<ProducerStamp> {
     let count = batch.count();
     Some(ProducerStamp { id: stamp.id, epoch: stamp.epoch, first_sequence: stamp.first_sequence, count })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_1_data_machine_bytes_never_change() {
+        let golden = include_bytes!("../../testdata/format-1/data-machine.bin");
+        let mut closed = ClosedGenerations::new();
+        closed.close(Generation(3), LeaderEpoch(17));
+        closed.close(Generation(9), LeaderEpoch(0));
+        assert_eq!(decode(golden), Ok(closed.clone()));
+        assert_eq!(encode(&closed), golden);
+    }
+
+    /// Another version, another kind, a reserved byte, a byte too many or too few: refused by name.
+    #[test]
+    fn data_machine_bytes_that_are_not_ours_are_refused() {
+        let golden = encode(&ClosedGenerations::new());
+        for at in 0..4 {
+            let mut bytes = golden.clone();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = 7;
+            }
+            assert!(decode(&bytes).is_err(), "byte {at}");
+        }
+        assert!(decode(&[golden.as_slice(), &[0]].concat()).is_err());
+        assert!(decode(golden.split_last().map_or(&[], |(_, rest)| rest)).is_err());
+    }
+}
