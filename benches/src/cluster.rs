@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidelog_client::{
     Client, ClientError, ClientOptions, Delivered, NewChannel, NewRecord, Producer, ProducerOptions,
+    ProfileNode,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,7 @@ use crate::clock;
 use crate::echo::{CLIENT_ECHO, Echo, PEER_ECHO};
 use crate::error::{BenchError, Doing as _};
 use crate::floors::{SYNC, SyncFloor};
+use crate::inside::Look;
 use crate::nodes::{Nodes, Programs};
 use crate::options::Options;
 use crate::payload::{Payload, SIZES};
@@ -58,12 +60,15 @@ pub fn run(options: &Options, folder: &Path) -> Result<Report, BenchError> {
         let mut sync = SyncFloor::prepare(floors.path(), bytes.clone())?;
         let mut client_echo = Echo::client(client.handle(), node.handle(), bytes)?;
         let mut peer_echo = Echo::peer(client.handle(), node.handle(), bytes)?;
-        let mut one = one.append(ONE_NODE, &payload)?;
-        let mut three = three.append(THREE_NODES, &payload)?;
+        let mut append_to_one = one.append(ONE_NODE, &payload)?;
+        let mut append_to_three = three.append(THREE_NODES, &payload)?;
+        let before = [one.look(), three.look()];
         let operations: &mut [&mut dyn Operation] =
-            &mut [&mut sync, &mut client_echo, &mut peer_echo, &mut one, &mut three];
+            &mut [&mut sync, &mut client_echo, &mut peer_echo, &mut append_to_one, &mut append_to_three];
         let measured = measure(operations, options, &stop)?;
-        report.add(size, bytes.len(), &measured, &FLOORS, &SUBJECTS)?;
+        let section = report.add(size, bytes.len(), &measured, &FLOORS, &SUBJECTS)?;
+        let after = [one.look(), three.look()];
+        section.notes = after.iter().zip(&before).flat_map(|(after, before)| after.since(before)).collect();
     }
     Ok(report)
 }
@@ -93,6 +98,7 @@ fn stop_at_signals(runtime: &Runtime, stop: &Stop) -> Result<(), BenchError> {
 struct Target {
     client: Client,
     runtime: Handle,
+    nodes: Vec<ProfileNode>,
     /// Stopped last.
     _nodes: Nodes,
 }
@@ -102,8 +108,15 @@ impl Target {
         eprintln!("starting {count} node(s)");
         let nodes = Nodes::start(programs, folder, count)?;
         let _inside = runtime.enter();
-        let client = Client::new(nodes.profile()?, ClientOptions::default()).doing("make a client")?;
-        Ok(Self { client, runtime: runtime.clone(), _nodes: nodes })
+        let profile = nodes.profile()?;
+        let addresses = profile.nodes.clone();
+        let client = Client::new(profile, ClientOptions::default()).doing("make a client")?;
+        Ok(Self { client, runtime: runtime.clone(), nodes: addresses, _nodes: nodes })
+    }
+
+    /// What its nodes know of their own times by now.
+    fn look(&self) -> Look {
+        Look::at(&self.nodes)
     }
 
     /// Appends to a new channel of this cluster.

@@ -20,6 +20,7 @@ mod echo;
 pub mod engine;
 mod error;
 mod floors;
+mod inside;
 mod nodes;
 mod options;
 mod payload;
