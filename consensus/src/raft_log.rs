@@ -146,15 +146,15 @@ pub struct TermRun {
 
 /// The log of all groups of one node.
 ///
-/// One thread writes; any thread may read. After an error of `write` nothing is known about what
-/// the log holds on disk: the caller stops the node and lets a new start recover it.
+/// One thread writes; any thread may read. After [`RaftLogError::Io`] of `write` nothing is known about
+/// what the log holds on disk: the caller stops the node and lets a new start recover it.
 pub trait RaftLog: fmt::Debug + Send + Sync + 'static {
     /// Carries out `writes` in order, as one atomic batch: after a crash all of them are there or none.
     ///
     /// With `sync`, all that was ever written is durable on return; without, a crash may take it back.
     ///
     /// # Errors
-    /// [`RaftLogError::Gap`] if entries would leave a hole: nothing was written.
+    /// [`RaftLogError::Gap`] if entries would leave a hole, [`RaftLogError::Full`]: nothing was written.
     /// [`RaftLogError::Io`]: see the trait.
     fn write(&self, writes: &[GroupWrite], sync: bool) -> Result<(), RaftLogError>;
 
@@ -220,6 +220,17 @@ pub enum RaftLogError {
         path: PathBuf,
         /// What was attempted.
         action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The disk is full. **Nothing was written**, so the same write may be tried again.
+    #[error(
+        "E1107 {path}: the disk is full: {source}; nothing was written, and the node tries again by itself: \
+         free room on the disk"
+    )]
+    Full {
+        /// The raft log's directory or file.
+        path: PathBuf,
         /// The system's answer.
         source: std::io::Error,
     },

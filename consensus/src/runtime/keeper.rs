@@ -25,7 +25,7 @@ use super::snapshots::SnapshotDoor;
 use crate::apply::CheckpointJob;
 use crate::core::Compaction;
 use crate::metrics::NodeMetrics;
-use crate::raft_log::RaftLog;
+use crate::raft_log::{RaftLog, RaftLogError};
 
 #[cfg(test)]
 mod tests;
@@ -107,16 +107,15 @@ impl Keeper {
     }
 
     fn compact(&self, compaction: Compaction) -> Result<(), String> {
-        let result = self.raft_log.compact(compaction.group, compaction.first_kept);
-        result.map_err(|error| error.to_string())
+        unless_full(self.raft_log.compact(compaction.group, compaction.first_kept))
     }
 
     fn purge(&self) -> Result<(), String> {
-        let groups = self.raft_log.purge().map_err(|error| error.to_string())?;
-        if !groups.is_empty() {
-            self.apply.push(ApplyInput::CheckpointSoon(groups));
-        }
-        Ok(())
+        unless_full(self.raft_log.purge().map(|groups| {
+            if !groups.is_empty() {
+                self.apply.push(ApplyInput::CheckpointSoon(groups));
+            }
+        }))
     }
 
     /// Looks at room and sizes; says when it last walked through the directory of segments.
@@ -138,5 +137,17 @@ impl Keeper {
                 now
             }
         }
+    }
+}
+
+/// A full disk only puts it off: the next compaction forgets what this one did not.
+fn unless_full(result: Result<(), RaftLogError>) -> Result<(), String> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error @ RaftLogError::Full { .. }) => {
+            tracing::warn!("{error}");
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
     }
 }

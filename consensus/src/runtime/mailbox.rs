@@ -105,6 +105,13 @@ impl<T> Mailbox<T> {
         if into.is_empty() && state.closed { Waited::Closed } else { Waited::Open }
     }
 
+    /// Waits until it is closed, but no longer than `timeout`; whether it is.
+    pub(super) fn closed_within(&self, timeout: Duration) -> bool {
+        let open = |state: &mut State<T>| !state.closed;
+        let waited = self.arrived.wait_timeout_while(self.locked(), timeout, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
     /// Takes no more. What waits is still handed out.
     pub(super) fn close(&self) {
         self.locked().closed = true;

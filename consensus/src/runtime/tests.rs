@@ -41,6 +41,7 @@ struct SlowLog {
     held: Mutex<bool>,
     changed: Condvar,
     fails: Mutex<bool>,
+    full: Mutex<bool>,
 }
 
 impl SlowLog {
@@ -56,6 +57,10 @@ impl RaftLog for SlowLog {
         if *self.fails.lock().unwrap() {
             let source = std::io::Error::other("gone");
             return Err(RaftLogError::Io { path: "raft".into(), action: "write a batch", source });
+        }
+        if *self.full.lock().unwrap() {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(RaftLogError::Full { path: "raft".into(), source });
         }
         self.log.write(writes, sync)
     }
@@ -142,6 +147,7 @@ impl TestNode {
             held: Mutex::default(),
             changed: Condvar::new(),
             fails: Mutex::default(),
+            full: Mutex::default(),
         });
         let (votes, _) = Votes::open(storage.as_ref(), "/data".as_ref()).unwrap();
         let catalogue = Arc::new(Catalogue::genesis(vec![GROUP], 3));
@@ -278,6 +284,29 @@ async fn a_leader_whose_disk_hangs_goes_on_sending_heartbeats() {
     until(&nodes, |_| (wires.heartbeats.load(Ordering::Relaxed) >= enough).then_some(())).await;
     let status = nodes[number].status().unwrap();
     assert_eq!((status.role, status.term), (Role::Leader, term));
+    for node in nodes {
+        node.end();
+    }
+}
+
+/// A full disk holds up what the node can promise, but does not end it, and passes by itself.
+#[tokio::test]
+async fn a_full_disk_is_waited_for() {
+    let (nodes, _) = start_three();
+    let (number, _) = until(&nodes, leader).await;
+    *nodes[number].log.full.lock().unwrap() = true;
+    let entry = crate::core::Proposal { context: Bytes::new(), data: Bytes::from_static(b"x") };
+    let proposal = Input::Propose { group: GROUP, token: crate::core::Token(1), entry };
+    nodes[number].inbox.offer_input(proposal, 1).unwrap();
+    // The two others are a quorum: the entry is committed, though it is not durable here.
+    let committed = until(&nodes, |statuses| {
+        let status = &statuses[&number];
+        (status.committed > status.durable.index).then_some(status.committed)
+    });
+    let committed = committed.await;
+    *nodes[number].log.full.lock().unwrap() = false;
+    until(&nodes, |statuses| (statuses[&number].durable.index >= committed).then_some(())).await;
+    assert!(nodes[number].ended.lock().unwrap().is_empty());
     for node in nodes {
         node.end();
     }

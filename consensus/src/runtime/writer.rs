@@ -9,17 +9,21 @@
 //! Not here: what has to be persisted (`crate::core`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fatal::Fatal;
 use super::mailbox::{Mailbox, Waited};
 use super::raft_thread::Inbox;
 use crate::core::{Input, Persist};
 use crate::metrics::NodeMetrics;
-use crate::raft_log::RaftLog;
+use crate::raft_log::{GroupWrite, RaftLog, RaftLogError};
 use crate::votes::Votes;
 
 /// Persists that wait for the disk. The core bounds the bytes of entries that are not durable.
 pub(super) type WriterBox = Mailbox<Persist>;
+
+/// Pause before a write to a full disk is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the log writer works with.
 pub(super) struct Writer {
@@ -53,8 +57,29 @@ impl Writer {
             writes.extend(persist.writes);
             votes.extend(persist.votes);
         }
-        self.raft_log.write(&writes, sync).map_err(|error| error.to_string())?;
+        self.write_once_there_is_room(&writes, sync)?;
         self.metrics.raft_log_writes.add(1);
         self.votes.record(&votes).map_err(|error| error.to_string())
+    }
+
+    /// Nothing is acknowledged while the disk is full, but the node goes on, and so does this write once
+    /// there is room. A node that is ended meanwhile leaves it unwritten, as a kill would.
+    fn write_once_there_is_room(&self, writes: &[GroupWrite], sync: bool) -> Result<(), String> {
+        let mut told = false;
+        loop {
+            match self.raft_log.write(writes, sync) {
+                Ok(()) => return Ok(()),
+                Err(error @ RaftLogError::Full { .. }) => {
+                    if !told {
+                        tracing::error!("{error}");
+                        told = true;
+                    }
+                    if self.mailbox.closed_within(FULL_PAUSE) {
+                        return Err(error.to_string());
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 }
