@@ -162,13 +162,14 @@ impl EngineLog {
     }
 
     fn commit(&self, batch: &mut LogBatch, sync: bool) -> Result<(), RaftLogError> {
-        self.engine.write(batch, sync).map(|_| ()).map_err(|error| match error {
+        let Err(error) = self.engine.write(batch, sync) else { return Ok(()) };
+        if let raft_engine::Error::Io(source) = &error
+            && source.kind() == io::ErrorKind::StorageFull
+        {
             // raft-engine cuts the file to where it was, and has taken nothing into its memory.
-            raft_engine::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
-                RaftLogError::Full { path: self.dir.clone(), source }
-            }
-            error => self.failed("write a batch", error),
-        })
+            return Err(RaftLogError::Full { path: self.dir.clone(), source: source.kind().into() });
+        }
+        Err(self.failed("write a batch", error))
     }
 
     fn failed(&self, action: &'static str, error: raft_engine::Error) -> RaftLogError {
