@@ -304,3 +304,21 @@ fn a_broken_header_above_the_checkpoint_is_cut_with_all_behind_it() {
     append(&mut writer, 4..=60);
     assert_eq!(log_files(&disk), undisturbed(60));
 }
+
+/// The deliberate defect does what it is for: without the sync of what recovery kept, a checkpoint
+/// vouches for bytes that a power cut takes back.
+#[cfg(feature = "defects")]
+#[test]
+fn skipping_the_sync_of_the_recovered_tail_loses_what_a_checkpoint_vouched_for() {
+    use tidelog_engine::{Defects, Engine, Options};
+    let (disk, state) = crashed(5, 30, Crash::ProcessOnly);
+    let defects = Defects { skip_recovered_tail_sync: true };
+    let options = Options { defects, ..crate::world::options() };
+    let careless = Engine::open(disk.storage(), crate::world::data(), options).unwrap();
+    let (mut writer, _) = open(&careless, Some(&state));
+    append(&mut writer, 6..=30);
+    let state = make_checkpoint(&careless, 30, &writer);
+    disk.crash(Crash::LoseUnsynced);
+    let (_, recovery) = open(&engine(&disk), Some(&state));
+    assert!(!recovery.damage.is_empty());
+}
