@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Variables of `cargo run` that build scripts of dependencies watch.
-const CARGO_RUN_VARIABLES: [&str; 14] = [
+const CARGO_RUN_VARIABLES: [&str; 18] = [
     "CARGO",
     "CARGO_MANIFEST_DIR",
     "CARGO_MANIFEST_PATH",
@@ -22,12 +22,16 @@ const CARGO_RUN_VARIABLES: [&str; 14] = [
     "CARGO_PKG_DESCRIPTION",
     "CARGO_PKG_HOMEPAGE",
     "CARGO_PKG_LICENSE",
+    "CARGO_PKG_LICENSE_FILE",
     "CARGO_PKG_NAME",
+    "CARGO_PKG_README",
     "CARGO_PKG_REPOSITORY",
+    "CARGO_PKG_RUST_VERSION",
     "CARGO_PKG_VERSION",
     "CARGO_PKG_VERSION_MAJOR",
     "CARGO_PKG_VERSION_MINOR",
     "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
 ];
 
 /// Why a chore did not succeed.
