@@ -15,6 +15,20 @@ use crate::error::{BenchError, Doing as _};
 /// Bytes of a failed program's words that are shown.
 const SHOWN_BYTES: usize = 2000;
 
+/// What cargo sets for a benchmark and not for a person. Build scripts of dependencies look at them, and would be run again, with
+/// all that depends on them compiled anew, each time that a build comes from here instead.
+const OF_THIS_PACKAGE: [&str; 9] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// Where `tidelog` and `tidelogd` are.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
@@ -53,6 +67,9 @@ impl Programs {
             .arg("--target-dir")
             .arg(target)
             .stderr(Stdio::inherit());
+        for name in OF_THIS_PACKAGE {
+            cargo.env_remove(name);
+        }
         let said = output(&mut cargo)?;
         let built = |name: &str| {
             let executables = said.lines().filter_map(|line| {
