@@ -281,6 +281,13 @@ impl Engine {
         Ok(logs)
     }
 
+    /// Keeps the files of all logs that nobody has opened, whatever the checkpoints say, until it is called
+    /// with `false`. For installations that a crash interrupted: their files are in place, and no checkpoint
+    /// names them yet.
+    pub fn hold_unopened(&self, held: bool) {
+        self.core.keep.hold_unopened(held);
+    }
+
     /// Writes a checkpoint, durably, and removes those before the last two of its group. The segments
     /// it names must have been synced: see [`LogWriter::sync_target`].
     ///

@@ -36,6 +36,8 @@ struct KeepState {
     unopened: BTreeSet<LogId>,
     /// A checkpoint could not be read: what it names is not known.
     blind: bool,
+    /// Somebody outside needs logs that nobody has opened: an installation that is not finished.
+    unopened_held: bool,
 }
 
 /// What must stay.
@@ -79,6 +81,11 @@ impl Keep {
     /// A checkpoint could not be read, so logs that nobody opened may still be named by it.
     pub(crate) fn blind(&self) {
         self.state().blind = true;
+    }
+
+    /// Whether logs that nobody has opened stay whatever the checkpoints say.
+    pub(crate) fn hold_unopened(&self, held: bool) {
+        self.state().unopened_held = held;
     }
 
     /// The kept checkpoints that name `log`.
@@ -129,7 +136,7 @@ impl Keep {
     /// that cannot be known.
     pub(crate) fn orphans(&self) -> Vec<LogId> {
         let state = self.state();
-        if state.blind {
+        if state.blind || state.unopened_held {
             return Vec::new();
         }
         let named = |log: &LogId| state.named.values().flatten().any(|named| named.logs.contains_key(log));
@@ -196,5 +203,25 @@ impl Core {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_wire::ids::{Generation, Partition};
+
+    use super::*;
+
+    /// The story: two installations were cut short. Finishing the first wrote a checkpoint, which took the
+    /// files that the second had put in place for those of a log that nobody knows.
+    #[test]
+    fn unopened_logs_stay_while_they_are_held() {
+        let log = LogId { generation: Generation(7), partition: Partition(0) };
+        let keep = Keep::default();
+        keep.found_on_disk(&[log]);
+        keep.hold_unopened(true);
+        assert!(keep.orphans().is_empty());
+        keep.hold_unopened(false);
+        assert_eq!(keep.orphans(), [log]);
     }
 }

@@ -155,9 +155,26 @@ impl ApplyError {
         matches!(self, Self::CannotWrite { source: AppendError::DiskFull { .. }, .. })
     }
 
-    /// Whether a sync failed, so that nobody can say any more what is on disk.
+    /// Whether nobody can say any more what is on disk: a sync failed, or writing a checkpoint did, and
+    /// not for lack of room. Another try could succeed without writing what the kernel gave up.
     #[must_use]
-    pub const fn leaves_disk_unknown(&self) -> bool {
-        matches!(self, Self::CannotSync { .. })
+    pub fn leaves_disk_unknown(&self) -> bool {
+        match self {
+            Self::CannotSync { .. } => true,
+            Self::Checkpoint { source: CheckpointError::Io { source, .. }, .. } => {
+                source.kind() != std::io::ErrorKind::StorageFull
+            }
+            Self::Entry(_)
+            | Self::UnknownGroup { .. }
+            | Self::OutOfOrder { .. }
+            | Self::CannotWrite { .. }
+            | Self::CannotChange { .. }
+            | Self::NoCheckpoint { .. }
+            | Self::BadState { .. }
+            | Self::UnknownApplyVersion { .. }
+            | Self::Checkpoint { .. }
+            | Self::DamagedBatch { .. }
+            | Self::StandsStill { .. } => false,
+        }
     }
 }

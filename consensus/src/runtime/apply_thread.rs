@@ -110,7 +110,10 @@ pub(super) struct ApplyState {
     /// Proposals of reconcile without an answer, and when they were made.
     reconciling: BTreeSet<Token>,
     reconciled_at: Duration,
+    /// Who waits for the last checkpoints, and the groups that still owe one. Each is taken once: entries
+    /// that come meanwhile are in the raft log, and a disk that refuses is not asked again.
     finish: Option<oneshot::Sender<()>>,
+    owed: BTreeSet<GroupId>,
 }
 
 impl ApplyState {
@@ -158,7 +161,10 @@ impl ApplyThread {
                 }
             }
             ApplyInput::Install(install) => self.install(&install),
-            ApplyInput::Finish(done) => self.state.finish = Some(done),
+            ApplyInput::Finish(done) => {
+                self.state.owed = self.state.progress.keys().copied().collect();
+                self.state.finish = Some(done);
+            }
         }
     }
 
@@ -244,11 +250,12 @@ impl ApplyThread {
     fn checkpoint(&mut self) {
         let now = self.clock.now();
         let finishing = self.state.finish.is_some();
+        let owed = &mut self.state.owed;
         for (group, progress) in &mut self.state.progress {
             let due = progress.soon
                 || progress.bytes >= self.pace.bytes
                 || now.saturating_sub(progress.since) >= self.pace.interval;
-            if progress.running || !(due || finishing) {
+            if progress.running || !(if finishing { owed.remove(group) } else { due }) {
                 continue;
             }
             progress.since = now;
@@ -260,7 +267,8 @@ impl ApplyThread {
                 self.keeper.push(KeeperInput::Checkpoint(Box::new(job)));
             }
         }
-        if self.state.progress.values().all(|progress| !progress.running)
+        if self.state.owed.is_empty()
+            && self.state.progress.values().all(|progress| !progress.running)
             && let Some(finish) = self.state.finish.take()
             && finish.send(()).is_err()
         {

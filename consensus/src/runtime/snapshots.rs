@@ -25,13 +25,15 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::apply_thread::Installer;
+use super::fatal::Fatal;
 use super::peers::Snapshots;
 use super::raft_thread::Inbox;
 use crate::apply::Machines;
 use crate::core::{FetchSnapshot, Input, InstallSnapshot, Staged};
 use crate::raft_log::RaftLog;
 use crate::snapshot::{
-    Ended, ExportLimits, Exports, FetchLimits, Fetcher, Next, StagedSnapshot, Switch, build_manifest, install,
+    Ended, ExportLimits, Exports, FetchLimits, Fetcher, Next, SnapshotError, StagedSnapshot, Switch,
+    build_manifest, install,
 };
 use crate::transport::{BulkObject, BulkSource, Transport};
 
@@ -42,6 +44,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct SnapshotDoor {
     inbox: Arc<Inbox>,
     runtime: Handle,
+    fatal: Fatal,
     /// None once the node has ended.
     open: Mutex<Option<Open>>,
     fetches: Mutex<BTreeMap<GroupId, Fetch>>,
@@ -79,12 +82,14 @@ impl SnapshotDoor {
         raft_log: Arc<dyn RaftLog>,
         inbox: Arc<Inbox>,
         runtime: Handle,
+        fatal: Fatal,
     ) -> Arc<Self> {
         let exports = Exports::new(Arc::clone(engine.storage()), engine.dir(), ExportLimits::default());
         let open = Open { engine, raft_log, exports: Arc::new(exports), transport: None };
         Arc::new(Self {
             inbox,
             runtime,
+            fatal,
             open: Mutex::new(Some(open)),
             fetches: Mutex::default(),
             tasks: Mutex::default(),
@@ -179,6 +184,15 @@ impl SnapshotDoor {
         self.inbox.push_input(Input::SnapshotStaged { group, snapshot, result: staged });
     }
 
+    /// What `error` says, after the end of the process if it makes that necessary.
+    fn told(&self, error: &SnapshotError) -> String {
+        let message = error.to_string();
+        if error.leaves_disk_unknown() {
+            self.fatal.end(&message);
+        }
+        message
+    }
+
     fn pin(&self, staged: &StagedSnapshot) {
         let Some(open) = self.files() else { return };
         let pin = open.engine.pin(staged.reused.clone());
@@ -195,19 +209,19 @@ impl SnapshotDoor {
         let cluster = engine.identity().cluster;
         let storage = Arc::clone(engine.storage());
         let mut fetcher = Fetcher::new(storage, engine.dir(), cluster, offer, FetchLimits::default())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| self.told(&error))?;
         fetcher.distrust(damage_known(&engine, offer.group));
         drop(engine);
         loop {
             if !self.is_wanted(&offer) || self.files().is_none() {
                 return Ok(None);
             }
-            match fetcher.next_step().map_err(|error| error.to_string())? {
+            match fetcher.next_step().map_err(|error| self.told(&error))? {
                 Next::Staged(staged) => return Ok(Some(staged)),
                 Next::Ask { from, request, position, attempt } => {
                     self.runtime.block_on(tokio::time::sleep(PAUSE.saturating_mul(attempt)));
                     let how = self.transfer(&mut fetcher, &transport, from, request, position)?;
-                    fetcher.ended(how).map_err(|error| error.to_string())?;
+                    fetcher.ended(how).map_err(|error| self.told(&error))?;
                 }
             }
         }
@@ -228,7 +242,7 @@ impl SnapshotDoor {
         };
         loop {
             match self.runtime.block_on(reader.next()) {
-                Ok(Some(bytes)) => fetcher.arrived(&bytes).map_err(|error| error.to_string())?,
+                Ok(Some(bytes)) => fetcher.arrived(&bytes).map_err(|error| self.told(&error))?,
                 Ok(None) => return Ok(Ended::Complete),
                 Err(error) => return Ok(Ended::Broken(error.to_string())),
             }
@@ -272,7 +286,8 @@ impl Installer for DoorInstaller {
         };
         let before = logs_named(&engine, group);
         machines.close(group);
-        switch(&engine, raft_log.as_ref(), &Switch { group, mark, hard_state }, &before)?;
+        switch(&engine, raft_log.as_ref(), &Switch { group, mark, hard_state }, &before)
+            .map_err(|error| self.door.told(&error))?;
         machines.reopen(group).map_err(|error| error.to_string())?;
         if let Some(fetch) = locked(&self.door.fetches).get_mut(&group) {
             fetch.pinned = None;
@@ -302,10 +317,9 @@ fn switch(
     raft_log: &dyn RaftLog,
     request: &Switch,
     before: &[LogId],
-) -> Result<Checkpoint, String> {
+) -> Result<Checkpoint, SnapshotError> {
     let data_dir: PathBuf = engine.dir().to_path_buf();
-    let checkpoint = install(engine.storage(), &data_dir, engine.as_ref(), raft_log, request)
-        .map_err(|error| error.to_string())?;
+    let checkpoint = install(engine.storage(), &data_dir, engine.as_ref(), raft_log, request)?;
     let stays = |log: &LogId| checkpoint.logs.iter().any(|kept| kept.log == *log);
     for log in before.iter().filter(|log| !stays(log)) {
         if let Err(error) = engine.remove_log(*log) {
@@ -317,20 +331,32 @@ fn switch(
 
 /// Finishes installations that a crash interrupted. What cannot be finished is noted, and its replica
 /// does not start.
+///
+/// Files that one of them has put in place are named by no checkpoint yet, and the checkpoint of another
+/// group would have them removed. So they are held until all are finished, or for as long as one is not.
 pub(super) fn finish_installs(
     engine: &Arc<Engine>,
     raft_log: &dyn RaftLog,
     groups: &[GroupId],
     notes: &mut Vec<String>,
 ) {
+    engine.hold_unopened(true);
+    let mut unfinished = false;
     for group in groups {
-        let Ok(log) = raft_log.load(*group) else { continue };
+        let Ok(log) = raft_log.load(*group) else {
+            unfinished = true;
+            continue;
+        };
         let Some(mark) = log.install else { continue };
         let before = logs_named(engine, *group);
         let request = Switch { group: *group, mark, hard_state: log.hard_state };
         match switch(engine, raft_log, &request, &before) {
             Ok(_) => notes.push(format!("group {group}: the switch to a snapshot was finished")),
-            Err(reason) => notes.push(reason),
+            Err(error) => {
+                unfinished = true;
+                notes.push(error.to_string());
+            }
         }
     }
+    engine.hold_unopened(unfinished);
 }

@@ -322,6 +322,7 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
         Arc::clone(&recovered.raft_log),
         Arc::clone(&wiring.inbox),
         runtime.clone(),
+        config.fatal.clone(),
     );
     let transport = start_transport(&config, identity, &wiring.inbox, &this, &door, runtime)?;
     if let Some(transport) = &transport {

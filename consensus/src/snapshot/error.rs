@@ -28,7 +28,7 @@ pub enum SnapshotError {
     /// A fetched file is not what the manifest says.
     #[error(
         "E1231 log {log}: segment {base} does not verify at byte {position}: {found}; it is fetched again, \
-         and if this repeats, run `tidelog verify` on the node that offered it"
+         and if this repeats, check the disk of the node that offered it"
     )]
     Unverified {
         /// The log.
@@ -47,6 +47,18 @@ pub enum SnapshotError {
         path: PathBuf,
         /// What was attempted.
         action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A sync failed. The node must stop: the kernel may have marked the bytes clean, and a second sync
+    /// would say that they are on disk.
+    #[error(
+        "E1239 {path}: cannot sync: {source}; what the disk holds of it is unknown: check the disk, then start \
+         the node again"
+    )]
+    SyncFailed {
+        /// The file or directory.
+        path: PathBuf,
         /// The system's answer.
         source: io::Error,
     },
@@ -77,7 +89,7 @@ pub enum SnapshotError {
         last: String,
     },
     /// The own checkpoint and files cannot be offered.
-    #[error("E1235 log {log}: cannot offer segment {base}: {found}; run `tidelog verify` on this node")]
+    #[error("E1235 log {log}: cannot offer segment {base}: {found}; check this node's disk")]
     NotOffered {
         /// The log.
         log: LogId,
@@ -120,6 +132,20 @@ pub enum SnapshotError {
         /// The engine's error.
         message: String,
     },
+}
+
+impl SnapshotError {
+    /// Whether nobody can say any more what is on disk, so that the node must stop.
+    #[must_use]
+    pub const fn leaves_disk_unknown(&self) -> bool {
+        matches!(self, Self::SyncFailed { .. } | Self::RaftLog(_))
+    }
+}
+
+/// Names the file in an [`SnapshotError::SyncFailed`].
+pub(super) fn unsynced(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> SnapshotError {
+    let path = path.into();
+    move |source| SnapshotError::SyncFailed { path, source }
 }
 
 /// Names the file and the attempt in an [`SnapshotError::Io`].

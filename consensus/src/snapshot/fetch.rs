@@ -25,7 +25,7 @@ use bytes::Bytes;
 use tidelog_engine::storage::{File, OpenMode, Position, Storage};
 use tidelog_wire::ids::{ClusterId, LogId, NodeId, Offset};
 
-use super::error::{SnapshotError, io};
+use super::error::{SnapshotError, io, unsynced};
 use super::manifest::{Manifest, ManifestFault, SegmentFile, digest};
 use super::request::{SnapshotPart, SnapshotRequest};
 use super::staging::{Kind, Staging};
@@ -445,7 +445,7 @@ fn complete(staging: &Staging, owner: Owner, wanted: &SegmentFile) -> Result<(),
     let part = staging.path(owner.log, wanted.base, Kind::Part);
     let file = staging.storage.open(&part, OpenMode::ReadWrite).map_err(io(&part, "open the file"))?;
     verify(&*file, owner, wanted)?;
-    file.sync().map_err(io(&part, "sync the file"))?;
+    file.sync().map_err(unsynced(&part))?;
     drop(file);
     staging.rename(&part, &staging.path(owner.log, wanted.base, Kind::Whole))
 }

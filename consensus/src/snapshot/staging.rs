@@ -18,7 +18,7 @@ use tidelog_engine::segment;
 use tidelog_engine::storage::{File, OpenMode, Storage, create_dir_durably, read_whole, replace_file};
 use tidelog_wire::ids::{Generation, GroupId, LogId, Offset, Partition};
 
-use super::error::{SnapshotError, io};
+use super::error::{SnapshotError, io, unsynced};
 use super::manifest::{Manifest, digest};
 use crate::core::MANIFEST_BYTES_MAX;
 
@@ -56,10 +56,10 @@ impl Staging {
     pub(super) fn sync_in_place(&self, log: LogId, base: Offset) -> Result<(), SnapshotError> {
         let path = self.place(log, base);
         let file = self.storage.open(&path, OpenMode::ReadWrite).map_err(io(&path, "open the file"))?;
-        file.sync().map_err(io(&path, "sync the file"))?;
+        file.sync().map_err(unsynced(&path))?;
         let dir = log_dir(&self.data_dir, log);
-        create_dir_durably(&*self.storage, &self.data_dir, &dir).map_err(io(&dir, "sync the directories"))?;
-        self.storage.sync_dir(&dir).map_err(io(&dir, "sync the directory"))
+        create_dir_durably(&*self.storage, &self.data_dir, &dir).map_err(unsynced(&dir))?;
+        self.storage.sync_dir(&dir).map_err(unsynced(&dir))
     }
 
     pub(super) fn path(&self, log: LogId, base: Offset, kind: Kind) -> PathBuf {
@@ -109,7 +109,7 @@ impl Staging {
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), SnapshotError> {
         self.storage.rename(from, to).map_err(io(from, "rename the file"))?;
-        self.storage.sync_dir(&self.dir).map_err(io(&self.dir, "sync the directory"))
+        self.storage.sync_dir(&self.dir).map_err(unsynced(&self.dir))
     }
 
     pub(super) fn remove(&self, path: &Path) -> Result<(), SnapshotError> {

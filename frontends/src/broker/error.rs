@@ -134,7 +134,7 @@ pub enum BrokerError {
     /// A range that this replica lost.
     #[error(
         "E2115 log {log}: offsets {start}..{end} are damaged on this node; nothing was read: read them from another \
-         replica, and run `tidelog verify` here"
+         replica, and check the disk here"
     )]
     DamagedRange {
         /// The log.

@@ -66,16 +66,17 @@ async fn a_failed_sync_of_a_segment_ends_the_process() {
     let mailbox: Arc<KeeperBox> = Arc::new(Mailbox::new(0, 0));
     let inbox = Arc::new(Inbox::new());
     let runtime = tokio::runtime::Handle::current();
+    let fatal = Fatal::new(move |message| says.lock().unwrap().push(message.to_owned()));
     let keeper = Keeper {
         mailbox: Arc::clone(&mailbox),
         apply: Arc::new(Mailbox::new(0, 0)),
         raft_log: Arc::clone(&raft_log),
         engine: Arc::clone(&engine),
         board: Arc::new(Board::new(&[GROUP], Arc::new(Catalogue::genesis(vec![GROUP], 1)), Vec::new())),
-        door: SnapshotDoor::new(engine, raft_log, inbox, runtime),
+        door: SnapshotDoor::new(engine, raft_log, inbox, runtime, fatal.clone()),
         metrics: Arc::new(NodeMetrics::default()),
         clock: Arc::new(SystemClock::new()),
-        fatal: Fatal::new(move |message| says.lock().unwrap().push(message.to_owned())),
+        fatal,
     };
 
     disk.inject(Fault::next(Operation::Sync, Failure::Io).on_path(".seg"));
