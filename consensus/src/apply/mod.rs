@@ -7,7 +7,7 @@
 //!
 //! What cannot be written here stops the group here. The entry is not applied, not skipped, and nothing
 //! after it is applied either; the group's other replicas go on. What was agreed on but is not allowed is
-//! a [`Refusal`](crate::outcome::Refusal): an outcome like any other.
+//! a [`Refusal`]: an outcome like any other.
 //!
 //! [`Machines::reconcile`] says what this node should propose so that groups do what the catalogue intends.
 //!

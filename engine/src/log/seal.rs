@@ -39,7 +39,7 @@ impl LogWriter {
 
     /// Ends the active segment with index and footer. The next append begins another one.
     ///
-    /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`] does that, and above the
+    /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`](super::sync::SyncJob) does that, and above the
     /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
     /// written and the footer before the successor exists.
     pub(crate) fn roll(&mut self) -> Result<(), AppendError> {

@@ -18,7 +18,7 @@ use tidelog_engine::storage::Storage;
 use tidelog_engine::{Engine, NewIdentity, Options};
 use tidelog_wire::batch::{Batch, BatchLimits, Codec};
 use tidelog_wire::ids::{ClusterId, Generation, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs};
-use tidelog_wire::records::{BatchBuilder, BuilderLimits, Records};
+use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed, Records};
 
 const LOG: LogId = LogId { generation: Generation(1), partition: Partition(0) };
 const CONFIG: LogConfig = LogConfig { segment_bytes: 16 << 20, epoch_base: 0 };
@@ -47,7 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (log, _recovery) = engine.open_shared(LOG, CONFIG)?;
 
     let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
-    builder.push(now, None, Some(line.as_bytes()), &[])?;
+    match builder.push(now, None, Some(line.as_bytes()), &[])? {
+        Pushed::Taken => {}
+        Pushed::Full => return Err("the line is longer than a batch may be".into()),
+    }
     let appended = log.append_durable(&builder.build(None)?, now)?;
     eprintln!("durable at offset {}", appended.base_offset);
 
