@@ -11,7 +11,7 @@ use super::writer::{LogWriter, is_full};
 use crate::core::Mode;
 use crate::fields::wide;
 use crate::segment::frame::FRAME_HEADER_BYTES;
-use crate::segment::state::SegmentEvent;
+use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::{FIRST_FRAME, Summary};
 use crate::storage::Position;
 
@@ -49,6 +49,10 @@ impl LogWriter {
         }
         let path = active.segment.path.clone();
         let embedded = self.shared.core.mode == Mode::Embedded;
+        let syncing = embedded.then(|| self.shared.syncing());
+        if self.shared.is_fenced() {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
         }
@@ -74,6 +78,10 @@ impl LogWriter {
                 .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
         }
         let mut facts = active.segment.facts();
+        // Under consensus a sync may have failed on another thread since the look above.
+        if facts.state == SegmentState::Fenced {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
         facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
         facts.apply(SegmentEvent::Filled);
         facts.writes = facts.writes.wrapping_add(1);
@@ -91,6 +99,7 @@ impl LogWriter {
             let mut view = self.shared.view();
             view.durable_end = view.durable_end.max(end);
         }
+        drop(syncing);
         Ok(())
     }
 

@@ -106,6 +106,7 @@ pub(crate) struct LogShared {
     damage: Mutex<Damage>,
     fenced: AtomicBool,
     dir: Mutex<DirSync>,
+    syncing: Mutex<()>,
 }
 
 /// Counts the files created in the log's directory, and those whose names are durable.
@@ -128,6 +129,7 @@ impl LogShared {
             damage: Mutex::new(damage),
             fenced: AtomicBool::new(false),
             dir: Mutex::default(),
+            syncing: Mutex::default(),
         }
     }
 
@@ -142,6 +144,13 @@ impl LogShared {
     /// Refuses writes from now on.
     pub(crate) fn fence(&self) {
         self.fenced.store(true, Ordering::Release);
+    }
+
+    /// Held from the look at the fence, over the syncs, until their outcome is known to all. A kernel
+    /// tells one caller only that bytes were lost: a second sync at the same time may hear that all is
+    /// well, and must not act upon that before the first has fenced. Taken before any other lock here.
+    pub(crate) fn syncing(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A file was created: its name is durable only after a sync of the directory.

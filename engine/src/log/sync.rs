@@ -66,6 +66,7 @@ impl SyncJob {
     /// # Errors
     /// [`SyncError`]: the log is fenced. It must not be tried again.
     pub fn run(self) -> Result<(), SyncError> {
+        let syncing = self.log.syncing();
         if self.log.is_fenced() {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
             return Err(SyncError { path: self.log.path.clone(), action: "sync", source });
@@ -84,6 +85,7 @@ impl SyncJob {
             let mut view = self.log.view();
             view.durable_end = view.durable_end.max(self.end);
         }
+        drop(syncing);
         self.log.watch.advanced(self.end);
         Ok(())
     }

@@ -371,8 +371,13 @@ impl LogWriter {
     fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {
         let active =
             self.active.as_ref().map(|active| (Arc::clone(&active.segment), Arc::clone(&active.file)));
+        // Here too, because it syncs a file that a job on another thread may be syncing.
+        let syncing = self.shared.syncing();
+        if self.shared.is_fenced() {
+            return Err(AppendError::Fenced { log: self.shared.id });
+        }
         let cut = self.replay.cut(&self.shared, active, position);
-        cut.map_err(|error| match error {
+        let cut = cut.map_err(|error| match error {
             LogError::Quarantine(error) => AppendError::Quarantine(error),
             LogError::Io { path, action, source } => self.fenced(&path, action, source),
             LogError::UnknownFormat { .. }
@@ -385,7 +390,9 @@ impl LogWriter {
             | LogError::StagedFrame { .. }
             | LogError::CannotServe { .. }
             | LogError::SegmentBytes { .. } => AppendError::Fenced { log: self.shared.id },
-        })
+        });
+        drop(syncing);
+        cut
     }
 
     fn failed(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
