@@ -191,6 +191,11 @@ impl SharedLog {
     pub fn trim(&self, to: Offset) -> Result<(), EmbeddedError> {
         self.sync()?;
         let mut state = self.state();
+        // What was appended since then would get into the checkpoint, which must not know more than
+        // the disk. With the lock held nothing more comes.
+        if self.inner.reader.durable_end() < state.writer.state().end {
+            state.writer.sync_target().run()?;
+        }
         let mut standing = state.writer.state();
         if to > standing.end {
             let (asked, start, end) = (to, standing.start, standing.end);
