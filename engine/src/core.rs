@@ -1,6 +1,7 @@
 //! What the engine and all its logs share: the data directory and who owns it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) opened_at: TimestampMs,
     pub(crate) keep: Keep,
     pub(crate) room: Room,
+    /// The logs that have a writer; those being opened have an entry that leads nowhere.
     pub(crate) logs: Mutex<BTreeMap<LogId, Weak<LogShared>>>,
     #[cfg(feature = "defects")]
     pub(crate) defects: Defects,
@@ -99,12 +101,18 @@ impl Core {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(&log).and_then(Weak::upgrade)
     }
 
-    /// Whether a writer has the log.
-    pub(crate) fn is_writing(&self, log: LogId) -> bool {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&log)
+    /// Keeps the log for the caller, who is about to open it. `None` if somebody has or opens it.
+    pub(crate) fn reserve(&self, log: LogId) -> Option<Reservation<'_>> {
+        match self.logs.lock().unwrap_or_else(PoisonError::into_inner).entry(log) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                free.insert(Weak::new());
+                Some(Reservation { core: self, log })
+            }
+        }
     }
 
-    /// The log has a writer now.
+    /// The log, which the caller has reserved, has a writer now.
     pub(crate) fn register(&self, log: &Arc<LogShared>) {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(log.id, Arc::downgrade(log));
     }
@@ -114,6 +122,22 @@ impl Core {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         if logs.get(&log.id).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(log))) {
             logs.remove(&log.id);
+        }
+    }
+}
+
+/// A log that is being opened. If no writer came of it when this is dropped, the log is free again.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    core: &'a Core,
+    log: LogId,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut logs = self.core.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if logs.get(&self.log).is_some_and(|known| known.strong_count() == 0) {
+            logs.remove(&self.log);
         }
     }
 }

@@ -15,7 +15,7 @@ use tidelog_wire::ids::{
 
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint, LogConfig, LogState};
-use crate::core::{Core, Mode};
+use crate::core::{Core, Mode, Reservation};
 use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
@@ -300,10 +300,9 @@ impl Engine {
         store::remove_others(storage, &store::group_dir(&self.core.data_dir, checkpoint.group), &kept)?;
         if self.core.mode == Mode::Consensus {
             for log in self.core.keep.orphans() {
-                if self.core.open_log(log).is_none()
-                    && let Err(error) = self.remove_log(log)
-                {
-                    tracing::warn!(%log, %error, "cannot remove a log that nothing names");
+                match self.files_of(log) {
+                    Ok(files) => self.core.keep.doom_orphan(log, &files),
+                    Err(error) => tracing::warn!(%log, %error, "cannot remove a log that nothing names"),
                 }
             }
         }
@@ -351,13 +350,15 @@ impl Engine {
         config: LogConfig,
         state: Option<&LogState>,
     ) -> Result<(LogWriter, LogRecovery), LogError> {
-        self.check_openable(log, config)?;
+        let reserved = self.reserve(log, config)?;
         let fresh = LogState::default();
         let state = state.unwrap_or(&fresh);
         self.core.keep.opened(log);
         let recovered = recover_under_consensus(&self.core, log, state)?;
         let durable_end = recovered.end;
-        Ok(self.start_log(log, config, recovered, durable_end))
+        let started = self.start_log(log, config, recovered, durable_end);
+        drop(reserved);
+        Ok(started)
     }
 
     /// Opens an embedded log; the frames themselves say how far it was durable.
@@ -367,23 +368,23 @@ impl Engine {
         config: LogConfig,
         known: Option<&LogState>,
     ) -> Result<(LogWriter, LogRecovery), LogError> {
-        self.check_openable(log, config)?;
+        let reserved = self.reserve(log, config)?;
         self.core.keep.opened(log);
         let fresh = LogState::default();
         let recovered = recover_embedded(&self.core, log, known.unwrap_or(&fresh))?;
         let durable_end = recovered.end;
-        Ok(self.start_log(log, config, recovered, durable_end))
+        let started = self.start_log(log, config, recovered, durable_end);
+        drop(reserved);
+        Ok(started)
     }
 
-    fn check_openable(&self, log: LogId, config: LogConfig) -> Result<(), LogError> {
+    /// Of two that open a log at once one is told that it is open already: both would write to it.
+    fn reserve(&self, log: LogId, config: LogConfig) -> Result<Reservation<'_>, LogError> {
         let (min, max) = (LogConfig::SEGMENT_BYTES_MIN, LogConfig::SEGMENT_BYTES_MAX);
         if !(min..=max).contains(&config.segment_bytes) {
             return Err(LogError::SegmentBytes { log, found: config.segment_bytes, min, max });
         }
-        if self.core.open_log(log).is_some() && self.core.is_writing(log) {
-            return Err(LogError::AlreadyOpen { log });
-        }
-        Ok(())
+        self.core.reserve(log).ok_or(LogError::AlreadyOpen { log })
     }
 
     fn start_log(
@@ -435,6 +436,14 @@ impl Engine {
             shared.watch.end();
         }
         self.core.open_files.close_log(log);
+        let files = self.files_of(log)?;
+        self.core.keep.doom(log, &files);
+        self.core.unlink_unnamed();
+        Ok(())
+    }
+
+    /// The segment files in a log's directory: base of each, and of the next.
+    fn files_of(&self, log: LogId) -> Result<Vec<(Offset, Offset)>, LogError> {
         let dir = self.core.log_dir(log);
         let entries = match self.core.storage.list(&dir) {
             Ok(entries) => entries,
@@ -444,9 +453,6 @@ impl Engine {
         let bases: Vec<Offset> =
             entries.iter().filter_map(|entry| segment::parse_file_name(&entry.name)).collect();
         let ends = bases.iter().copied().skip(1).chain([Offset(u64::MAX)]);
-        let files: Vec<(Offset, Offset)> = bases.iter().copied().zip(ends).collect();
-        self.core.keep.doom(log, &files);
-        self.core.unlink_unnamed();
-        Ok(())
+        Ok(bases.iter().copied().zip(ends).collect())
     }
 }

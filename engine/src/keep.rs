@@ -136,16 +136,27 @@ impl Keep {
     /// that cannot be known.
     pub(crate) fn orphans(&self) -> Vec<LogId> {
         let state = self.state();
-        if state.blind || state.unopened_held {
-            return Vec::new();
+        state.unopened.iter().filter(|log| state.is_orphan(**log)).copied().collect()
+    }
+
+    /// The same as [`Keep::doom`] if the log is an orphan still: whoever opens it says so here first, and
+    /// finds either all its files or those that were left, but none goes while it looks.
+    pub(crate) fn doom_orphan(&self, log: LogId, files: &[(Offset, Offset)]) {
+        let mut state = self.state();
+        if state.is_orphan(log) {
+            state.doomed.extend(files.iter().map(|(base, end)| ((log, *base), *end)));
         }
-        let named = |log: &LogId| state.named.values().flatten().any(|named| named.logs.contains_key(log));
-        let pinned = |log: &LogId| state.pins.values().flatten().any(|(pinned, _)| pinned == log);
-        state.unopened.iter().filter(|log| !named(log) && !pinned(log)).copied().collect()
     }
 }
 
 impl KeepState {
+    fn is_orphan(&self, log: LogId) -> bool {
+        let named = || self.named.values().flatten().any(|named| named.logs.contains_key(&log));
+        let pinned = || self.pins.values().flatten().any(|(pinned, _)| *pinned == log);
+        let known = !self.blind && !self.unopened_held;
+        known && self.unopened.contains(&log) && !named() && !pinned()
+    }
+
     fn must_stay(&self, key: SegmentKey, end: Offset) -> bool {
         let (log, base) = key;
         let named = self.named.values().flatten().any(|named| {
@@ -189,14 +200,17 @@ impl Core {
         }
         drop(state);
         for log in touched {
-            if self.open_log(log).is_none() {
-                self.remove_empty_dirs(log);
-            }
+            self.remove_empty_dirs(log);
         }
     }
 
-    /// Removes the directories of a log that is gone, as far as they are empty.
+    /// Removes the directories of a log that is gone, as far as they are empty. Nobody opens a log
+    /// meanwhile, who would make them.
     fn remove_empty_dirs(&self, log: LogId) {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if logs.contains_key(&log) {
+            return;
+        }
         for dir in [self.log_dir(log), self.generation_dir(log)] {
             if let Err(error) = self.storage.remove_dir(&dir) {
                 tracing::trace!(path = %dir.display(), %error, "the directory stays");

@@ -238,9 +238,8 @@ impl Engine {
     /// [`LogError::AlreadyOpen`], [`LogError::CannotServe`] if a file is neither staged nor in place,
     /// [`LogError::Io`], [`LogError::Quarantine`]. Files may have been moved; call it again.
     pub fn adopt(&self, log: LogId, manifest: &[SegmentFile], staging: &Path) -> Result<Pin, LogError> {
-        if self.core.is_writing(log) {
-            return Err(LogError::AlreadyOpen { log });
-        }
+        // Held to the end: nobody opens the log while its files are moved.
+        let _reserved = self.core.reserve(log).ok_or(LogError::AlreadyOpen { log })?;
         let storage = self.core.storage.as_ref();
         let keys: Vec<(LogId, Offset)> = manifest.iter().map(|file| (log, file.base)).collect();
         let pin = self.core.pin(keys.clone());

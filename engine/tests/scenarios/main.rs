@@ -5,6 +5,8 @@ mod append_and_read;
 #[cfg(test)]
 mod checkpoints;
 #[cfg(test)]
+mod concurrency;
+#[cfg(test)]
 mod crash_enumeration;
 #[cfg(test)]
 mod embedded;

@@ -1,0 +1,249 @@
+//! Several threads in one engine: moments between two steps, in which another thread comes.
+//!
+//! A moment is a file operation: the storage here tells when one happens, so that what another
+//! thread would do then is done there and then, in the same order each time.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tidelog_engine::Engine;
+use tidelog_engine::Options;
+use tidelog_engine::log::LogError;
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
+use tidelog_engine::storage::{DirEntry, DirectoryLock, File, OpenMode, Position, Storage};
+use tidelog_wire::ids::{Offset, TimestampMs};
+
+use crate::world::{
+    CONFIG, LOG, append, batch, checkpoint, data, engine, formatted, make_checkpoint, open, options,
+    read_all, shared,
+};
+
+const NOW: TimestampMs = TimestampMs(5);
+
+type Step = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Moments {
+    /// Done once, before the next listing of the log's directory.
+    at_list: Mutex<Option<Step>>,
+    /// Done once, after the next sync of a segment.
+    after_sync: Mutex<Option<Step>>,
+    syncing: Mutex<BTreeSet<PathBuf>>,
+    overlapped: AtomicBool,
+}
+
+impl fmt::Debug for Moments {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Moments")
+    }
+}
+
+fn now(step: &Mutex<Option<Step>>) {
+    let step = step.lock().unwrap().take();
+    if let Some(step) = step {
+        step();
+    }
+}
+
+/// A disk that tells when something is done to it.
+#[derive(Debug)]
+struct Watched {
+    disk: Arc<dyn Storage>,
+    moments: Arc<Moments>,
+}
+
+#[derive(Debug)]
+struct WatchedFile {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    moments: Arc<Moments>,
+}
+
+impl Storage for Watched {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let file = self.disk.open(path, mode)?;
+        Ok(Arc::new(WatchedFile { file, path: path.to_path_buf(), moments: Arc::clone(&self.moments) }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        if dir == data().join("logs/7/3") {
+            now(&self.moments.at_list);
+        }
+        self.disk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir(dir)
+    }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.remove_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DirectoryLock>> {
+        self.disk.lock(path)
+    }
+}
+
+impl File for WatchedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, position: Position, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(position, buf)
+    }
+    fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()> {
+        self.file.write_at(position, parts)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        if !self.moments.syncing.lock().unwrap().insert(self.path.clone()) {
+            self.moments.overlapped.store(true, Ordering::SeqCst);
+        }
+        for _ in 0..20 {
+            std::thread::yield_now();
+        }
+        let synced = self.file.sync();
+        self.moments.syncing.lock().unwrap().remove(&self.path);
+        if self.path.extension().is_some_and(|extension| extension == "seg") {
+            now(&self.moments.after_sync);
+        }
+        synced
+    }
+}
+
+fn watched(disk: &SimDisk, options: Options) -> (Arc<Engine>, Arc<Moments>) {
+    let moments = Arc::new(Moments::default());
+    let storage = Arc::new(Watched { disk: disk.storage(), moments: Arc::clone(&moments) });
+    (Engine::open(storage, data(), options).unwrap(), moments)
+}
+
+fn embedded() -> Options {
+    Options { reserve_bytes: 0, ..Options::embedded(NOW) }
+}
+
+/// A kernel reports lost bytes to one of the callers that sync a file at the same time. A thread that
+/// ended a segment used to sync it while another synced it for those who waited, so one of the two
+/// could acknowledge what the other had just been told is lost.
+#[test]
+fn a_file_is_never_synced_by_two_at_once() {
+    let disk = formatted(7);
+    let (engine, moments) = watched(&disk, embedded());
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let log = log.clone();
+            scope.spawn(move || {
+                for number in 0..40 {
+                    log.append_durable(&batch(thread * 100 + number, 1, 900), NOW).unwrap();
+                    if number % 4 == 0 {
+                        log.idle().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert!(!moments.overlapped.load(Ordering::SeqCst));
+    assert_eq!(read_all(&log.reader(), Offset(0)).unwrap().len(), 240);
+}
+
+/// A sync on another thread fails, and then the segment is to be ended. That used to end the process
+/// with a broken assertion, because a fenced segment cannot be filled; now the caller is told.
+#[test]
+fn a_segment_whose_sync_failed_is_not_ended() {
+    let disk = formatted(7);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=3);
+    disk.inject(Fault::next(Operation::Sync, Failure::Io).on_path(".seg"));
+    assert!(writer.sync_target().run().is_err());
+    let end = writer.state().end;
+    assert!(matches!(writer.set_log_start(end), Err(LogError::Fenced { .. })));
+}
+
+/// Two threads open a log at once. Both used to find it closed, and both got a writer: each wrote over
+/// what the other had appended. Now one has it from the first step on, and a failure gives it free.
+#[test]
+fn a_log_that_is_being_opened_is_not_opened_by_another() {
+    let disk = formatted(7);
+    let first = engine(&disk);
+    let (mut writer, _) = open(&first, None);
+    append(&mut writer, 1..=3);
+    let state = make_checkpoint(&first, 3, &writer);
+    drop((writer, first));
+
+    let (engine, moments) = watched(&disk, options());
+    let other = Arc::clone(&engine);
+    let refused = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&refused);
+    *moments.at_list.lock().unwrap() = Some(Box::new(move || {
+        let second = other.open_log(LOG, CONFIG, None);
+        told.store(matches!(second, Err(LogError::AlreadyOpen { .. })), Ordering::SeqCst);
+    }));
+    disk.inject(Fault::next(Operation::List, Failure::Io).on_path("logs/7/3"));
+    assert!(engine.open_log(LOG, CONFIG, Some(&state)).is_err(), "the disk failed");
+    assert!(refused.load(Ordering::SeqCst), "the second saw that it was being opened");
+    let (writer, _) = open(&engine, Some(&state));
+    assert_eq!(writer.state().end, state.end);
+    assert!(matches!(engine.open_log(LOG, CONFIG, Some(&state)), Err(LogError::AlreadyOpen { .. })));
+}
+
+/// A checkpoint finds a log that nothing names, and right then the log is opened. Its files used to be
+/// unlinked under the new writer.
+#[test]
+fn a_log_that_is_opened_while_orphans_are_removed_keeps_its_files() {
+    let disk = formatted(7);
+    let first = engine(&disk);
+    let (mut writer, _) = open(&first, None);
+    append(&mut writer, 1..=3);
+    writer.sync_target().run().unwrap();
+    let state = writer.state();
+    let mut without = checkpoint(3, &writer);
+    without.logs.clear();
+    drop((writer, first));
+
+    let (engine, moments) = watched(&disk, options());
+    let (other, opened) = (Arc::clone(&engine), Arc::new(Mutex::new(None)));
+    let (slot, at) = (Arc::clone(&opened), state);
+    *moments.at_list.lock().unwrap() = Some(Box::new(move || {
+        *slot.lock().unwrap() = Some(other.open_log(LOG, CONFIG, Some(&at)).unwrap().0);
+    }));
+    engine.write_checkpoint(&without).unwrap();
+    let writer = opened.lock().unwrap().take().expect("it was opened meanwhile");
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 3);
+}
+
+/// A batch is appended by another thread after a trim has synced, and before it asks where the log
+/// stands. The checkpoint of the trim used to name that batch; after a power cut, which took it, the
+/// log was said to be damaged.
+#[test]
+fn the_checkpoint_of_a_trim_names_only_what_is_durable() {
+    let disk = formatted(7);
+    let (engine, moments) = watched(&disk, embedded());
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    log.append(&batch(1, 2, 10), NOW).unwrap();
+    let other = log.clone();
+    *moments.after_sync.lock().unwrap() = Some(Box::new(move || {
+        other.append(&batch(2, 1, 10), NOW).unwrap();
+    }));
+    log.trim(Offset(1)).unwrap();
+    drop((log, engine));
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!(recovery.damage, []);
+    assert_eq!(log.reader().end(), Offset(3));
+}
