@@ -3,7 +3,7 @@
 //! `DATA/reserve` holds some MiB. When a write finds the disk full the reserve is given away, so
 //! that what was committed can still be applied and checkpoints written; new appends are to be
 //! refused from then on. As soon as there is room for twice the reserve it is taken again, and
-//! writes resume by themselves.
+//! writes resume by themselves. A reserve that an earlier run left is held as it is.
 
 use std::io::ErrorKind;
 use std::sync::{Mutex, PoisonError};
@@ -43,11 +43,19 @@ impl Room {
             }
         };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*held && free_bytes >= self.reserve_bytes.saturating_mul(2) {
-            *held = self.take(core);
+        if !*held {
+            let room_for_it = free_bytes >= self.reserve_bytes.saturating_mul(2);
+            *held = self.is_there(core) || (room_for_it && self.take(core));
         }
         let refuses_writes = self.reserve_bytes > 0 && (!*held || free_bytes < self.reserve_bytes / 8);
         DiskRoom { free_bytes, reserve_held: *held, refuses_writes }
+    }
+
+    /// Whether an earlier run has taken the reserve whole. Its room is its own, however little is free.
+    fn is_there(&self, core: &Core) -> bool {
+        let len =
+            core.storage.open(&core.data_dir.join("reserve"), OpenMode::Read).and_then(|file| file.len());
+        self.reserve_bytes > 0 && len.is_ok_and(|len| len >= self.reserve_bytes)
     }
 
     fn take(&self, core: &Core) -> bool {

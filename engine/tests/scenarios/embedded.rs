@@ -204,3 +204,18 @@ fn a_full_disk_refuses_writes_and_resumes_by_itself() {
     log.append_durable(&batch(2, 1, 10), NOW).unwrap();
     assert!(engine.room().reserve_held, "taken again");
 }
+
+/// A restart forgot the reserve that lay there whole: unless there was room for it twice over, the node
+/// refused writes, and on a full disk it had nothing to give.
+#[test]
+fn the_reserve_of_an_earlier_run_is_held_without_room_for_another() {
+    let disk = formatted(7);
+    let open = || {
+        let options = Options { reserve_bytes: 8 << 20, ..Options::embedded(NOW) };
+        Engine::open(disk.storage(), data(), options).unwrap()
+    };
+    assert!(open().room().reserve_held);
+    disk.set_free_bytes(2 << 20);
+    let room = open().room();
+    assert!(room.reserve_held && !room.refuses_writes, "{room:?}");
+}
