@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
 use super::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointFault, EntryId};
+use crate::fields::wide;
 use crate::storage::{EntryKind, Storage, create_dir_durably, read_whole, replace_file};
 
 /// Checkpoints kept of a group.
@@ -31,6 +32,19 @@ pub enum CheckpointError {
         action: &'static str,
         /// The system's own error.
         source: io::Error,
+    },
+    /// It would be larger than what is read. Nothing was written.
+    #[error(
+        "E0224 checkpoint of group {group}: {bytes} bytes, at most {max} are read back; nothing was written, the \
+         older ones stand: delete channels that are not needed, or spread them over more groups"
+    )]
+    TooLarge {
+        /// Whose it is.
+        group: GroupId,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        max: u64,
     },
     /// None of a group's checkpoints can be read.
     #[error(
@@ -105,17 +119,31 @@ pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<EntryId>, Ch
     Ok(found)
 }
 
-/// Writes `checkpoint` durably beside the others.
+/// Writes `checkpoint` durably beside the others. One that [`read`] would refuse is not written.
 pub(crate) fn write(
     storage: &dyn Storage,
     data: &Path,
     checkpoint: &Checkpoint,
 ) -> Result<(), CheckpointError> {
+    write_within(storage, data, checkpoint, CHECKPOINT_BYTES_MAX)
+}
+
+/// [`write`] with a limit of its own.
+pub(super) fn write_within(
+    storage: &dyn Storage,
+    data: &Path,
+    checkpoint: &Checkpoint,
+    bytes_max: u64,
+) -> Result<(), CheckpointError> {
+    let encoded = checkpoint.encode();
+    let bytes = wide(encoded.len());
+    if bytes > bytes_max {
+        return Err(CheckpointError::TooLarge { group: checkpoint.group, bytes, max: bytes_max });
+    }
     let dir = group_dir(data, checkpoint.group);
     create_dir_durably(storage, data, &dir).map_err(|source| failed(&dir, "make the directory", source))?;
     let path = dir.join(file_name(checkpoint.applied));
-    replace_file(storage, &path, &checkpoint.encode())
-        .map_err(|source| failed(&path, "write the checkpoint", source))
+    replace_file(storage, &path, &encoded).map_err(|source| failed(&path, "write the checkpoint", source))
 }
 
 /// Removes the files of a group other than those in `kept`.

@@ -71,3 +71,18 @@ fn nonsense_under_a_valid_checksum_is_refused() {
     huge[end..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(Checkpoint::decode(&Bytes::from(huge)), Err(CheckpointFault::Nonsense));
 }
+
+/// A checkpoint was written whatever its length, and one beyond the limit of reading would have been
+/// refused at the next start. It is refused when it is written, before the disk is touched.
+#[test]
+fn a_checkpoint_too_large_to_be_read_is_not_written() {
+    let disk = crate::sim_disk::SimDisk::new(1);
+    let data = std::path::Path::new("/data");
+    crate::storage::Storage::create_dir(&disk, data).unwrap();
+    let bytes = u64::try_from(full().encode().len()).unwrap();
+    let before = disk.changes();
+    let refused = store::write_within(&disk, data, &full(), bytes - 1);
+    assert!(matches!(refused, Err(CheckpointError::TooLarge { max, .. }) if max == bytes - 1), "{refused:?}");
+    assert_eq!(disk.changes(), before);
+    store::write_within(&disk, data, &full(), bytes).unwrap();
+}
