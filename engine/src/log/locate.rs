@@ -308,7 +308,8 @@ pub(crate) fn load_sealed(
         Ok(footer) => footer,
         Err(fault) => return Ok(Err(fault)),
     };
-    let len = file.len()?.saturating_sub(footer.index_position.get());
+    // The footer says so itself, and it fits the file: whatever the file became meanwhile, no more is taken.
+    let len = footer.index_bytes().saturating_add(wide(FOOTER_BYTES));
     let mut bytes = vec![0; narrow(len)];
     file.read_at(footer.index_position, &mut bytes)?;
     Ok(footer.decode_index(&bytes).map(|index| (footer, index)))

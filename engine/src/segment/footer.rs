@@ -5,6 +5,7 @@
 
 use tidelog_wire::ids::{Chain, Offset, TimestampMs};
 
+use super::summary::FIRST_FRAME;
 use super::{FORMAT, LogTag};
 use crate::fields::{FieldWriter, Fields, Short, wide};
 use crate::storage::Position;
@@ -136,7 +137,8 @@ impl Footer {
             .get()
             .checked_add(footer.index_bytes())
             .and_then(|len| len.checked_add(wide(FOOTER_BYTES)));
-        if reserved == 0 && footer.log_tag == tag && expected_len == Some(file_len) {
+        let behind_the_header = footer.index_position >= FIRST_FRAME;
+        if reserved == 0 && footer.log_tag == tag && behind_the_header && expected_len == Some(file_len) {
             Ok(footer)
         } else {
             Err(FooterFault::Bad)

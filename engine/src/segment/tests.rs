@@ -163,6 +163,22 @@ fn a_changed_footer_or_index_does_not_pass() {
     assert_eq!(Footer::decode(tail, len + 1, tag), Err(FooterFault::Bad), "not the end of this file");
 }
 
+/// A footer said that the index begins at byte 0, so the whole file was taken for one and read into memory
+/// before any checksum was asked. An index begins behind the header, and ends where the footer begins.
+#[test]
+fn an_index_that_does_not_fit_between_header_and_footer_is_refused_before_it_is_read() {
+    let tag = LogTag::of(CLUSTER, LOG);
+    let decode = |position, index_entries, len| {
+        let footer = Footer { index_position: Position(position), index_entries, ..footer() };
+        Footer::decode(&footer.encode(&[]), len, tag)
+    };
+    assert_eq!(decode(0, 40_000_000, 40_000_000 * 24 + 64), Err(FooterFault::Bad));
+    assert_eq!(decode(79, 1, 79 + 24 + 64), Err(FooterFault::Bad), "inside the header");
+    assert_eq!(decode(80, 2, 80 + 24 + 64), Err(FooterFault::Bad), "an entry too many");
+    assert_eq!(decode(u64::MAX, 1, 87), Err(FooterFault::Bad), "beyond all files");
+    assert!(decode(80, 1, 80 + 24 + 64).is_ok());
+}
+
 #[test]
 fn file_names_are_exactly_twenty_digits() {
     assert_eq!(file_name(Offset(42)), "00000000000000000042.seg");
