@@ -145,7 +145,7 @@ impl Quarantine {
             .map_err(failed(&target, "write a copy"))?;
         copy.sync().map_err(failed(&target, "sync a copy"))?;
         storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
-        let evicted = self.enforce_limits(storage, Some(&target), now)?;
+        let evicted = self.evict_for(storage, &target, now);
         Ok(SetAside { path: target, bytes, evicted })
     }
 
@@ -168,15 +168,27 @@ impl Quarantine {
         storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
         let holder = parent(path);
         storage.sync_dir(holder).map_err(failed(holder, "sync the directory"))?;
-        let bytes = tree(storage, &target).map_err(failed(&target, "size a piece"))?.bytes;
-        let evicted = self.enforce_limits(storage, Some(&target), now)?;
+        let bytes = self.pieces(storage).map_or(0, |pieces| {
+            let moved = pieces.iter().find(|piece| piece.path == target);
+            moved.map_or(0, |piece| size(storage, piece))
+        });
+        let evicted = self.evict_for(storage, &target, now);
         Ok(SetAside { path: target, bytes, evicted })
     }
 
-    /// Removes what is too old or too much, oldest first, and returns it. `keep` stays in any case.
+    /// Enforces the limits once `added` is durable. That it lies here counts, so an error is logged only.
+    fn evict_for(&self, storage: &dyn Storage, added: &Path, now: TimestampMs) -> Vec<Evicted> {
+        self.enforce_limits(storage, Some(added), now).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the limits of the quarantine are not enforced; trying again with the next piece");
+            Vec::new()
+        })
+    }
+
+    /// Removes what is too old or too much, oldest first, and returns it. `keep` stays in any case. A piece
+    /// that cannot be removed is logged and stays; the others do not wait for it.
     ///
     /// # Errors
-    /// [`QuarantineError`]: some of it may have been removed.
+    /// [`QuarantineError`]: the pieces cannot be listed. Nothing was removed.
     pub fn enforce_limits(
         &self,
         storage: &dyn Storage,
@@ -186,7 +198,7 @@ impl Quarantine {
         let mut pieces = Vec::new();
         let mut total: u64 = 0;
         for piece in self.pieces(storage)? {
-            let bytes = tree(storage, &piece.path).map_err(failed(&piece.path, "size a piece"))?.bytes;
+            let bytes = size(storage, &piece);
             total = total.saturating_add(bytes);
             pieces.push((piece, bytes));
         }
@@ -203,13 +215,19 @@ impl Quarantine {
             if keep == Some(piece.path.as_path()) {
                 continue;
             }
-            remove_tree(storage, &piece.path, piece.kind).map_err(failed(&piece.path, "remove a piece"))?;
-            remove_if_there(storage, &note_of(&piece.path)).map_err(failed(&piece.path, "remove a note"))?;
+            let removed = remove_tree(storage, &piece.path, piece.kind)
+                .and_then(|()| remove_if_there(storage, &note_of(&piece.path)));
+            if let Err(error) = removed {
+                tracing::warn!(path = %piece.path.display(), %error, "cannot remove a piece from quarantine");
+                continue;
+            }
             total = total.saturating_sub(bytes);
             evicted.push(Evicted { path: piece.path, bytes, cause });
         }
-        if !evicted.is_empty() {
-            storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
+        if !evicted.is_empty()
+            && let Err(error) = storage.sync_dir(&self.dir)
+        {
+            tracing::warn!(%error, "removed pieces may come back to quarantine after a crash");
         }
         Ok(evicted)
     }
@@ -293,17 +311,36 @@ struct Tree {
     directories: Vec<PathBuf>,
 }
 
+/// Bytes of a piece. What cannot be sized counts as nothing: one bad piece must not keep the next from
+/// being set aside. Nothing but plain files is opened; to open a pipe is to wait for its other end.
+fn size(storage: &dyn Storage, piece: &Piece) -> u64 {
+    match piece.kind {
+        EntryKind::File => file_size(storage, &piece.path),
+        EntryKind::Directory => tree(storage, &piece.path).map_or_else(
+            |error| {
+                tracing::warn!(path = %piece.path.display(), %error, "cannot size a piece in quarantine");
+                0
+            },
+            |found| found.bytes,
+        ),
+        EntryKind::Other => {
+            tracing::warn!(path = %piece.path.display(), "a piece in quarantine is neither file nor directory");
+            0
+        }
+    }
+}
+
+fn file_size(storage: &dyn Storage, path: &Path) -> u64 {
+    storage.open(path, OpenMode::Read).and_then(|file| file.len()).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "cannot size a file in quarantine");
+        0
+    })
+}
+
+/// Everything below the directory `root`.
 fn tree(storage: &dyn Storage, root: &Path) -> io::Result<Tree> {
     let mut found = Tree { bytes: 0, files: Vec::new(), directories: Vec::new() };
-    let mut waiting = match storage.open(root, OpenMode::Read) {
-        Ok(file) => {
-            found.bytes = file.len()?;
-            found.files.push(root.to_path_buf());
-            return Ok(found);
-        }
-        Err(error) if error.kind() == ErrorKind::IsADirectory => vec![root.to_path_buf()],
-        Err(error) => return Err(error),
-    };
+    let mut waiting = vec![root.to_path_buf()];
     while let Some(dir) = waiting.pop() {
         if found.directories.len() >= DIRECTORIES_MAX {
             return Err(io::Error::other("too many directories"));
@@ -313,8 +350,7 @@ fn tree(storage: &dyn Storage, root: &Path) -> io::Result<Tree> {
             match entry.kind {
                 EntryKind::Directory => waiting.push(path),
                 EntryKind::File => {
-                    let len = storage.open(&path, OpenMode::Read)?.len()?;
-                    found.bytes = found.bytes.saturating_add(len);
+                    found.bytes = found.bytes.saturating_add(file_size(storage, &path));
                     found.files.push(path);
                 }
                 EntryKind::Other => found.files.push(path),

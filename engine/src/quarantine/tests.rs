@@ -120,3 +120,38 @@ fn strange_files_in_quarantine_are_left_alone() {
     assert_eq!(quarantine(1).enforce_limits(&disk, None, TimestampMs(100 * DAY)).unwrap().len(), 1);
     assert_eq!(disk.list(Path::new("/data/quarantine")).unwrap().len(), 4);
 }
+
+/// A dangling link or a pipe among the pieces could not be sized, so nothing was ever set aside again and
+/// the logs that needed it did not open. To open the pipe would even have waited for its other end.
+#[test]
+fn a_piece_that_cannot_be_sized_does_not_keep_others_out() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path();
+    let disk = crate::os::OsStorage;
+    let dir = data.join("quarantine");
+    disk.create_dir(&dir).unwrap();
+    rustix::fs::symlink("nowhere", dir.join("0000000001-00000000000001-link.piece")).unwrap();
+    let pipe = dir.join("0000000002-00000000000001-pipe.piece");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let file = disk.open(&data.join("torn.seg"), OpenMode::CreateNew).unwrap();
+    file.write_at(Position(0), &[b"torn"]).unwrap();
+    let quarantine = Quarantine::new(data, Limits { bytes_max: 100, age_ms_max: 10 });
+    let set_aside = quarantine.set_aside_file(&disk, &data.join("torn.seg"), "torn", TimestampMs(5)).unwrap();
+    assert_eq!((set_aside.bytes, set_aside.evicted.len()), (4, 0));
+    let evicted = quarantine.enforce_limits(&disk, None, TimestampMs(12)).unwrap();
+    assert_eq!(evicted.iter().map(|gone| gone.bytes).collect::<Vec<_>>(), [0, 0], "both by their age");
+}
+
+/// Once a piece is durable, old pieces that cannot be removed are no reason to say that it is not.
+#[test]
+fn a_failed_eviction_does_not_fail_what_was_set_aside() {
+    let disk = disk();
+    let quarantine = quarantine(20);
+    let first = cut_tail(&disk, &quarantine, 1);
+    disk.inject(Fault::next(Operation::Remove, Failure::Io).on_path(".piece"));
+    let second = cut_tail(&disk, &quarantine, 2);
+    assert_eq!(second.evicted, []);
+    assert_eq!(text(&disk, &second.path), "then a torn tail");
+    assert_eq!(cut_tail(&disk, &quarantine, 3).evicted[0].path, first.path);
+}
