@@ -14,6 +14,7 @@ use tidelog_wire::ids::{GroupId, LogId, Offset};
 
 use crate::checkpoint::{Checkpoint, EntryId};
 use crate::core::Core;
+use crate::engine::Engine;
 use crate::open_files::SegmentKey;
 use crate::segment;
 
@@ -24,11 +25,45 @@ struct Named {
     logs: BTreeMap<LogId, (Offset, Offset)>,
 }
 
+/// What a pin names.
+#[derive(Clone, Debug)]
+enum Pinned {
+    /// Single files.
+    Files(Vec<SegmentKey>),
+    /// Per log, every file that reaches into this range.
+    Ranges(BTreeMap<LogId, (Offset, Offset)>),
+}
+
+impl Pinned {
+    fn names(&self, (log, base): SegmentKey, end: Offset) -> bool {
+        match self {
+            Self::Files(keys) => keys.contains(&(log, base)),
+            Self::Ranges(logs) => reaches_into(logs, (log, base), end),
+        }
+    }
+
+    fn names_log(&self, log: LogId) -> bool {
+        match self {
+            Self::Files(keys) => keys.iter().any(|(pinned, _)| *pinned == log),
+            Self::Ranges(logs) => logs.contains_key(&log),
+        }
+    }
+}
+
+/// What a checkpoint names: per log its start and its end.
+fn ranges(checkpoint: &Checkpoint) -> BTreeMap<LogId, (Offset, Offset)> {
+    checkpoint.logs.iter().map(|log| (log.log, (log.state.start, log.state.end))).collect()
+}
+
+fn reaches_into(logs: &BTreeMap<LogId, (Offset, Offset)>, (log, base): SegmentKey, end: Offset) -> bool {
+    logs.get(&log).is_some_and(|(start, named_end)| *start < end && base < *named_end)
+}
+
 #[derive(Debug, Default)]
 struct KeepState {
     /// Per group, newest first.
     named: BTreeMap<GroupId, Vec<Named>>,
-    pins: BTreeMap<u64, Vec<SegmentKey>>,
+    pins: BTreeMap<u64, Pinned>,
     next_pin: u64,
     /// Files that go as soon as nothing names them, with the offset behind their last record.
     doomed: BTreeMap<SegmentKey, Offset>,
@@ -68,7 +103,7 @@ impl Keep {
 
     /// A kept checkpoint was found or written. Returns the entries to keep, newest first.
     pub(crate) fn named(&self, checkpoint: &Checkpoint, kept: usize) -> Vec<EntryId> {
-        let logs = checkpoint.logs.iter().map(|log| (log.log, (log.state.start, log.state.end))).collect();
+        let logs = ranges(checkpoint);
         let mut state = self.state();
         let known = state.named.entry(checkpoint.group).or_default();
         known.retain(|named| named.entry != checkpoint.applied);
@@ -124,11 +159,11 @@ impl Keep {
         }
     }
 
-    fn pin(&self, keys: Vec<SegmentKey>) -> u64 {
+    fn pin(&self, pinned: Pinned) -> u64 {
         let mut state = self.state();
         let number = state.next_pin;
         state.next_pin = number.wrapping_add(1);
-        state.pins.insert(number, keys);
+        state.pins.insert(number, pinned);
         number
     }
 
@@ -152,24 +187,30 @@ impl Keep {
 impl KeepState {
     fn is_orphan(&self, log: LogId) -> bool {
         let named = || self.named.values().flatten().any(|named| named.logs.contains_key(&log));
-        let pinned = || self.pins.values().flatten().any(|(pinned, _)| *pinned == log);
+        let pinned = || self.pins.values().any(|pinned| pinned.names_log(log));
         let known = !self.blind && !self.unopened_held;
         known && self.unopened.contains(&log) && !named() && !pinned()
     }
 
     fn must_stay(&self, key: SegmentKey, end: Offset) -> bool {
-        let (log, base) = key;
-        let named = self.named.values().flatten().any(|named| {
-            named.logs.get(&log).is_some_and(|(start, named_end)| *start < end && base < *named_end)
-        });
-        named || self.pins.values().flatten().any(|pinned| *pinned == key)
+        self.named.values().flatten().any(|named| reaches_into(&named.logs, key, end))
+            || self.pins.values().any(|pinned| pinned.names(key, end))
+    }
+}
+
+impl Engine {
+    /// Keeps every file that `checkpoint` names from being unlinked while the pin is held. For one that is
+    /// not written yet: a trim meanwhile would take files that it will name.
+    pub fn pin_checkpoint(&self, checkpoint: &Checkpoint) -> Pin {
+        let number = self.core.keep.pin(Pinned::Ranges(ranges(checkpoint)));
+        Pin { core: Arc::clone(&self.core), number }
     }
 }
 
 impl Core {
     /// Keeps files from being unlinked until the pin is dropped.
     pub(crate) fn pin(self: &Arc<Self>, keys: Vec<SegmentKey>) -> Pin {
-        let number = self.keep.pin(keys);
+        let number = self.keep.pin(Pinned::Files(keys));
         Pin { core: Arc::clone(self), number }
     }
 

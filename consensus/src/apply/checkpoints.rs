@@ -1,6 +1,7 @@
 //! Checkpoints of machines: taken on the apply thread in no time, synced and written off it.
 //!
-//! 1. [`Machines::checkpoint_job`] copies a group's state as it is and names the segments to sync.
+//! 1. [`Machines::checkpoint_job`] copies a group's state as it is, names the segments to sync, and pins
+//!    the files that the checkpoint will name: a trim that is applied meanwhile does not unlink them.
 //! 2. [`CheckpointJob::run`] syncs them and then writes the file; apply goes on meanwhile.
 //! 3. [`Machines::checkpoint_done`] takes note. Only then may files of closed logs go.
 //!
@@ -10,9 +11,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::{Checkpoint, EntryId};
 use tidelog_engine::log::SyncJob;
+use tidelog_engine::{Engine, Pin};
 use tidelog_wire::ids::{GroupId, LogId, RaftIndex};
 
 use super::{ApplyError, Machine, Machines};
@@ -36,6 +37,8 @@ pub struct CheckpointJob {
     checkpoint: Checkpoint,
     syncs: Vec<(LogId, SyncJob)>,
     previous: EntryId,
+    /// Held until the checkpoint is written; from then on it keeps its files itself.
+    pin: Pin,
 }
 
 /// A durable checkpoint.
@@ -69,6 +72,7 @@ impl CheckpointJob {
         self.engine
             .write_checkpoint(&self.checkpoint)
             .map_err(|source| ApplyError::Checkpoint { group, source })?;
+        drop(self.pin);
         Ok(CheckpointDone { group, newest: self.checkpoint.applied, compact_to: self.previous.index })
     }
 }
@@ -99,7 +103,8 @@ impl Machines {
             state: Bytes::from(bytes),
         };
         let engine = Arc::clone(&self.engine);
-        Some(CheckpointJob { engine, checkpoint, syncs, previous: state.checkpointed })
+        let pin = engine.pin_checkpoint(&checkpoint);
+        Some(CheckpointJob { engine, checkpoint, syncs, previous: state.checkpointed, pin })
     }
 
     /// What the core must know of the checkpoint that the group's machine was restored from.

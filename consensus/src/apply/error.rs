@@ -152,7 +152,11 @@ impl ApplyError {
     /// written, and room may come.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::CannotWrite { source: AppendError::DiskFull { .. }, .. })
+        matches!(
+            self,
+            Self::CannotWrite { source: AppendError::DiskFull { .. }, .. }
+                | Self::CannotChange { source: LogError::DiskFull { .. }, .. }
+        )
     }
 
     /// Whether nobody can say any more what is on disk: a sync failed, or writing a checkpoint did, and

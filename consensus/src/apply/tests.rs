@@ -3,7 +3,10 @@
 mod random;
 mod world;
 
+use std::path::Path;
+
 use bytes::Bytes;
+use tidelog_engine::log::LogError;
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation};
 use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, Offset, ProducerId, TimestampMs};
 use world::{DATA_GROUP, World, append, close, log, open, plain};
@@ -161,6 +164,56 @@ fn a_full_disk_stops_apply_until_there_is_room() {
     let again = world.machines.apply(task);
     assert!(again.stopped.is_none());
     assert_eq!(offsets(&again.outcomes[0].1), (1, 1, false));
+}
+
+/// To empty a log its segment is ended, and a disk too full for that stopped the group for good. It
+/// passes like a batch that finds no room.
+#[test]
+fn a_disk_too_full_to_empty_a_log_stops_apply_until_there_is_room() {
+    let mut world = World::new(1);
+    world.apply(open(1));
+    world.apply(plain(1, 1, 1));
+    world.disk.set_free_bytes(0);
+    let task = world.next_task(Command::SetLogStart { log: log(1), start: Offset(1) });
+    let stopped = world.machines.apply(task.clone()).stopped.unwrap();
+    assert!(
+        matches!(stopped, ApplyError::CannotChange { source: LogError::DiskFull { .. }, .. }),
+        "{stopped}"
+    );
+    assert!(stopped.may_pass());
+    world.disk.set_free_bytes(1 << 30);
+    let again = world.machines.apply(task);
+    assert!(again.stopped.is_none());
+    assert_eq!(again.outcomes[0].1, Outcome::LogStartSet { start: Offset(1) });
+    assert_eq!(world.reader(1).start(), Offset(1));
+}
+
+/// Only written checkpoints kept files: a trim that was applied while one was being made unlinked what it
+/// was about to name, and the next start found holes. The job keeps them; one that is given up lets go.
+#[test]
+fn a_trim_unlinks_nothing_that_a_checkpoint_under_way_names() {
+    for finished in [true, false] {
+        let mut world = World::new(1);
+        world.apply(open(1));
+        for number in 0..100 {
+            world.apply(plain(1, 2, number));
+        }
+        let durable = world.machines.applied(DATA_GROUP).unwrap();
+        let job = world.machines.checkpoint_job(DATA_GROUP, durable).unwrap();
+        let first = Path::new("/data/logs/1/0/00000000000000000000.seg").to_path_buf();
+        world.apply(Command::SetLogStart { log: log(1), start: Offset(200) });
+        assert!(world.disk.files().contains(&first), "the job names it");
+        if finished {
+            world.machines.checkpoint_done(&job.run().unwrap()).unwrap();
+            assert!(world.disk.files().contains(&first), "the checkpoint names it");
+            let before = world.state_bytes().0;
+            world.crash_and_replay(Crash::PowerCut { seed: 1 });
+            assert_eq!(world.state_bytes().0, before);
+        } else {
+            drop(job);
+            assert!(!world.disk.files().contains(&first), "nothing names it any more");
+        }
+    }
 }
 
 /// An entry of an unknown version stops the group; entries that skip one are refused as a bug.

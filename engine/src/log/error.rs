@@ -41,6 +41,15 @@ pub enum LogError {
         /// The system's own error.
         source: io::Error,
     },
+    /// The disk is full. Nothing was changed; the same may be tried again.
+    #[error(
+        "E0122 {path}: the disk is full; the log's start was not raised: delete channels or make room; it is tried \
+         again by itself"
+    )]
+    DiskFull {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A segment belongs to another cluster.
     #[error(
         "E0104 {path}: belongs to cluster {found}, this node to {expected}; nothing was changed: \

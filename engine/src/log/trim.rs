@@ -16,6 +16,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// - [`LogError::OutOfRange`]: `to` lies above the log end. Nothing was changed.
+    /// - [`LogError::DiskFull`]: a purge could not end the active segment. Nothing was changed; try again.
     /// - [`LogError::Io`], [`LogError::Fenced`]: a purge could not end the active segment.
     pub fn set_log_start(&mut self, to: Offset) -> Result<(), LogError> {
         let (start, end) = {
@@ -58,11 +59,7 @@ impl LogWriter {
     fn as_log_error(&self, error: AppendError) -> LogError {
         match error {
             AppendError::Io { path, action, source } => LogError::Io { path, action, source },
-            AppendError::DiskFull { path } => LogError::Io {
-                path,
-                action: "end the segment for a purge",
-                source: std::io::ErrorKind::StorageFull.into(),
-            },
+            AppendError::DiskFull { path } => LogError::DiskFull { path },
             AppendError::Quarantine(error) => LogError::Quarantine(error),
             AppendError::Fenced { .. } | AppendError::TooLarge { .. } => {
                 LogError::Fenced { log: self.shared.id }

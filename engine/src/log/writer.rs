@@ -380,6 +380,7 @@ impl LogWriter {
         let cut = cut.map_err(|error| match error {
             LogError::Quarantine(error) => AppendError::Quarantine(error),
             LogError::Io { path, action, source } => self.fenced(&path, action, source),
+            LogError::DiskFull { path } => AppendError::DiskFull { path },
             LogError::UnknownFormat { .. }
             | LogError::ForeignCluster { .. }
             | LogError::AlreadyOpen { .. }
