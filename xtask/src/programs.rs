@@ -130,17 +130,11 @@ pub(crate) struct Program {
     name: OsString,
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
-    without: Vec<&'static str>,
 }
 
 impl Program {
     pub(crate) fn new(name: impl AsRef<OsStr>) -> Self {
-        Self {
-            name: name.as_ref().to_owned(),
-            arguments: Vec::new(),
-            variables: Vec::new(),
-            without: Vec::new(),
-        }
+        Self { name: name.as_ref().to_owned(), arguments: Vec::new(), variables: Vec::new() }
     }
 
     pub(crate) fn arguments<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, arguments: I) -> Self {
@@ -150,11 +144,6 @@ impl Program {
 
     pub(crate) fn variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         self.variables.push((name, value.as_ref().to_owned()));
-        self
-    }
-
-    pub(crate) fn without(mut self, name: &'static str) -> Self {
-        self.without.push(name);
         self
     }
 
@@ -172,7 +161,7 @@ impl Program {
     fn command(&self, folder: Option<&Path>) -> Command {
         let mut command = Command::new(&self.name);
         command.args(&self.arguments);
-        for name in CARGO_RUN_VARIABLES.iter().chain(&self.without) {
+        for name in &CARGO_RUN_VARIABLES {
             command.env_remove(name);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
