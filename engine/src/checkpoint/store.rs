@@ -128,7 +128,7 @@ pub(crate) fn write(
     write_within(storage, data, checkpoint, CHECKPOINT_BYTES_MAX)
 }
 
-/// [`write`] with a limit of its own.
+/// [`write()`] with a limit of its own.
 pub(super) fn write_within(
     storage: &dyn Storage,
     data: &Path,
