@@ -146,7 +146,8 @@ pub struct TermRun {
 
 /// The log of all groups of one node.
 ///
-/// One thread writes; any thread may read. After [`RaftLogError::Io`] of `write` nothing is known about
+/// Any thread may read, write and compact; what one call does is one step to the others. The log writer
+/// writes; the apply thread writes for a group that is switched to a snapshot, and the keeper compacts. After [`RaftLogError::Io`] of `write` nothing is known about
 /// what the log holds on disk: the caller stops the node and lets a new start recover it.
 pub trait RaftLog: fmt::Debug + Send + Sync + 'static {
     /// Carries out `writes` in order, as one atomic batch: after a crash all of them are there or none.

@@ -19,7 +19,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::eraftpb::Entry;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
@@ -74,6 +74,8 @@ impl MessageExt for Entries {
 pub struct EngineLog {
     engine: Engine<WatchedFiles>,
     dir: PathBuf,
+    /// Held from a look at what a group has until the batch that follows from it is written.
+    turn: Mutex<()>,
 }
 
 impl fmt::Debug for EngineLog {
@@ -113,7 +115,7 @@ impl EngineLog {
                 });
             }
         };
-        let log = Self { engine, dir: dir.to_path_buf() };
+        let log = Self { engine, dir: dir.to_path_buf(), turn: Mutex::new(()) };
         if options.prefill_bytes > 0 && log.engine.is_empty() {
             // The first file was made empty; move on to one that is filled with zeros.
             log.engine.purge_manager().must_purge_all_stale();
@@ -170,6 +172,10 @@ impl EngineLog {
             return Err(RaftLogError::Full { path: self.dir.clone(), source: source.kind().into() });
         }
         Err(self.failed("write a batch", error))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, action: &'static str, error: raft_engine::Error) -> RaftLogError {
@@ -249,6 +255,7 @@ impl EngineLog {
 
 impl RaftLog for EngineLog {
     fn write(&self, writes: &[GroupWrite], sync: bool) -> Result<(), RaftLogError> {
+        let _turn = self.turn();
         let mut spans = std::collections::BTreeMap::new();
         let mut batch = LogBatch::with_capacity(writes.len());
         for write in writes {
@@ -315,6 +322,9 @@ impl RaftLog for EngineLog {
     }
 
     fn compact(&self, group: GroupId, first_kept: RaftIndex) -> Result<(), RaftLogError> {
+        // Without it, a clear that came between look and batch would leave a group without entries that
+        // is said to keep some, which the next start takes for damage.
+        let _turn = self.turn();
         let Some(span) = self.span(group) else { return Ok(()) };
         let index = first_kept.get().min(span.last.get());
         if index <= span.first.get() {
