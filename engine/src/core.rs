@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tidelog_wire::ids::{LogId, TimestampMs};
 
 use crate::identity::Identity;
 use crate::keep::Keep;
+use crate::locks::{Arc, Mutex, PoisonError, Weak};
 use crate::log::shared::LogShared;
 use crate::open_files::OpenFiles;
 use crate::quarantine::{Quarantine, QuarantineError, SetAside};

@@ -11,7 +11,6 @@
 //! The log start lies in a checkpoint of group 0, written before anything is unlinked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tidelog_wire::batch::Batch;
@@ -19,6 +18,7 @@ use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, Ti
 
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig};
 use crate::engine::Engine;
+use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::log::{
     AppendError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter, SyncError,
 };

@@ -7,7 +7,6 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tidelog_wire::ids::{
     ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs,
@@ -20,6 +19,7 @@ use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
 use crate::lock::{self, LockError};
+use crate::locks::{Arc, Mutex, PoisonError};
 use crate::log::recovery::{Recovered, recover_embedded, recover_under_consensus};
 use crate::log::shared::{LogShared, View};
 use crate::log::{LogError, LogRecovery, LogWriter};

@@ -8,13 +8,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_wire::ids::{GroupId, LogId, Offset};
 
 use crate::checkpoint::{Checkpoint, EntryId};
 use crate::core::Core;
 use crate::engine::Engine;
+use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::open_files::SegmentKey;
 use crate::segment;
 

@@ -15,6 +15,7 @@ mod fields;
 pub mod identity;
 mod keep;
 pub mod lock;
+mod locks;
 pub mod log;
 mod open_files;
 pub mod os;

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tidelog_wire::ids::{LogId, Offset};
 
+use crate::locks::{Arc, Mutex, OnceLock, PoisonError};
 use crate::segment::footer::IndexEntry;
 use crate::storage::{File, OpenMode, Storage};
 

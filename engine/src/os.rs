@@ -14,10 +14,10 @@ use std::fs;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
+use crate::locks::Arc;
 use crate::storage::{DirEntry, DirectoryLock, EntryKind, File, OpenMode, Position, Storage};
 
 /// Parts handed to the system in one call. Linux takes 1024.

@@ -6,9 +6,9 @@
 //! writes resume by themselves. A reserve that an earlier run left is held as it is.
 
 use std::io::ErrorKind;
-use std::sync::{Mutex, PoisonError};
 
 use crate::core::Core;
+use crate::locks::{Mutex, PoisonError};
 use crate::storage::{OpenMode, Position};
 
 /// How much room there is.

@@ -13,7 +13,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use crate::locks::Arc;
 
 /// A byte in one file. Never an offset, never a raft index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

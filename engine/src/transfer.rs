@@ -276,7 +276,7 @@ impl Engine {
         Ok(pin)
     }
 
-    fn open_read(&self, path: &Path) -> Result<std::sync::Arc<dyn File>, LogError> {
+    fn open_read(&self, path: &Path) -> Result<crate::locks::Arc<dyn File>, LogError> {
         self.core.storage.open(path, OpenMode::Read).map_err(|source| failed(path, "open", source))
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tidelog_wire::ids::{Offset, TimestampMs};
 
 use super::error::ReadError;
 use super::shared::{LogShared, Segment};
 use crate::fields::{narrow, wide};
+use crate::locks::{Arc, Mutex, PoisonError};
 use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};

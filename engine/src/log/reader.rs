@@ -4,8 +4,6 @@
 //! returns are slices of one read. Bytes that do not verify are never returned: their offsets are
 //! marked damaged, and reading them fails and names the range.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 
@@ -15,6 +13,7 @@ use super::locate::{Hint, Located, read_failed};
 use super::shared::{LogShared, Segment};
 use super::watch::Subscription;
 use crate::fields::{narrow, wide};
+use crate::locks::Arc;
 use crate::segment::LogTag;
 use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES};
 use crate::segment::stored::StoredBatch;

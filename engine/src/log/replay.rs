@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::sync::Arc;
 
 use tidelog_wire::ids::{Offset, RaftIndex};
 
 use super::error::LogError;
 use super::plan::Planned;
 use super::shared::{LogShared, Segment};
+use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;
 use crate::segment::{self};
 use crate::storage::{File, Position};

@@ -3,13 +3,13 @@
 //! All three are functions of the frames, so each may be repeated after any crash.
 
 use std::io;
-use std::sync::Arc;
 
 use super::error::AppendError;
 use super::plan;
 use super::writer::{LogWriter, is_full};
 use crate::core::Mode;
 use crate::fields::wide;
+use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::{FIRST_FRAME, Summary};

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 
@@ -13,6 +11,8 @@ use super::damage::Damage;
 use super::locate::Hints;
 use super::watch::Watch;
 use crate::core::Core;
+use crate::locks::atomic::{AtomicBool, Ordering};
+use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::segment::LogTag;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::Summary;

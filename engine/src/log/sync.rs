@@ -1,12 +1,12 @@
 //! Making a log durable, off the thread that appends.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use tidelog_wire::ids::Offset;
 
 use super::error::SyncError;
 use super::shared::{LogShared, Segment};
+use crate::locks::Arc;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::storage::{File, Position};
 

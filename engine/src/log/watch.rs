@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tidelog_wire::ids::Offset;
+
+use crate::locks::{Arc, Mutex, PoisonError};
 
 type Callback = Box<dyn FnOnce() + Send>;
 

@@ -10,7 +10,6 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, TimestampMs};
@@ -24,6 +23,7 @@ use super::sync::SyncJob;
 use super::{AppendStamp, Appended};
 use crate::checkpoint::{LogConfig, LogState};
 use crate::core::Mode;
+use crate::locks::Arc;
 use crate::segment::frame::FRAME_BYTES_MAX;
 use crate::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::segment::state::SegmentState;

@@ -5,10 +5,9 @@
 //! torn and reordered. Lengths are metadata: they reach the disk in order, but independently of the
 //! data, so a file may have its new length and zeros where the data should be, or the reverse.
 
-use std::sync::Arc;
-
 use super::chance::Chance;
 use super::image::{Image, SECTOR};
+use crate::locks::Arc;
 
 /// A change of a file's bytes that no sync has covered yet.
 #[derive(Clone, Debug)]

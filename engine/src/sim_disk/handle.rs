@@ -2,13 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::MutexGuard;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::fault::Operation;
 use super::names::Ino;
 use super::{SimDisk, State, dead};
+use crate::locks::MutexGuard;
 use crate::storage::{DirectoryLock, File, OpenMode, Position};
 
 /// An open file. Dead once the disk has crashed.

@@ -1,7 +1,8 @@
 //! Contents of a simulated file: a sparse map of shared pages, so that copies cost little.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+
+use crate::locks::Arc;
 
 /// Bytes that a disk writes as one.
 pub(super) const SECTOR: u64 = 512;

@@ -23,7 +23,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
@@ -34,6 +33,7 @@ use self::contents::Style;
 use self::fault::Faults;
 use self::handle::{SimFile, SimLock};
 use self::names::{Ino, Names};
+use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::storage::{DirEntry, DirectoryLock, File, OpenMode, Position, Storage};
 
 /// Free bytes of a new disk.

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::*;
+use crate::locks::Arc;
 use crate::storage::{create_dir_durably, read_whole, replace_file};
 
 const FILE: &str = "/data/log";

@@ -1,7 +1,5 @@
 //! Recovery under consensus: the checkpoint is the mark, and the raft log writes again what is cut.
 
-use std::sync::Arc;
-
 use tidelog_wire::ids::Offset;
 
 use super::files::{Found, missing_path, next_of};
@@ -9,6 +7,7 @@ use super::table::{Place, Seen, Verdict};
 use super::{Recovered, Recovery, Standing, facts, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
+use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
 use crate::log::replay::Kept;

@@ -10,8 +10,6 @@
 //! The window that is left: the last group synced before a crash under load has no frame behind it
 //! yet, so damage to it looks like a torn tail. A mark frame closes it on a clean close or when idle.
 
-use std::sync::Arc;
-
 use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 
 use super::files::{Found, is_zeros, missing_path};
@@ -19,6 +17,7 @@ use super::table::{Place, Seen, Verdict};
 use super::{Recovered, Recovery, Standing, facts, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
+use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
 use crate::log::writer::Active;

@@ -2,13 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::table::{Place, Seen, Verdict};
 use super::{Recovery, facts, failed};
 use crate::fields::narrow;
+use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::{load_sealed, verified_summary};
 use crate::segment::header::{HeaderFault, SegmentHeader};

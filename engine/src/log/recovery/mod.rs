@@ -22,7 +22,6 @@ pub mod table;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 
@@ -36,6 +35,7 @@ use super::replay::Replay;
 use super::shared::{Segment, SegmentFacts};
 use super::writer::Active;
 use crate::core::Core;
+use crate::locks::Arc;
 use crate::segment::LogTag;
 use crate::segment::frame::FrameFault;
 use crate::segment::state::SegmentState;

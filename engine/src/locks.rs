@@ -1,0 +1,21 @@
+//! Locks, atomics and threads of the engine: the standard library's.
+//!
+//! Under the cargo feature `interleave` they are shuttle's, whose scheduler decides at every one of
+//! them which thread goes on. A test then runs the same race over and over, each time in another order,
+//! and an order that failed can be run again (`cargo xtask interleavings`). What is built so works inside
+//! shuttle only, so the feature is never on in a server.
+//!
+//! What is shared between threads in the engine therefore comes from here: of a lock of its own the
+//! scheduler would know nothing. `Arc`, `Weak` and `OnceLock` are the standard library's in both cases;
+//! what initializes a `OnceLock` must take no lock.
+//!
+//! A lock that was poisoned is taken all the same: the engine changes what a lock guards only after
+//! everything that can fail, so a panic elsewhere leaves it whole.
+
+#[cfg(feature = "interleave")]
+use shuttle as provider;
+#[cfg(not(feature = "interleave"))]
+use std as provider;
+
+pub(crate) use provider::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::{Arc, OnceLock, PoisonError, Weak};
