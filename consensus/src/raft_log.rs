@@ -23,6 +23,8 @@ use raft::eraftpb::{Entry, HardState};
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
 mod engine_log;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod sim_log;
 mod sim_record;
 mod values;

@@ -12,6 +12,8 @@ mod core;
 pub mod embedded;
 mod engine;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 mod keep;
 pub mod lock;

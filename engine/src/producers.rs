@@ -235,6 +235,9 @@ impl ProducerTable {
     /// The reverse of [`ProducerTable::encode`].
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Result<Self, Short> {
         let count = fields.count(12)?;
+        if count > PRODUCERS_MAX {
+            return Err(Short);
+        }
         let mut producers = BTreeMap::new();
         for _ in 0..count {
             let id = ProducerId(fields.i64()?);
@@ -253,6 +256,9 @@ impl ProducerTable {
                     chain: Chain(fields.u64()?),
                     append_time: TimestampMs(fields.i64()?),
                 });
+            }
+            if producers.last_key_value().is_some_and(|(before, _)| *before >= id) {
+                return Err(Short);
             }
             producers.insert(id, Producer { epoch, batches });
         }

@@ -367,14 +367,14 @@ pub(super) fn genesis_state() -> Vec<u8> {
     encode(&ClosedGenerations::new())
 }
 
-fn encode(closed: &ClosedGenerations) -> Vec<u8> {
+pub(super) fn encode(closed: &ClosedGenerations) -> Vec<u8> {
     let mut out = FieldWriter::new();
     out.u16(STATE_VERSION).u8(KIND_DATA).u8(0);
     closed.write(&mut out);
     out.into_bytes()
 }
 
-fn decode(state: &[u8]) -> Result<ClosedGenerations, MalformedField> {
+pub(super) fn decode(state: &[u8]) -> Result<ClosedGenerations, MalformedField> {
     let mut from = FieldReader::new(state);
     if from.u16("version")? != STATE_VERSION {
         return Err(MalformedField { field: "version", problem: "not one that this release reads" });

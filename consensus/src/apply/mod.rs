@@ -20,6 +20,8 @@ mod checkpoints;
 mod closed;
 mod data;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod genesis;
 mod readers;
 pub mod reconcile;

@@ -28,6 +28,8 @@
 mod check;
 mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod incoming;
 mod io;
 mod logging;

@@ -28,6 +28,8 @@ mod clock;
 mod config;
 mod disk_use;
 mod fatal;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 mod keeper;
 mod mailbox;

@@ -140,7 +140,7 @@ pub(super) fn register_request(record: NodeRecord) -> Bytes {
     [&[ASK_REGISTER][..], &context, &data].concat().into()
 }
 
-fn decode_record(mut request: Bytes) -> Result<NodeRecord, String> {
+pub(super) fn decode_record(mut request: Bytes) -> Result<NodeRecord, String> {
     const CONTEXT_BYTES: usize = 4;
     if request.len() < CONTEXT_BYTES {
         return Err("a short request".to_owned());

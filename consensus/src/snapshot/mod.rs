@@ -23,6 +23,8 @@
 mod error;
 mod export;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod install;
 mod manifest;
 mod request;

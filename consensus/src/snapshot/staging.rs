@@ -159,7 +159,7 @@ pub(super) fn log_dir(data_dir: &Path, log: LogId) -> PathBuf {
     data_dir.join("logs").join(log.generation.to_string()).join(log.partition.to_string())
 }
 
-fn parse_name(name: &str) -> Option<(LogId, Offset)> {
+pub(super) fn parse_name(name: &str) -> Option<(LogId, Offset)> {
     let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".seg"))?;
     let mut parts = stem.splitn(3, '-');
     let generation = Generation(parts.next()?.parse().ok()?);

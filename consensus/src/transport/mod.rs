@@ -15,6 +15,8 @@
 mod bulk;
 mod error;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handshake;
 mod hello;
 mod link;

@@ -142,3 +142,20 @@ proptest! {
         prop_assert!(ProducerTable::decode(&mut Fields::new(&short)).is_err());
     }
 }
+
+/// A table that named a producer twice, or in another order, was taken and encoded to other bytes than it was read
+/// from. There is one way to write a table.
+#[test]
+fn producers_that_do_not_rise_are_refused() {
+    let of = |ids: &[i64]| {
+        let mut out = FieldWriter::new();
+        out.count(ids.len());
+        for id in ids {
+            out.i64(*id).i16(0).u16(1).i32(0).i32(0).u64(0).u64(0).u64(0).i64(0);
+        }
+        out.finish()
+    };
+    assert!(ProducerTable::decode(&mut Fields::new(&of(&[3, 4]))).is_ok());
+    assert_eq!(ProducerTable::decode(&mut Fields::new(&of(&[4, 4]))), Err(Short));
+    assert_eq!(ProducerTable::decode(&mut Fields::new(&of(&[4, 3]))), Err(Short));
+}

@@ -5,7 +5,7 @@
 
 use tidelog_wire::ids::{Chain, Offset, TimestampMs};
 
-use super::summary::FIRST_FRAME;
+use super::summary::{FIRST_FRAME, INDEX_EVERY};
 use super::{FORMAT, LogTag};
 use crate::fields::{FieldWriter, Fields, Short, wide};
 use crate::storage::Position;
@@ -137,8 +137,11 @@ impl Footer {
             .get()
             .checked_add(footer.index_bytes())
             .and_then(|len| len.checked_add(wide(FOOTER_BYTES)));
-        let behind_the_header = footer.index_position >= FIRST_FRAME;
-        if reserved == 0 && footer.log_tag == tag && behind_the_header && expected_len == Some(file_len) {
+        // Entries stand apart, so few frames cannot have many: what is read of an index has a limit.
+        let frame_bytes = footer.index_position.get().checked_sub(FIRST_FRAME.get());
+        let entries_max = frame_bytes.map(|bytes| (bytes / INDEX_EVERY).saturating_add(1));
+        let entries_fit = entries_max.is_some_and(|max| u64::from(footer.index_entries) <= max);
+        if reserved == 0 && footer.log_tag == tag && entries_fit && expected_len == Some(file_len) {
             Ok(footer)
         } else {
             Err(FooterFault::Bad)

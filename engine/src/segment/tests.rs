@@ -179,6 +179,20 @@ fn an_index_that_does_not_fit_between_header_and_footer_is_refused_before_it_is_
     assert!(decode(80, 1, 80 + 24 + 64).is_ok());
 }
 
+/// A footer of a file of gigabytes said that nearly all of it was index, which fits, so gigabytes were taken into
+/// memory before the checksum was asked. Entries stand 64 KiB apart, so there are never more than that allows.
+#[test]
+fn an_index_of_more_entries_than_its_frames_can_have_is_refused_before_it_is_read() {
+    let tag = LogTag::of(CLUSTER, LOG);
+    let decode = |position: u64, index_entries: u32| {
+        let footer = Footer { index_position: Position(position), index_entries, ..footer() };
+        Footer::decode(&footer.encode(&[]), position + u64::from(index_entries) * 24 + 64, tag)
+    };
+    assert_eq!(decode(200, 300_000_000), Err(FooterFault::Bad));
+    assert_eq!(decode(80 + 65_535, 2), Err(FooterFault::Bad), "the second would begin at the end");
+    assert!(decode(80 + 65_536, 2).is_ok());
+}
+
 #[test]
 fn file_names_are_exactly_twenty_digits() {
     assert_eq!(file_name(Offset(42)), "00000000000000000042.seg");
