@@ -70,9 +70,11 @@ pub struct Applied {
     pub outcomes: Vec<(Option<Token>, Outcome)>,
     /// The group's last applied entry now.
     pub applied: EntryId,
-    /// Why the rest of the task was not applied. Give the rest again only if [`ApplyError::may_pass`];
-    /// otherwise the group stands still until the node is started anew.
+    /// Why the rest of the task was not applied. Unless [`ApplyError::may_pass`], the group stands still
+    /// until the node is started anew.
     pub stopped: Option<ApplyError>,
+    /// What is to be given again, first the entry that was stopped at, if that may pass; else nothing.
+    pub rest: Vec<Committed>,
 }
 
 #[derive(Debug)]
@@ -173,13 +175,17 @@ impl Machines {
     /// Applies committed entries, in order, up to the first that cannot be.
     pub fn apply(&mut self, task: ApplyTask) -> Applied {
         let mut outcomes = Vec::with_capacity(task.entries.len());
-        let mut stopped = None;
-        for committed in task.entries {
+        let (mut stopped, mut rest) = (None, Vec::new());
+        let mut entries = task.entries.into_iter();
+        while let Some(committed) = entries.next() {
             let token = committed.token;
             match self.apply_entry(task.group, &committed) {
                 Ok(Some(outcome)) => outcomes.push((token, outcome)),
                 Ok(None) => {}
                 Err(error) => {
+                    if error.may_pass() {
+                        rest = std::iter::once(committed).chain(entries).collect();
+                    }
                     stopped = Some(error);
                     break;
                 }
@@ -189,7 +195,7 @@ impl Machines {
         if let Some(machine) = self.groups.get_mut(&task.group).filter(|_| for_good) {
             machine.stands_still = true;
         }
-        Applied { outcomes, applied: self.applied(task.group).unwrap_or_default(), stopped }
+        Applied { outcomes, applied: self.applied(task.group).unwrap_or_default(), stopped, rest }
     }
 
     fn apply_entry(&mut self, group: GroupId, committed: &Committed) -> Result<Option<Outcome>, ApplyError> {

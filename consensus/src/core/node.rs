@@ -198,6 +198,7 @@ impl NodeCore {
         let Some(slot) = self.slots.get_mut(&group) else { return };
         if let Slot::Active(replica) = slot {
             effects.replies.append(&mut replica.abandon());
+            effects.sends.extend(replica.parting());
             let replica = replica.id;
             *slot = Slot::Halted { replica, reason: reason.clone() };
             effects.halts.push(Halt { group, reason });

@@ -381,6 +381,14 @@ impl Replica {
         }
     }
 
+    /// What a leader that halts says last: the voter that has all of its log is to stand for election at
+    /// once. `None` if it does not lead, or nobody has it all: then their own patience decides.
+    pub(super) fn parting(&mut self) -> Option<Outgoing> {
+        self.transfer(None);
+        let last = self.raw.raft.msgs.iter().rfind(|told| told.get_msg_type() == MessageType::MsgTimeoutNow);
+        self.outgoing(last?.clone())
+    }
+
     pub(super) fn peer_down(&mut self, node: NodeId) {
         if self.is_leader() {
             let gone: Vec<_> =

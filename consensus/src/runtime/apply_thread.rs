@@ -7,9 +7,11 @@
 //! 3. Whenever the catalogue, the logs or the leaderships changed, it proposes what its groups should do
 //!    to become what the catalogue intends.
 //!
-//! A group that cannot be written stands still: its replica is halted, the others go on.
+//! A group that finds no room on the disk waits for it: leadership is handed over, its entries are kept
+//! and tried again, so writes resume by themselves. One that cannot be written for another reason stands
+//! still: its replica is halted, the others go on.
 //!
-//! Not here: what entries mean (`crate::apply`), syncing and compacting (`super::keeper`).
+//! Not here: what entries mean (`crate::apply`), when a checkpoint is due (`super::pace`), syncing and compacting (`super::keeper`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,10 +24,11 @@ use super::board::Board;
 use super::clock::Clock;
 use super::keeper::{KeeperBox, KeeperInput};
 use super::mailbox::{Mailbox, Waited};
+use super::pace::{CheckpointPace, Pacer};
 use super::raft_thread::Inbox;
 use super::waiters::{Told, Waiters};
-use crate::apply::{CheckpointDone, Machines};
-use crate::core::{ApplyTask, HaltReason, Input, InstallSnapshot, Proposal, Token};
+use crate::apply::{ApplyError, CheckpointDone, Machines};
+use crate::core::{ApplyTask, Committed, HaltReason, Input, InstallSnapshot, Proposal, Token};
 use crate::entry;
 use crate::outcome::Outcome;
 
@@ -33,6 +36,8 @@ use crate::outcome::Outcome;
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// A proposal of reconcile without an answer is made again after this time.
 const RECONCILE_PATIENCE: Duration = Duration::from_secs(1);
+/// Entries that found no room on the disk are applied again after this time.
+const STALL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What waits for the apply thread. The core bounds the bytes of entries handed over.
 pub(super) type ApplyBox = Mailbox<ApplyInput>;
@@ -55,29 +60,6 @@ pub(super) enum ApplyInput {
     Finish(oneshot::Sender<()>),
 }
 
-/// When a group is checkpointed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointPace {
-    /// After this many bytes of entries.
-    pub bytes: u64,
-    /// After this time, if there is anything new.
-    pub interval: Duration,
-}
-
-impl Default for CheckpointPace {
-    fn default() -> Self {
-        Self { bytes: 64 << 20, interval: Duration::from_secs(30) }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    bytes: u64,
-    since: Duration,
-    soon: bool,
-    running: bool,
-}
-
 /// How a staged snapshot takes the place of a group's state.
 pub(super) trait Installer: Send {
     /// Does the switch: durable on return, and the machine restored from it.
@@ -96,30 +78,41 @@ pub(super) struct ApplyThread {
     pub(super) waiters: Arc<Waiters>,
     pub(super) board: Arc<Board>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) pace: CheckpointPace,
     pub(super) installer: Box<dyn Installer>,
     pub(super) state: ApplyState,
 }
 
 /// What the apply thread remembers.
-#[derive(Default)]
 pub(super) struct ApplyState {
     leading: BTreeSet<GroupId>,
-    progress: BTreeMap<GroupId, Progress>,
+    pacer: Pacer,
+    /// Entries for which the disk has no room now, and when they are tried again. The core bounds them.
+    stalled: BTreeMap<GroupId, Stalled>,
     reconcile_due: bool,
     /// Proposals of reconcile without an answer, and when they were made.
     reconciling: BTreeSet<Token>,
     reconciled_at: Duration,
-    /// Who waits for the last checkpoints, and the groups that still owe one. Each is taken once: entries
-    /// that come meanwhile are in the raft log, and a disk that refuses is not asked again.
+    /// Who waits for the last checkpoints.
     finish: Option<oneshot::Sender<()>>,
-    owed: BTreeSet<GroupId>,
+}
+
+/// A group that waits for room on the disk.
+struct Stalled {
+    entries: Vec<Committed>,
+    again_at: Duration,
 }
 
 impl ApplyState {
-    pub(super) fn new(groups: &[GroupId], now: Duration) -> Self {
-        let begin = |group: &GroupId| (*group, Progress { since: now, ..Progress::default() });
-        Self { progress: groups.iter().map(begin).collect(), ..Self::default() }
+    pub(super) fn new(pace: CheckpointPace, groups: &[GroupId], now: Duration) -> Self {
+        Self {
+            leading: BTreeSet::new(),
+            pacer: Pacer::new(pace, groups, now),
+            stalled: BTreeMap::new(),
+            reconcile_due: false,
+            reconciling: BTreeSet::new(),
+            reconciled_at: Duration::ZERO,
+            finish: None,
+        }
     }
 }
 
@@ -131,6 +124,7 @@ impl ApplyThread {
             for input in inputs.drain(..) {
                 self.take(input);
             }
+            self.try_stalled();
             self.reconcile();
             self.checkpoint();
         }
@@ -148,34 +142,32 @@ impl ApplyThread {
                 self.state.reconcile_due = true;
             }
             ApplyInput::Checkpointed(done) => self.checkpointed(&done),
-            ApplyInput::CheckpointFailed(group) => {
-                if let Some(progress) = self.state.progress.get_mut(&group) {
-                    progress.running = false;
-                }
-            }
+            ApplyInput::CheckpointFailed(group) => self.state.pacer.ended(group),
             ApplyInput::CheckpointSoon(groups) => {
-                for group in groups {
-                    if let Some(progress) = self.state.progress.get_mut(&group) {
-                        progress.soon = true;
-                    }
-                }
+                groups.into_iter().for_each(|group| self.state.pacer.soon(group));
             }
             ApplyInput::Install(install) => self.install(&install),
             ApplyInput::Finish(done) => {
-                self.state.owed = self.state.progress.keys().copied().collect();
+                self.state.pacer.finish();
                 self.state.finish = Some(done);
             }
         }
     }
 
     fn apply(&mut self, task: ApplyTask) {
+        if let Some(stalled) = self.state.stalled.get_mut(&task.group) {
+            stalled.entries.extend(task.entries);
+        } else {
+            self.apply_now(task);
+        }
+    }
+
+    fn apply_now(&mut self, task: ApplyTask) {
         let group = task.group;
         let size = |entry: &raft::eraftpb::Entry| entry.data.len().saturating_add(entry.context.len());
         let bytes: usize = task.entries.iter().map(|committed| size(&committed.entry)).sum();
         let applied = self.machines.apply(task);
-        if let Some(progress) = self.state.progress.get_mut(&group) {
-            progress.bytes = progress.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        }
+        self.state.pacer.applied(group, u64::try_from(bytes).unwrap_or(u64::MAX));
         self.board.set_applied(group, applied.applied.index);
         let mut intent_changed = false;
         for (token, outcome) in applied.outcomes {
@@ -197,9 +189,37 @@ impl ApplyThread {
             });
         }
         self.raft.push_input(Input::Applied { group, index: applied.applied.index });
-        if let Some(error) = applied.stopped {
-            self.halt(group, error.to_string());
+        match applied.stopped {
+            None => {
+                if self.state.stalled.remove(&group).is_some() {
+                    tracing::info!(%group, "the disk has room again: the group goes on");
+                }
+            }
+            Some(error) if error.may_pass() => self.stall(group, applied.rest, &error),
+            Some(error) => self.halt(group, error.to_string()),
         }
+    }
+
+    /// Keeps entries until the disk has room. Whoever leads meanwhile should be able to apply.
+    fn stall(&mut self, group: GroupId, entries: Vec<Committed>, error: &ApplyError) {
+        if !self.state.stalled.contains_key(&group) {
+            tracing::error!(%group, "the group waits for room on the disk: {error}");
+            if self.state.leading.contains(&group) {
+                self.raft.push_input(Input::TransferLeader { group, to: None });
+            }
+        }
+        let again_at = self.clock.now().saturating_add(STALL_PATIENCE);
+        self.state.stalled.insert(group, Stalled { entries, again_at });
+    }
+
+    /// Applies again what found no room, now and then.
+    fn try_stalled(&mut self) {
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        for (group, stalled) in self.state.stalled.iter_mut().filter(|(_, stalled)| stalled.again_at <= now) {
+            due.push(ApplyTask { group: *group, entries: std::mem::take(&mut stalled.entries) });
+        }
+        due.into_iter().for_each(|task| self.apply_now(task));
     }
 
     fn halt(&self, group: GroupId, message: String) {
@@ -208,6 +228,8 @@ impl ApplyThread {
 
     fn install(&mut self, install: &InstallSnapshot) {
         let group = install.group;
+        // A snapshot ends behind all that was committed here, so what waits is in it.
+        self.state.stalled.remove(&group);
         let snapshot = crate::core::EntryId { index: install.mark.index, term: install.mark.term };
         match self.installer.install(&mut self.machines, install) {
             Ok(()) => {
@@ -248,27 +270,14 @@ impl ApplyThread {
 
     /// Begins the checkpoints that are due, and tells whoever waits for the last ones.
     fn checkpoint(&mut self) {
-        let now = self.clock.now();
-        let finishing = self.state.finish.is_some();
-        let owed = &mut self.state.owed;
-        for (group, progress) in &mut self.state.progress {
-            let due = progress.soon
-                || progress.bytes >= self.pace.bytes
-                || now.saturating_sub(progress.since) >= self.pace.interval;
-            if progress.running || !(if finishing { owed.remove(group) } else { due }) {
-                continue;
-            }
-            progress.since = now;
-            progress.soon = false;
-            progress.bytes = 0;
-            let durable = self.board.status(*group).map(|status| status.durable).unwrap_or_default();
-            if let Some(job) = self.machines.checkpoint_job(*group, durable) {
-                progress.running = true;
+        for group in self.state.pacer.due(self.clock.now()) {
+            let durable = self.board.status(group).map(|status| status.durable).unwrap_or_default();
+            if let Some(job) = self.machines.checkpoint_job(group, durable) {
+                self.state.pacer.began(group);
                 self.keeper.push(KeeperInput::Checkpoint(Box::new(job)));
             }
         }
-        if self.state.owed.is_empty()
-            && self.state.progress.values().all(|progress| !progress.running)
+        if self.state.pacer.is_finished()
             && let Some(finish) = self.state.finish.take()
             && finish.send(()).is_err()
         {
@@ -277,9 +286,7 @@ impl ApplyThread {
     }
 
     fn checkpointed(&mut self, done: &CheckpointDone) {
-        if let Some(progress) = self.state.progress.get_mut(&done.group) {
-            progress.running = false;
-        }
+        self.state.pacer.ended(done.group);
         if let Err(error) = self.machines.checkpoint_done(done) {
             tracing::warn!("{error}");
         }
@@ -303,3 +310,6 @@ fn changes_intent(outcome: &Outcome) -> bool {
         | Outcome::Refused(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

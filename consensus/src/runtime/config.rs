@@ -15,9 +15,9 @@ use tidelog_engine::storage::Storage;
 use tidelog_tls::Credentials;
 use tidelog_wire::ids::{ClusterId, Incarnation, NodeId};
 
-use super::apply_thread::CheckpointPace;
 use super::clock::Clock;
 use super::fatal::Fatal;
+use super::pace::CheckpointPace;
 use crate::core::{CoreError, CoreLimits, Ticks};
 use crate::metrics::NodeMetrics;
 use crate::raft_log::{EngineLogOptions, RaftLogError};

@@ -33,6 +33,9 @@ pub mod fuzzing;
 mod handle;
 mod keeper;
 mod mailbox;
+#[cfg(test)]
+mod one_log;
+mod pace;
 mod peers;
 mod raft_thread;
 mod register;
@@ -43,10 +46,10 @@ mod tests;
 mod waiters;
 mod writer;
 
-pub use apply_thread::CheckpointPace;
 pub use clock::{Clock, SystemClock};
 pub use config::{Addresses, NodeConfig, NodeTuning, Start, StartError};
 pub use fatal::Fatal;
 pub use handle::{NodeHandle, Readiness};
+pub use pace::CheckpointPace;
 pub use start::Node;
 pub use waiters::ProposeError;

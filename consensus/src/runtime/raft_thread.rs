@@ -60,6 +60,14 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.mailbox.close();
     }
+
+    /// Everything that waits now.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> Vec<Input> {
+        let mut taken = Vec::new();
+        self.mailbox.take_all(&mut taken, Some(Duration::ZERO));
+        taken
+    }
 }
 
 /// Where messages go. Sending never blocks; what cannot be sent is dropped.

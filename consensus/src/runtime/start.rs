@@ -406,9 +406,8 @@ fn start_threads(
         waiters: Arc::clone(&wiring.waiters),
         board: Arc::clone(&wiring.board),
         clock: Arc::clone(&config.clock),
-        pace: config.tuning.checkpoints,
         installer: door.installer(),
-        state: ApplyState::new(groups, config.clock.now()),
+        state: ApplyState::new(config.tuning.checkpoints, groups, config.clock.now()),
     };
     let writer = Writer {
         mailbox: Arc::clone(&wiring.writer),

@@ -436,3 +436,19 @@ fn a_log_that_cannot_be_read_halts_the_replica_and_not_the_node() {
     assert_eq!(cluster.status(leader).role, Role::Halted);
     cluster.run_until("the others go on", |cluster| cluster.leader().is_some());
 }
+
+/// A leader whose disk fails left its followers to find out by themselves, an election timeout later.
+#[test]
+fn a_leader_that_halts_hands_over_at_once() {
+    let mut cluster = Cluster::new(3, 3);
+    let leader = cluster.elect();
+    cluster.propose(leader, 1, "kept");
+    cluster.settle();
+    let reason = HaltReason::Outside { group: GROUP, message: "the disk is gone".to_owned() };
+    cluster.input(leader, Input::Halt { group: GROUP, reason });
+    cluster.settle();
+    assert_eq!(cluster.status(leader).role, Role::Halted);
+    let next = cluster.leader().expect("somebody leads before any time went by");
+    assert_ne!(next, leader);
+    assert_eq!(cluster.texts(next), ["kept"]);
+}
