@@ -5,6 +5,8 @@
 //! torn and reordered. Lengths are metadata: they reach the disk in order, but independently of the
 //! data, so a file may have its new length and zeros where the data should be, or the reverse.
 
+use std::ops::Range;
+
 use super::chance::Chance;
 use super::image::{Image, SECTOR};
 use crate::locks::Arc;
@@ -43,9 +45,8 @@ pub(super) struct Contents {
     durable: Image,
     cached: Image,
     unsynced: Vec<Unsynced>,
-    /// A sync failed. The kernel has marked the pages clean, so later syncs report success and
-    /// write nothing.
-    lying: bool,
+    /// Bytes that the medium refuses to give. Writing them anew heals them.
+    spoiled: Vec<Range<u64>>,
 }
 
 impl Contents {
@@ -58,8 +59,40 @@ impl Contents {
     }
 
     pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
-        self.cached.write(position, bytes);
+        self.write_lost(position, bytes);
         self.unsynced.push(Unsynced::Write { position, bytes: Arc::from(bytes) });
+        let end = position.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.spoiled.retain(|bad| bad.end <= position || end <= bad.start);
+    }
+
+    /// A write that the device reports as done and never does: no sync and no crash brings it to the disk.
+    pub(super) fn write_lost(&mut self, position: u64, bytes: &[u8]) {
+        self.cached.write(position, bytes);
+    }
+
+    /// Bytes of another write land here, as far as the file reaches.
+    pub(super) fn write_stray(&mut self, position: u64, bytes: &[u8]) {
+        for image in [&mut self.durable, &mut self.cached] {
+            let room = usize::try_from(image.len().saturating_sub(position)).unwrap_or(usize::MAX);
+            image.write(position, bytes.get(..room).unwrap_or(bytes));
+        }
+    }
+
+    /// Makes a range unreadable.
+    pub(super) fn spoil(&mut self, bytes: Range<u64>) {
+        self.spoiled.push(bytes);
+    }
+
+    /// Whether a range can be read.
+    pub(super) fn is_readable(&self, from: u64, to: u64) -> bool {
+        self.spoiled.iter().all(|bad| bad.end <= from || to <= bad.start)
+    }
+
+    /// The system takes its memory back: what is not waiting to be written is read from the disk again.
+    pub(super) fn drop_cache(&mut self) {
+        if self.unsynced.is_empty() {
+            self.cached = self.durable.clone();
+        }
     }
 
     pub(super) fn truncate(&mut self, len: u64) {
@@ -68,9 +101,6 @@ impl Contents {
     }
 
     pub(super) fn sync(&mut self) {
-        if self.lying {
-            return;
-        }
         // A cut zeroes everything beyond it, so pages from the lowest cut on are taken whole.
         let mut lowest_cut = None;
         for change in &self.unsynced {
@@ -89,13 +119,10 @@ impl Contents {
         self.unsynced.clear();
     }
 
-    pub(super) const fn fail_sync(&mut self) {
-        self.lying = true;
-    }
-
-    /// The process died and the cache lives on. A new process may write the pages again.
-    pub(super) const fn forget_failure(&mut self) {
-        self.lying = false;
+    /// A sync failed. The kernel has marked the pages clean: later syncs report success and write
+    /// nothing of them, in this process or the next.
+    pub(super) fn fail_sync(&mut self) {
+        self.unsynced.clear();
     }
 
     pub(super) fn flip(&mut self, position: u64, bit: u8) -> bool {
@@ -132,7 +159,6 @@ impl Contents {
         self.cached = result.clone();
         self.durable = result;
         self.unsynced.clear();
-        self.lying = false;
     }
 }
 

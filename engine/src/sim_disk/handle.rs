@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::fault::Operation;
+use super::fault::{Failure, Operation, Struck, Written};
 use super::names::Ino;
 use super::{SimDisk, State, dead};
 use crate::locks::MutexGuard;
@@ -55,22 +55,28 @@ impl Drop for SimFile {
 impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
         let mut state = self.state()?;
-        state.attempt(Operation::Read, &self.path)?;
+        state.attempt(Operation::Size, &self.path)?;
         Ok(state.names.contents(self.ino)?.cached().len())
     }
 
     fn read_at(&self, position: Position, buf: &mut [u8]) -> io::Result<()> {
         let mut state = self.state()?;
-        if let Some(failure) = state.begin(Operation::Read, &self.path, position.get())? {
-            return Err(failure.error());
+        let struck = state.begin(Operation::Read, &self.path, position.get())?;
+        state.faults.note_range(position, buf.len());
+        if let Some(struck) = struck {
+            return Err(struck.failure.error());
         }
-        let image = state.names.contents(self.ino)?.cached();
+        let contents = state.names.contents(self.ino)?;
+        let image = contents.cached();
         let end = u64::try_from(buf.len()).ok().and_then(|len| position.get().checked_add(len));
         if buf.is_empty() {
             return Ok(());
         }
-        if end.is_none_or(|end| end > image.len()) {
+        let Some(end) = end.filter(|end| *end <= image.len()) else {
             return Err(ErrorKind::UnexpectedEof.into());
+        };
+        if !contents.is_readable(position.get(), end) {
+            return Err(Failure::Io.error());
         }
         image.read(position.get(), buf);
         Ok(())
@@ -81,19 +87,38 @@ impl File for SimFile {
         let mut state = self.writable()?;
         let detail = xxh3_64_with_seed(&bytes, position.get());
         let struck = state.begin(Operation::Write, &self.path, detail)?;
-        if let Some(failure) = struck {
-            let last = u64::try_from(bytes.len()).unwrap_or(0);
-            let part = usize::try_from(state.chance.up_to(last)).unwrap_or(0);
-            state.write(self.ino, position.get(), bytes.get(..part).unwrap_or(&[]))?;
-            return Err(failure.error());
+        state.faults.note_range(position, bytes.len());
+        let Some(Struck { failure, written }) = struck else {
+            return state.write(self.ino, position.get(), &bytes);
+        };
+        match failure {
+            Failure::Io | Failure::NoSpace | Failure::Short => {
+                let part = match written {
+                    Written::ByChance => state.part_of(bytes.len()),
+                    Written::Nothing => 0,
+                    Written::Half => bytes.len() / 2,
+                    Written::All => bytes.len(),
+                };
+                state.write(self.ino, position.get(), bytes.get(..part).unwrap_or(&[]))?;
+                Err(failure.error())
+            }
+            Failure::Lost => state.lose(self.ino, position.get(), &bytes),
+            Failure::Misdirected { path, position: elsewhere } => {
+                state.lose(self.ino, position.get(), &bytes)?;
+                match state.names.find(&path) {
+                    Ok(other) => state.names.contents_mut(other)?.write_stray(elsewhere.get(), &bytes),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            }
         }
-        state.write(self.ino, position.get(), &bytes)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut state = self.writable()?;
-        if let Some(failure) = state.begin(Operation::Truncate, &self.path, len)? {
-            return Err(failure.error());
+        if let Some(struck) = state.begin(Operation::Truncate, &self.path, len)? {
+            return Err(struck.failure.error());
         }
         let before = state.names.contents(self.ino)?.cached().len();
         state.grow(before, len)?;
@@ -105,9 +130,9 @@ impl File for SimFile {
         let mut state = self.state()?;
         let struck = state.begin(Operation::Sync, &self.path, 0)?;
         let contents = state.names.contents_mut(self.ino)?;
-        if let Some(failure) = struck {
+        if let Some(struck) = struck {
             contents.fail_sync();
-            return Err(failure.error());
+            return Err(struck.failure.error());
         }
         contents.sync();
         Ok(())

@@ -26,11 +26,11 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
-pub use self::fault::{Failure, Fault, Lasting, Operation};
+pub use self::fault::{Call, Failure, Fault, Lasting, Operation, Written};
 
 use self::chance::Chance;
 use self::contents::Style;
-use self::fault::Faults;
+use self::fault::{Faults, Struck};
 use self::handle::{SimFile, SimLock};
 use self::names::{Ino, Names};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,7 +129,7 @@ impl SimDisk {
         state.stop_at = None;
         let used_before = state.names.used_bytes();
         match crash {
-            Crash::ProcessOnly => state.names.process_died(),
+            Crash::ProcessOnly => {}
             Crash::LoseUnsynced => state.names.cut(Style::LoseAll, &mut Chance::new(0)),
             Crash::PowerCut { seed } => {
                 let mut chance = Chance::new(seed);
@@ -194,6 +194,33 @@ impl SimDisk {
         }
     }
 
+    /// Makes a range of a file unreadable: EIO, until it is written anew.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    pub fn spoil(&self, path: &Path, bytes: std::ops::Range<u64>) -> io::Result<()> {
+        let mut state = self.state();
+        let ino = state.names.find(path)?;
+        state.names.contents_mut(ino)?.spoil(bytes);
+        Ok(())
+    }
+
+    /// The system takes its memory back: files without unsynced changes are read from the disk again.
+    pub fn drop_caches(&self) {
+        self.state().names.drop_caches();
+    }
+
+    /// Notes every call from now on. Notes of before are forgotten.
+    pub fn note_calls(&self) {
+        self.state().faults.calls = Some(Vec::new());
+    }
+
+    /// The calls noted so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().faults.calls.clone().unwrap_or_default()
+    }
+
     /// How many changes of the file at `path` no sync has covered yet.
     ///
     /// # Errors
@@ -246,7 +273,7 @@ impl State {
     }
 
     /// Counts and records an operation, and says which failure strikes it.
-    fn begin(&mut self, operation: Operation, path: &Path, detail: u64) -> io::Result<Option<Failure>> {
+    fn begin(&mut self, operation: Operation, path: &Path, detail: u64) -> io::Result<Option<Struck>> {
         if self.is_stopped() {
             return Err(dead("the simulated machine has stopped"));
         }
@@ -256,13 +283,14 @@ impl State {
         let name = path.to_string_lossy();
         self.trace = xxh3_64_with_seed(name.as_bytes(), self.trace ^ detail);
         self.trace = xxh3_64_with_seed(&[operation.tag()], self.trace);
+        self.faults.note(operation, path);
         Ok(self.faults.strike(operation, path))
     }
 
     /// The same for operations that do nothing when a failure strikes.
     fn attempt(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         match self.begin(operation, path, 0)? {
-            Some(failure) => Err(failure.error()),
+            Some(struck) => Err(struck.failure.error()),
             None => Ok(()),
         }
     }
@@ -279,11 +307,29 @@ impl State {
         self.free_bytes = self.free_bytes.saturating_add(bytes);
     }
 
-    fn write(&mut self, ino: Ino, position: u64, bytes: &[u8]) -> io::Result<()> {
+    /// How many of `len` bytes chance writes before it fails.
+    fn part_of(&mut self, len: usize) -> usize {
+        let last = u64::try_from(len).unwrap_or(0);
+        usize::try_from(self.chance.up_to(last)).unwrap_or(0)
+    }
+
+    /// Takes the room that a write needs.
+    fn make_room(&mut self, ino: Ino, position: u64, bytes: &[u8]) -> io::Result<()> {
         let added = u64::try_from(bytes.len()).map_err(|_| ErrorKind::FileTooLarge)?;
         let end = position.checked_add(added).ok_or(ErrorKind::FileTooLarge)?;
         let len = self.names.contents(ino)?.cached().len();
-        self.grow(len, end.max(len))?;
+        self.grow(len, end.max(len))
+    }
+
+    /// Writes what the disk will never hold.
+    fn lose(&mut self, ino: Ino, position: u64, bytes: &[u8]) -> io::Result<()> {
+        self.make_room(ino, position, bytes)?;
+        self.names.contents_mut(ino)?.write_lost(position, bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, ino: Ino, position: u64, bytes: &[u8]) -> io::Result<()> {
+        self.make_room(ino, position, bytes)?;
         if !bytes.is_empty() {
             self.names.contents_mut(ino)?.write(position, bytes);
         }
@@ -339,8 +385,8 @@ impl Storage for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let detail = xxh3_64(to.to_string_lossy().as_bytes());
-        if let Some(failure) = state.begin(Operation::Rename, from, detail)? {
-            return Err(failure.error());
+        if let Some(struck) = state.begin(Operation::Rename, from, detail)? {
+            return Err(struck.failure.error());
         }
         let freed = state.names.rename(from, to)?;
         state.give_back(freed);

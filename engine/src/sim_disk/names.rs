@@ -289,11 +289,11 @@ impl Names {
         self.swept = self.nodes.len().max(64);
     }
 
-    /// The process died; the cache lives on.
-    pub(super) fn process_died(&mut self) {
+    /// The system takes the memory of all files back.
+    pub(super) fn drop_caches(&mut self) {
         for node in self.nodes.values_mut() {
             if let Node::File(contents) = node {
-                contents.forget_failure();
+                contents.drop_cache();
             }
         }
     }

@@ -147,6 +147,96 @@ fn after_a_failed_sync_a_second_one_lies() {
     assert_eq!(contents(&disk), b"");
 }
 
+/// The kernel has marked the pages clean, and the next process finds them in the cache: only what it
+/// writes again can reach the disk.
+#[test]
+fn a_failed_sync_lies_to_the_next_process_too() {
+    for written_again in [false, true] {
+        let (disk, file) = disk_with_file();
+        file.write_at(Position(0), &[b"data"]).unwrap();
+        disk.inject(Fault::next(Operation::Sync, Failure::Io));
+        assert!(file.sync().is_err());
+        disk.crash(Crash::ProcessOnly);
+        assert_eq!(contents(&disk), b"data");
+        let file = disk.open(Path::new(FILE), OpenMode::ReadWrite).unwrap();
+        if written_again {
+            file.write_at(Position(0), &[b"data"]).unwrap();
+        }
+        file.sync().unwrap();
+        disk.crash(Crash::LoseUnsynced);
+        assert_eq!(contents(&disk), if written_again { b"data".as_slice() } else { b"" });
+    }
+}
+
+#[test]
+fn a_lost_write_shows_until_the_cache_is_dropped() {
+    let (disk, file) = disk_with_file();
+    file.write_at(Position(0), &[b"old!"]).unwrap();
+    file.sync().unwrap();
+    disk.inject(Fault::next(Operation::Write, Failure::Lost));
+    file.write_at(Position(0), &[b"new!"]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(contents(&disk), b"new!");
+    disk.drop_caches();
+    assert_eq!(contents(&disk), b"old!");
+}
+
+#[test]
+fn a_misdirected_write_lands_elsewhere_and_lengthens_nothing() {
+    let (disk, file) = disk_with_file();
+    let other = disk.open(Path::new("/data/other"), OpenMode::CreateNew).unwrap();
+    other.write_at(Position(0), &[b"victim"]).unwrap();
+    other.sync().unwrap();
+    let path = PathBuf::from("/data/other");
+    let failure = Failure::Misdirected { path: path.clone(), position: Position(4) };
+    disk.inject(Fault::next(Operation::Write, failure).on_path("log"));
+    file.write_at(Position(0), &[b"astray"]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(read_whole(&disk, &path, 100).unwrap(), b"victas");
+    disk.sync_dir(Path::new("/data")).unwrap();
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(contents(&disk), b"");
+    assert_eq!(read_whole(&disk, &path, 100).unwrap(), b"victas");
+}
+
+#[test]
+fn spoiled_bytes_are_refused_until_they_are_written_anew() {
+    let (disk, file) = disk_with_file();
+    file.write_at(Position(0), &[&[1; 2000]]).unwrap();
+    disk.spoil(Path::new(FILE), 512..1024).unwrap();
+    let mut bytes = [0; 100];
+    file.read_at(Position(412), &mut bytes).unwrap();
+    file.read_at(Position(1024), &mut bytes).unwrap();
+    assert_eq!(file.read_at(Position(450), &mut bytes).unwrap_err().raw_os_error(), Some(5));
+    file.write_at(Position(512), &[&[2; 512]]).unwrap();
+    file.read_at(Position(450), &mut bytes).unwrap();
+}
+
+#[test]
+fn a_failing_write_has_written_as_much_as_was_ordered() {
+    for (written, len) in [(Written::Nothing, 0), (Written::Half, 2), (Written::All, 4)] {
+        let (disk, file) = disk_with_file();
+        disk.inject(Fault { written, ..Fault::next(Operation::Write, Failure::NoSpace) });
+        let error = file.write_at(Position(0), &[b"data"]).unwrap_err();
+        assert_eq!((error.kind(), contents(&disk).len()), (ErrorKind::StorageFull, len));
+    }
+}
+
+#[test]
+fn calls_are_noted_with_their_range() {
+    let (disk, file) = disk_with_file();
+    disk.note_calls();
+    file.write_at(Position(7), &[b"da", b"ta"]).unwrap();
+    file.sync().unwrap();
+    let call = |operation, position, bytes| Call {
+        operation,
+        path: PathBuf::from(FILE),
+        position: Position(position),
+        bytes,
+    };
+    assert_eq!(disk.calls(), [call(Operation::Write, 7, 4), call(Operation::Sync, 0, 0)]);
+}
+
 #[test]
 fn faults_strike_their_operation_path_and_turn() {
     let (disk, file) = disk_with_file();

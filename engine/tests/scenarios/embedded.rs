@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tidelog_engine::embedded::EmbeddedError;
 use tidelog_engine::log::recovery::table::{Seen, Verdict};
 use tidelog_engine::log::{AppendError, ReadError, Visible};
-use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation};
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation};
 use tidelog_engine::storage::Position;
 use tidelog_engine::{Engine, Options};
 use tidelog_wire::ids::{Offset, TimestampMs};
@@ -61,13 +61,7 @@ fn a_failed_sync_fences_and_is_not_retried() {
     let disk = formatted(7);
     let (log, _) = shared(&disk);
     log.append_durable(&batch(1, 1, 10), NOW).unwrap();
-    disk.inject(Fault {
-        operation: Operation::Sync,
-        path_contains: ".seg".into(),
-        after: 0,
-        failure: Failure::Io,
-        lasting: Lasting::Once,
-    });
+    disk.inject(Fault::next(Operation::Sync, Failure::Io).on_path(".seg"));
     assert!(matches!(log.append_durable(&batch(2, 1, 10), NOW), Err(EmbeddedError::Sync(_))));
     let fenced = log.append_durable(&batch(3, 1, 10), NOW);
     assert!(matches!(fenced, Err(EmbeddedError::Append(AppendError::Fenced { .. }))));
