@@ -6,7 +6,8 @@
 //!
 //! 1. A group has a pair of slots, each in a sector of its own. A change is written over the older
 //!    slot and synced, so a torn write costs nothing: the newer slot still stands.
-//! 2. Opening takes the newer valid slot of each pair, and syncs the file before anybody is told.
+//! 2. Opening takes the newer valid slot of each pair, writes it again and syncs the file before anybody is
+//!    told: after a failed sync the cache holds what no sync would write any more.
 //! 3. A pair of which neither slot verifies cannot come from a crash. It is reported, and the raft
 //!    log's own hard state is what remains of that group's promise.
 //!
@@ -243,7 +244,24 @@ impl Votes {
             }
             votes.next_pair = number.saturating_add(1);
         }
+        votes.write_again()?;
         Ok((votes, found))
+    }
+
+    /// Makes what was read durable. The kernel may have given up writing it and call it clean.
+    fn write_again(&self) -> Result<(), VotesError> {
+        for pair in self.pairs.values() {
+            self.write(pair)?;
+        }
+        self.file.sync().map_err(self.io("sync the votes file"))
+    }
+
+    /// Writes the newest slot of a pair.
+    fn write(&self, pair: &Pair) -> Result<(), VotesError> {
+        let first = position_of(pair.number);
+        let position = if pair.second { second_slot(first) } else { first };
+        let slot = pair.newest.encode(position);
+        self.file.write_at(position, &[&slot]).map_err(self.io("write a vote"))
     }
 
     fn found(&mut self, found: &mut VotesFound, pair: Pair) {
@@ -293,11 +311,8 @@ impl Votes {
                 Pair { number: self.new_pair(vote.group)?, newest: Slot { sequence: 1, vote }, second: false }
             }
         };
-        let first = position_of(pair.number);
-        let position = if pair.second { second_slot(first) } else { first };
         self.fenced = true;
-        let slot = pair.newest.encode(position);
-        self.file.write_at(position, &[&slot]).map_err(self.io("write a vote"))?;
+        self.write(&pair)?;
         self.fenced = false;
         self.pairs.insert(vote.group, pair);
         Ok(true)
@@ -336,7 +351,6 @@ fn open_file(storage: &dyn Storage, path: &Path) -> io::Result<(Arc<dyn File>, V
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?];
     file.read_at(Position::ZERO, &mut bytes)?;
-    file.sync()?;
     storage.sync_dir(parent(path))?;
     Ok((file, bytes))
 }

@@ -127,18 +127,22 @@ impl SimLog {
             }
         }
         let log = Self { storage, path, options, state: Mutex::new(state) };
-        log.keep_recovered(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).map_err(|source| {
+        log.keep_recovered(&bytes).map_err(|source| {
             RaftLogError::Io { path: log.path.clone(), action: "sync what recovery kept", source }
         })?;
         Ok(log)
     }
 
-    fn keep_recovered(&self, len: u64) -> io::Result<()> {
+    /// Cuts what is torn, and writes the rest again before it syncs: after a failed sync the cache holds
+    /// what no sync would write any more.
+    fn keep_recovered(&self, bytes: &[u8]) -> io::Result<()> {
         let state = self.locked();
-        if len > state.end {
+        let kept = usize::try_from(state.end).ok().and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+        if kept.len() < bytes.len() {
             state.file.truncate(state.end)?;
         }
         if self.options.syncs_recovered_tail() {
+            state.file.write_at(Position::ZERO, &[kept])?;
             state.file.sync()?;
             self.storage.sync_dir(parent(&self.path))?;
         }

@@ -135,7 +135,9 @@ fn no_crash_takes_back_a_recorded_vote() {
     }
 }
 
-/// What a killed process wrote and did not sync is durable once the next process has read it.
+/// The story: a sync of the votes file failed and the process was killed. The kernel had marked the pages
+/// clean, so the next process read the vote from the cache, synced, heard that all is well and acted upon
+/// it; the power cut after that took it, and the replica could have voted a second time.
 #[test]
 fn what_opening_reads_survives_a_power_cut_after_it() {
     let disk = new_disk();
