@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use tidelog_wire::ids::{LogId, TimestampMs};
 
+use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::keep::Keep;
 use crate::locks::{Arc, Mutex, PoisonError, Weak};
 use crate::log::shared::LogShared;
 use crate::open_files::OpenFiles;
 use crate::quarantine::{Quarantine, QuarantineError, SetAside};
+use crate::report::RecoveryReport;
 use crate::room::Room;
 use crate::storage::{DirectoryLock, Position, Storage};
 
@@ -47,6 +49,9 @@ pub(crate) struct Core {
     pub(crate) room: Room,
     /// The logs that have a writer; those being opened have an entry that leads nowhere.
     pub(crate) logs: Mutex<BTreeMap<LogId, Weak<LogShared>>>,
+    /// Lent by the caller, for reports only.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) report: Mutex<RecoveryReport>,
     #[cfg(feature = "defects")]
     pub(crate) defects: Defects,
     pub(crate) _lock: Box<dyn DirectoryLock>,

@@ -14,6 +14,7 @@ use tidelog_wire::ids::{
 
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint, LogConfig, LogState};
+use crate::clock::Clock;
 use crate::core::{Core, Mode, Reservation};
 use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
@@ -25,6 +26,7 @@ use crate::log::shared::{LogShared, View};
 use crate::log::{LogError, LogRecovery, LogWriter};
 use crate::open_files::OpenFiles;
 use crate::quarantine::{self, Quarantine};
+use crate::report::RecoveryReport;
 use crate::room::{DiskRoom, Room};
 use crate::segment;
 use crate::storage::{EntryKind, Storage};
@@ -35,11 +37,8 @@ pub const OPEN_FILES_DEFAULT: usize = 512;
 /// Bytes of the disk reserve, unless told otherwise.
 pub const RESERVE_BYTES_DEFAULT: u64 = 32 << 20;
 
-/// Findings kept for [`Engine::report`].
-const REPORTS_MAX: usize = 10_000;
-
 /// How to open an engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Who vouches for what is appended.
     pub mode: Mode,
@@ -51,6 +50,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// How much may lie in quarantine, and for how long.
     pub quarantine: quarantine::Limits,
+    /// Tells how long recovery takes. `None`: its report says zero.
+    pub clock: Option<Arc<dyn Clock>>,
     /// Deliberate defects.
     #[cfg(feature = "defects")]
     pub defects: crate::core::Defects,
@@ -66,6 +67,7 @@ impl Options {
             open_files_max: OPEN_FILES_DEFAULT,
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             quarantine: quarantine::Limits::default(),
+            clock: None,
             #[cfg(feature = "defects")]
             defects: crate::core::Defects::default(),
         }
@@ -126,22 +128,10 @@ pub enum OpenError {
     },
 }
 
-/// What opening the engine and its logs found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// The copy of the identity that was written again.
-    pub healed_identity: Option<PathBuf>,
-    /// Logs opened so far.
-    pub logs_opened: u64,
-    /// The recoveries that found something, oldest first.
-    pub logs: Vec<LogRecovery>,
-}
-
 /// A data directory, opened.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
-    report: Mutex<RecoveryReport>,
     /// Where the embedded logs start.
     pub(crate) starts: Mutex<Starts>,
 }
@@ -187,13 +177,17 @@ impl Engine {
             keep: Keep::default(),
             room: Room::new(options.reserve_bytes),
             logs: Mutex::default(),
+            clock: options.clock,
+            report: Mutex::new(RecoveryReport {
+                healed_identity: opened.healed,
+                ..RecoveryReport::default()
+            }),
             #[cfg(feature = "defects")]
             defects: options.defects,
             _lock: lock,
             storage,
         };
-        let report = RecoveryReport { healed_identity: opened.healed, ..RecoveryReport::default() };
-        let engine = Self { core: Arc::new(core), report: Mutex::new(report), starts: Mutex::default() };
+        let engine = Self { core: Arc::new(core), starts: Mutex::default() };
         for group in store::groups(engine.core.storage.as_ref(), dir)? {
             store::sync_names(engine.core.storage.as_ref(), dir, group)?;
             match store::load(engine.core.storage.as_ref(), dir, group) {
@@ -238,7 +232,7 @@ impl Engine {
     /// What opening found so far.
     #[must_use]
     pub fn report(&self) -> RecoveryReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.core.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How much room the disk has. Asks the system each time.
@@ -416,12 +410,7 @@ impl Engine {
             replay: recovered.replay,
             dir_made,
         };
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.logs_opened = report.logs_opened.saturating_add(1);
-        if !recovered.report.is_clean() && report.logs.len() < REPORTS_MAX {
-            report.logs.push(recovered.report.clone());
-        }
-        drop(report);
+        self.core.log_recovered(&recovered.report);
         (writer, recovered.report)
     }
 

@@ -8,6 +8,7 @@
 
 mod adopt;
 pub mod checkpoint;
+pub mod clock;
 mod core;
 pub mod embedded;
 mod engine;
@@ -23,6 +24,7 @@ mod open_files;
 pub mod os;
 pub mod producers;
 pub mod quarantine;
+mod report;
 mod room;
 pub mod segment;
 pub mod sim_disk;
@@ -32,8 +34,7 @@ pub mod transfer;
 #[cfg(feature = "defects")]
 pub use self::core::Defects;
 pub use self::core::Mode;
-pub use self::engine::{
-    Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT, RecoveryReport,
-};
+pub use self::engine::{Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT};
 pub use self::keep::Pin;
+pub use self::report::RecoveryReport;
 pub use self::room::DiskRoom;

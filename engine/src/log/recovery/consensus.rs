@@ -112,9 +112,7 @@ impl Recovery<'_> {
             self.judge(&found.path, Position::ZERO, Place::BelowMark, Seen::BrokenHeader);
         }
         if found.len < state.active_position.get() {
-            if self.judge(&found.path, Position(found.len), Place::BelowMark, Seen::Nothing)
-                == Verdict::Corrupt
-            {
+            if self.judge(&found.path, Position(found.len), Place::BelowMark, Seen::End) == Verdict::Corrupt {
                 self.mark_holes(found, found.base, FIRST_FRAME, state.end)?;
             }
             let known = facts(SegmentState::Sealed, state.end, Position(found.len), None);
@@ -143,7 +141,7 @@ impl Recovery<'_> {
         }
         let seen = match &found.header {
             None => Seen::BrokenHeader,
-            Some(header) if header.chain_start != expected.chain => Seen::Broken,
+            Some(header) if header.chain_start != expected.chain => Seen::OtherHistory,
             Some(_) => Seen::Valid,
         };
         match self.judge(&found.path, Position::ZERO, Place::AboveMark, seen) {
@@ -162,8 +160,11 @@ impl Recovery<'_> {
             Verdict::TornTail
             | Verdict::SealAgain
             | Verdict::Corrupt
+            | Verdict::Unread
             | Verdict::FramesOnly
             | Verdict::SetAside
+            | Verdict::Unlink
+            | Verdict::ReadOnly
             | Verdict::Refuse => {
                 self.report.cut_bytes = self.report.cut_bytes.saturating_add(found.len);
                 self.core

@@ -190,8 +190,11 @@ impl Recovery<'_> {
                 Verdict::Intact
                 | Verdict::TornTail
                 | Verdict::SealAgain
+                | Verdict::Unread
                 | Verdict::FramesOnly
                 | Verdict::SetAside
+                | Verdict::Unlink
+                | Verdict::ReadOnly
                 | Verdict::Refuse => return Ok(end),
             }
             let Some(next) = next else { return Ok(end) };

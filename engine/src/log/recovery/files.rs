@@ -44,7 +44,7 @@ impl Recovery<'_> {
             let base = match (entry.kind, segment::parse_file_name(&entry.name)) {
                 (EntryKind::File, Some(base)) => base,
                 (EntryKind::File | EntryKind::Directory | EntryKind::Other, _) => {
-                    self.judge(&path, Position::ZERO, Place::AboveMark, Seen::Misplaced);
+                    self.judge(&path, Position::ZERO, Place::AboveMark, Seen::UnknownName);
                     self.core.set_aside_file(&path, "its name is not that of a segment")?;
                     continue;
                 }

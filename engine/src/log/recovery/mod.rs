@@ -27,7 +27,7 @@ use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 
 pub use crate::core::Mode;
 
-use self::report::{Finding, LogRecovery};
+use self::report::LogRecovery;
 use self::table::{Place, Seen, Verdict, decide};
 use super::damage::Damage;
 use super::error::LogError;
@@ -90,12 +90,24 @@ impl<'a> Recovery<'a> {
 
     /// Looks up the verdict and reports it unless it is plainly intact.
     pub(crate) fn judge(&mut self, path: &Path, position: Position, place: Place, seen: Seen) -> Verdict {
-        let verdict = decide(self.core.mode, place, seen);
-        if verdict != Verdict::Intact {
-            tracing::warn!(log = %self.id, path = %path.display(), %position, ?place, ?seen, ?verdict, "recovery");
-            self.report.findings.push(Finding { path: path.to_path_buf(), position, place, seen, verdict });
+        self.judge_with(path, position, place, seen, None)
+    }
+
+    /// The same, with what the system said.
+    pub(crate) fn judge_with(
+        &mut self,
+        path: &Path,
+        position: Position,
+        place: Place,
+        seen: Seen,
+        error: Option<String>,
+    ) -> Verdict {
+        let row = decide(self.core.mode, place, seen);
+        if row.verdict != Verdict::Intact {
+            tracing::warn!(log = %self.id, path = %path.display(), %position, row = row.name, ?place, ?seen, verdict = ?row.verdict, error, "recovery");
         }
-        verdict
+        self.report.decided(row, path, position, place, error);
+        row.verdict
     }
 
     /// Marks a range damaged.
@@ -131,7 +143,7 @@ impl<'a> Recovery<'a> {
     pub(crate) fn ended_on(&self, path: &Path, position: Position, step: &Step) -> Result<Seen, LogError> {
         match step {
             Step::Frame(_) => Ok(Seen::Valid),
-            Step::End => Ok(Seen::Nothing),
+            Step::End => Ok(Seen::End),
             Step::Fault(FrameFault::UnknownFormat { found }) => {
                 Err(LogError::UnknownFormat { path: path.to_path_buf(), position, found: *found })
             }
