@@ -189,7 +189,7 @@ fn files_that_do_not_belong_here_are_set_aside() {
     copy.write_at(Position(0), &[&log_files(&disk)[0].1.0]).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
-    let misplaced = recovery.findings.iter().filter(|one| one.seen == Seen::Misplaced).count();
+    let misplaced = recovery.findings.iter().filter(|one| one.verdict == Verdict::SetAside).count();
     assert_eq!(misplaced, 2);
     assert_eq!(log_files(&disk).len(), 1);
     assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 5);
