@@ -6,7 +6,6 @@ mod error;
 mod logs;
 mod node;
 mod notices;
-mod past_names;
 mod ports;
 mod run;
 mod signals;

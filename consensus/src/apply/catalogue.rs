@@ -5,9 +5,12 @@
 //! own state alone. Readers get it as a whole, immutable, behind an `Arc`.
 //!
 //! **Leader epochs across lives.** A name's next life must stamp leader epochs above every one that
-//! its previous life stamped. So the deletion reports the last epoch, and it is kept by name in
-//! `past`. That memory is bounded: the oldest names beyond [`PAST_NAMES_MAX`] are folded into one
+//! its previous life stamped. So the deletion reports the last epoch, and it is kept with the name in
+//! `ended`. That memory is bounded: the oldest lives beyond [`ENDED_LIVES_MAX`] are folded into one
 //! floor, above which every name that is not remembered begins.
+//!
+//! **Who still asks for an ended life** is told which generation bears its name now, on any node and
+//! after any restart, as long as the life is remembered.
 //!
 //! Not here: its bytes in a checkpoint ([`super::catalogue_bytes`]), and making groups do what it
 //! intends ([`super::reconcile`]).
@@ -29,8 +32,8 @@ pub const PARTITIONS_PER_CHANNEL_MAX: u32 = 4096;
 pub const PARTITIONS_MAX: u32 = 50_000;
 /// Most nodes in a cluster.
 pub const NODES_MAX: u32 = 1024;
-/// Most names whose last leader epoch is remembered one by one.
-pub const PAST_NAMES_MAX: usize = 10_000;
+/// Most ended lives of channels that are remembered one by one, the newest.
+pub const ENDED_LIVES_MAX: usize = 10_000;
 
 /// What the meta group knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +50,18 @@ pub struct Catalogue {
     pub(super) load: BTreeMap<GroupId, u32>,
     pub(super) next_generation: Generation,
     pub(super) next_producer: ProducerId,
-    /// Names that nobody bears now: the life that ended, and its last leader epoch.
-    pub(super) past: BTreeMap<String, PastLife>,
-    /// Highest last epoch among the names that `past` has let go.
+    /// Deleted channels.
+    pub(super) ended: BTreeMap<Generation, EndedLife>,
+    /// The last life of each name in `ended`: follows from it.
+    pub(super) last_lives: BTreeMap<String, Generation>,
+    /// Highest last epoch among the lives that `ended` has let go.
     pub(super) epoch_floor: LeaderEpoch,
 }
 
 /// What is left of a deleted channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PastLife {
-    pub(super) generation: Generation,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EndedLife {
+    pub(super) name: String,
     pub(super) last_epoch: LeaderEpoch,
 }
 
@@ -77,7 +82,8 @@ impl Catalogue {
             load,
             next_generation: Generation(1),
             next_producer: ProducerId(1),
-            past: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            last_lives: BTreeMap::new(),
             epoch_floor: LeaderEpoch(0),
         }
     }
@@ -92,6 +98,12 @@ impl Catalogue {
     #[must_use]
     pub fn channel_of(&self, generation: Generation) -> Option<&Channel> {
         self.channels.get(&generation)
+    }
+
+    /// The generation that bears the name of `ended` now. `None` if nobody does, or it is not remembered.
+    #[must_use]
+    pub fn successor(&self, ended: Generation) -> Option<Generation> {
+        self.names.get(&self.ended.get(&ended)?.name).copied()
     }
 
     /// All channels, by generation.
@@ -232,13 +244,12 @@ impl Catalogue {
     ) -> Result<Outcome, Refusal> {
         let generation = self.next_generation;
         let next = generation.get().checked_add(1).ok_or(Refusal::Exhausted { counter: "generations" })?;
-        let last_epoch = self.past.get(&name).map_or(self.epoch_floor, |past| past.last_epoch);
+        let last_epoch = self.last_epoch(&name);
         let exhausted = Refusal::Exhausted { counter: "leader epochs of this name" };
         // Epochs are base + term, and terms begin at 1: the previous life's last epoch is base enough.
         let epoch_base = if last_epoch.get() < i32::MAX { last_epoch.get() } else { return Err(exhausted) };
         let groups = self.place(generation, partitions);
         self.next_generation = Generation(next);
-        self.past.remove(&name);
         self.insert(Channel {
             generation,
             name,
@@ -314,18 +325,31 @@ impl Catalogue {
                 }
             }
             self.names.remove(&channel.name);
-            self.past.insert(channel.name, PastLife { generation, last_epoch });
+            self.remember(generation, EndedLife { name: channel.name, last_epoch });
         }
-        self.forget_oldest_names();
+        self.forget_oldest_lives();
         Ok(Outcome::ChannelMarked)
     }
 
-    fn forget_oldest_names(&mut self) {
-        while self.past.len() > PAST_NAMES_MAX {
-            let oldest = self.past.iter().min_by_key(|(_, past)| past.generation);
-            let Some((name, past)) = oldest.map(|(name, past)| (name.clone(), *past)) else { return };
-            self.epoch_floor = self.epoch_floor.max(past.last_epoch);
-            self.past.remove(&name);
+    /// Above this the next life of `name` stamps its leader epochs.
+    fn last_epoch(&self, name: &str) -> LeaderEpoch {
+        let last = self.last_lives.get(name).and_then(|generation| self.ended.get(generation));
+        last.map_or(self.epoch_floor, |life| life.last_epoch)
+    }
+
+    pub(super) fn remember(&mut self, generation: Generation, life: EndedLife) {
+        let last = self.last_lives.entry(life.name.clone()).or_insert(generation);
+        *last = generation.max(*last);
+        self.ended.insert(generation, life);
+    }
+
+    fn forget_oldest_lives(&mut self) {
+        while self.ended.len() > ENDED_LIVES_MAX {
+            let Some((generation, life)) = self.ended.pop_first() else { return };
+            self.epoch_floor = self.epoch_floor.max(life.last_epoch);
+            if self.last_lives.get(&life.name) == Some(&generation) {
+                self.last_lives.remove(&life.name);
+            }
         }
     }
 }

@@ -3,12 +3,10 @@
 //! What follows from the channels (names in use, logs on each group) is not kept twice: it is built
 //! again. A catalogue that contradicts itself is refused.
 
-use std::collections::BTreeMap;
-
 use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LeaderEpoch, ProducerId};
 
 use super::catalogue::{
-    CHANNELS_MAX, Catalogue, NODES_MAX, PARTITIONS_PER_CHANNEL_MAX, PAST_NAMES_MAX, PastLife,
+    CHANNELS_MAX, Catalogue, ENDED_LIVES_MAX, EndedLife, NODES_MAX, PARTITIONS_PER_CHANNEL_MAX,
 };
 use super::channel::{Channel, ChannelState, NAME_BYTES_MAX};
 use crate::entry::{FieldReader, FieldWriter, MalformedField, NodeRecord};
@@ -33,10 +31,10 @@ impl Catalogue {
     /// | `data_groups`     | list | group (8), ascending                                          |
     /// | `next_generation` |    8 | never goes back                                               |
     /// | `next_producer`   |    8 | never goes back                                               |
-    /// | `epoch_floor`     |    4 | last leader epoch of names no longer remembered               |
+    /// | `epoch_floor`     |    4 | last leader epoch of lives no longer remembered               |
     /// | `nodes`           | list | node records as in entries, ascending by node                 |
     /// | `channels`        | list | generation (8), text name, uuid (16), state (1), segment bytes (8), epoch base (4), replicas (4), list of groups (8) by partition; ascending by generation |
-    /// | `past`            | list | text name, generation (8), last epoch (4); ascending by name  |
+    /// | `ended`           | list | generation (8), text name, last epoch (4); ascending by generation, none of a channel |
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = FieldWriter::new();
@@ -49,9 +47,9 @@ impl Catalogue {
         out.list(&nodes, items(NODES_MAX), |out, record| record.write(out));
         let channels: Vec<_> = self.channels.values().collect();
         out.list(&channels, items(CHANNELS_MAX), |out, channel| write_channel(out, channel));
-        let past: Vec<_> = self.past.iter().collect();
-        out.list(&past, PAST_NAMES_MAX, |out, (name, past)| {
-            out.text(name, NAME_BYTES_MAX).u64(past.generation.get()).i32(past.last_epoch.get());
+        let ended: Vec<_> = self.ended.iter().collect();
+        out.list(&ended, ENDED_LIVES_MAX, |out, (generation, life)| {
+            out.u64(generation.get()).text(&life.name, NAME_BYTES_MAX).i32(life.last_epoch.get());
         });
         out.into_bytes()
     }
@@ -84,9 +82,25 @@ impl Catalogue {
         for channel in channels {
             catalogue.admit(channel)?;
         }
-        catalogue.past = read_past(&mut from)?;
+        catalogue.read_ended(&mut from)?;
         from.end()?;
         Ok(catalogue)
+    }
+
+    fn read_ended(&mut self, from: &mut FieldReader<'_>) -> Result<(), MalformedField> {
+        let ended = from.list("ended", ENDED_LIVES_MAX, 14, |from| {
+            let generation = from.generation()?;
+            let name = from.text("name", NAME_BYTES_MAX)?;
+            Ok((generation, EndedLife { name, last_epoch: LeaderEpoch(from.i32("last_epoch")?) }))
+        })?;
+        ascending("ended", ended.iter().map(|(generation, _)| generation))?;
+        for (generation, life) in ended {
+            if !self.was_minted(generation) || self.channels.contains_key(&generation) {
+                return Err(MalformedField { field: "ended", problem: "a generation that has not ended" });
+            }
+            self.remember(generation, life);
+        }
+        Ok(())
     }
 
     fn admit(&mut self, channel: Channel) -> Result<(), MalformedField> {
@@ -126,16 +140,6 @@ fn read_channel(from: &mut FieldReader<'_>) -> Result<Channel, MalformedField> {
         groups: from
             .list("groups", items(PARTITIONS_PER_CHANNEL_MAX), 8, |from| from.u64("group").map(GroupId))?,
     })
-}
-
-fn read_past(from: &mut FieldReader<'_>) -> Result<BTreeMap<String, PastLife>, MalformedField> {
-    let past = from.list("past", PAST_NAMES_MAX, 14, |from| {
-        let name = from.text("name", NAME_BYTES_MAX)?;
-        let generation = from.generation()?;
-        Ok((name, PastLife { generation, last_epoch: LeaderEpoch(from.i32("last_epoch")?) }))
-    })?;
-    ascending("past", past.iter().map(|(name, _)| name))?;
-    Ok(past.into_iter().collect())
 }
 
 /// Each key above the one before it: one order, no key twice, so equal states have equal bytes.

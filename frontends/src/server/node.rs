@@ -16,7 +16,6 @@ use tidelog_engine::log::{LogReader, ReadError};
 use tidelog_wire::ids::{Chain, Generation, GroupId, LogId, NodeId, Offset, TimestampMs};
 use tokio::sync::oneshot;
 
-use super::past_names::PastNames;
 use crate::broker::{
     ChannelStage, ChannelView, Consensus, Later, LogView, NodeIdentity, Place, ReadBatches, ReadFailure,
     SubmitError,
@@ -28,28 +27,16 @@ pub(super) struct RunningNode {
     handle: NodeHandle,
     /// In this form of the cluster each group has a replica on every node.
     members: Vec<NodeId>,
-    past: Arc<PastNames>,
 }
 
 impl RunningNode {
-    /// Also begins to follow the catalogue, until the node is gone.
-    pub(super) fn new(handle: NodeHandle, members: Vec<NodeId>) -> Self {
-        let past = Arc::new(PastNames::default());
-        let (mut catalogue, noting) = (handle.watch_catalogue(), Arc::clone(&past));
-        tokio::spawn(async move {
-            loop {
-                noting.note(catalogue.borrow_and_update().as_ref());
-                if catalogue.changed().await.is_err() {
-                    break;
-                }
-            }
-        });
-        Self { handle, members, past }
+    pub(super) const fn new(handle: NodeHandle, members: Vec<NodeId>) -> Self {
+        Self { handle, members }
     }
+}
 
-    fn gone(&self, catalogue: &Catalogue, generation: Generation) -> Place {
-        Place::Gone { current: self.past.successor(catalogue, generation) }
-    }
+fn gone(catalogue: &Catalogue, generation: Generation) -> Place {
+    Place::Gone { current: catalogue.successor(generation) }
 }
 
 fn submit_error(error: ProposeError) -> SubmitError {
@@ -140,7 +127,7 @@ impl Consensus for RunningNode {
     fn place(&self, log: LogId) -> Place {
         let catalogue = self.handle.catalogue();
         let channel = catalogue.channel_of(log.generation);
-        channel.map_or_else(|| self.gone(&catalogue, log.generation), |channel| place(channel, log))
+        channel.map_or_else(|| gone(&catalogue, log.generation), |channel| place(channel, log))
     }
 
     fn channel(&self, name: &str) -> Option<ChannelView> {

@@ -76,17 +76,36 @@ fn a_name_created_again_is_another_channel() {
     assert_eq!(catalogue.channel("orders").unwrap().state, ChannelState::Creating);
 }
 
+/// A node told only what it had seen itself: after a restart whoever asked for an ended life heard that the
+/// channel is unknown, not which generation bears the name now.
+#[test]
+fn an_ended_life_leads_to_the_one_that_bears_its_name_now_from_bytes_too() {
+    let mut catalogue = catalogue();
+    let first = created(&mut catalogue, "orders", 1);
+    end(&mut catalogue, first, 1);
+    assert_eq!(catalogue.successor(first), None, "nobody bears the name");
+    let second = created(&mut catalogue, "orders", 1);
+    assert_eq!(catalogue.successor(first), Some(second));
+    assert_eq!(catalogue.successor(second), None, "it has not ended");
+    end(&mut catalogue, second, 2);
+    let third = created(&mut catalogue, "orders", 1);
+    let restarted = Catalogue::decode(&catalogue.encode()).unwrap();
+    assert_eq!(restarted, catalogue);
+    assert_eq!([first, second].map(|ended| restarted.successor(ended)), [Some(third); 2]);
+    assert_eq!(restarted.successor(Generation(99)), None);
+}
+
 /// Even names that are no longer remembered begin above their last epoch.
 #[test]
 fn forgotten_names_begin_above_the_floor() {
     let mut catalogue = catalogue();
     let first = created(&mut catalogue, "orders", 1);
     end(&mut catalogue, first, 400);
-    for number in 0..PAST_NAMES_MAX {
+    for number in 0..ENDED_LIVES_MAX {
         let generation = created(&mut catalogue, &format!("n{number}"), 1);
         end(&mut catalogue, generation, 3);
     }
-    assert_eq!(catalogue.past.len(), PAST_NAMES_MAX);
+    assert_eq!(catalogue.ended.len(), ENDED_LIVES_MAX);
     created(&mut catalogue, "orders", 1);
     assert_eq!(catalogue.channel("orders").unwrap().epoch_base, 400);
 }
