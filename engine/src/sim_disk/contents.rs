@@ -27,6 +27,9 @@ pub(super) enum Style {
     KeepAll,
     /// Each piece decides for itself.
     Mixed,
+    /// The same in the fewest choices that reach every state: one for each sector that a write changed,
+    /// one for each change of length, one for each name. The first alternative is always that it is kept.
+    Told,
 }
 
 /// What becomes of one unsynced write.
@@ -129,12 +132,32 @@ impl Contents {
         self.durable.flip(position, bit) | self.cached.flip(position, bit)
     }
 
+    /// How many of the unsynced changes change the length.
+    fn length_changes(&self) -> usize {
+        let mut len = self.durable.len();
+        let changes_it = |change: &&Unsynced| {
+            let before = len;
+            len = match change {
+                Unsynced::Write { position, bytes } => {
+                    len.max(position.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+                }
+                Unsynced::Truncate { len } => *len,
+            };
+            len != before || matches!(change, Unsynced::Truncate { .. })
+        };
+        self.unsynced.iter().filter(changes_it).count()
+    }
+
     /// The power is cut: what was not synced survives by chance, the cache is gone.
     pub(super) fn cut(&mut self, style: Style, chance: &mut Chance) {
         let mut result = self.durable.clone();
         if style != Style::LoseAll && !self.unsynced.is_empty() {
             let mut running = self.durable.clone();
-            let mut lengths = Lengths::choose(style, self.unsynced.len(), &running, chance);
+            let changes = match style {
+                Style::Told => self.length_changes(),
+                Style::LoseAll | Style::KeepAll | Style::Mixed => self.unsynced.len(),
+            };
+            let mut lengths = Lengths::choose(style, changes, &running, chance);
             for change in &self.unsynced {
                 match change {
                     Unsynced::Write { position, bytes } => {
@@ -167,6 +190,7 @@ impl Fate {
         match style {
             Style::LoseAll => Self::Lost,
             Style::KeepAll => Self::Kept,
+            Style::Told => Self::Scattered,
             Style::Mixed => match chance.up_to(5) {
                 0 | 1 => Self::Lost,
                 2 | 3 => Self::Kept,
@@ -190,6 +214,9 @@ fn keep_sectors(
     let first = position.wrapping_div(SECTOR);
     let last = position.saturating_add(last).wrapping_div(SECTOR);
     for sector in first..=last {
+        if result.holds_same(running, sector) {
+            continue;
+        }
         let kept = match fate {
             Fate::Lost => false,
             Fate::Kept => true,
@@ -212,6 +239,10 @@ struct Lengths {
 impl Lengths {
     fn choose(style: Style, changes: usize, durable: &Image, chance: &mut Chance) -> Self {
         let changes = u64::try_from(changes).unwrap_or(u64::MAX);
+        if style == Style::Told {
+            let left = changes.saturating_sub(chance.up_to(changes));
+            return Self { left, ragged: false, len: durable.len() };
+        }
         let mixed = style == Style::Mixed;
         // Half of the time all lengths are there: the harshest case for data that is not.
         let left = if mixed && chance.one_in(2) { chance.up_to(changes) } else { changes };

@@ -96,6 +96,21 @@ impl Image {
         self.len = len;
     }
 
+    /// Whether a sector has the same bytes here and in `other`, whatever the lengths.
+    pub(super) fn holds_same(&self, other: &Self, sector: u64) -> bool {
+        let position = sector.saturating_mul(SECTOR);
+        let page = position.wrapping_div(PAGE);
+        if let (Some(ours), Some(theirs)) = (self.pages.get(&page), other.pages.get(&page))
+            && Arc::ptr_eq(ours, theirs)
+        {
+            return true;
+        }
+        let (mut ours, mut theirs) = ([0; 512], [0; 512]);
+        self.read(position, &mut ours);
+        other.read(position, &mut theirs);
+        ours == theirs
+    }
+
     /// Takes one sector's bytes from `other`, whatever the lengths.
     pub(super) fn take_sector(&mut self, other: &Self, sector: u64) {
         let mut bytes = [0; 512];

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
+pub use self::chance::Decision;
 pub use self::fault::{Call, Failure, Fault, Lasting, Operation, Written};
 
 use self::chance::Chance;
@@ -121,16 +122,9 @@ impl SimDisk {
     /// Crashes. All handles and locks die; waiting faults and a stop are forgotten.
     pub fn crash(&self, crash: Crash) {
         let mut state = self.state();
-        let state = &mut *state;
-        state.session = state.session.saturating_add(1);
-        state.open.clear();
-        state.locks.clear();
-        state.faults.clear();
-        state.stop_at = None;
-        let used_before = state.names.used_bytes();
         match crash {
-            Crash::ProcessOnly => {}
-            Crash::LoseUnsynced => state.names.cut(Style::LoseAll, &mut Chance::new(0)),
+            Crash::ProcessOnly => state.end_session(),
+            Crash::LoseUnsynced => state.cut(Style::LoseAll, &mut Chance::new(0)),
             Crash::PowerCut { seed } => {
                 let mut chance = Chance::new(seed);
                 let style = match chance.up_to(15) {
@@ -138,13 +132,24 @@ impl SimDisk {
                     1 => Style::KeepAll,
                     _ => Style::Mixed,
                 };
-                state.names.cut(style, &mut chance);
+                state.cut(style, &mut chance);
             }
         }
-        let used = state.names.used_bytes();
-        state.free_bytes = state.free_bytes.saturating_add(used_before).saturating_sub(used);
         let mark = format!("{crash:?}");
         state.trace = xxh3_64_with_seed(mark.as_bytes(), state.trace);
+    }
+
+    /// Cuts the power and lets `path` choose: whether each unsynced name is kept, then for each file that is
+    /// left how many of its unsynced lengths are, and whether each changed sector is. Where the path is
+    /// at its end everything is kept. Returns the choices that there were, so that the next path can be
+    /// told from them and all be gone through: [`next_path`].
+    pub fn crash_choosing(&self, path: &[u32]) -> Vec<Decision> {
+        let mut state = self.state();
+        let mut chance = Chance::told(path);
+        state.cut(Style::Told, &mut chance);
+        let mark = format!("{path:?}");
+        state.trace = xxh3_64_with_seed(mark.as_bytes(), state.trace);
+        chance.taken()
     }
 
     /// Lets a failure wait for its operation.
@@ -268,6 +273,24 @@ impl SimDisk {
 }
 
 impl State {
+    /// The process is no more.
+    fn end_session(&mut self) {
+        self.session = self.session.saturating_add(1);
+        self.open.clear();
+        self.locks.clear();
+        self.faults.clear();
+        self.stop_at = None;
+    }
+
+    /// Nor is the cache.
+    fn cut(&mut self, style: Style, chance: &mut Chance) {
+        self.end_session();
+        let used_before = self.names.used_bytes();
+        self.names.cut(style, chance);
+        let used = self.names.used_bytes();
+        self.free_bytes = self.free_bytes.saturating_add(used_before).saturating_sub(used);
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop_at.is_some_and(|stop| self.changes >= stop)
     }
@@ -335,6 +358,18 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The path that follows the one which led to these choices, when all are gone through in order;
+/// `None` after the last.
+#[must_use]
+pub fn next_path(taken: &[Decision]) -> Option<Vec<u32>> {
+    let at = taken.iter().rposition(|decision| decision.chosen.saturating_add(1) < decision.of)?;
+    let mut path: Vec<u32> = taken.iter().take(at.saturating_add(1)).map(|decision| decision.chosen).collect();
+    if let Some(last) = path.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    Some(path)
 }
 
 /// An error of a process that is no more.

@@ -309,17 +309,22 @@ impl Names {
                 let count = chance.up_to(u64::try_from(changes.len()).unwrap_or(u64::MAX));
                 changes.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
             }
-            Style::Mixed => changes.into_iter().filter(|_| chance.one_in(2)).collect(),
+            Style::Mixed | Style::Told => changes.into_iter().filter(|_| chance.one_in(2)).collect(),
         };
         self.settle(kept);
         for node in self.nodes.values_mut() {
-            match node {
-                Node::File(contents) => contents.cut(style, chance),
-                Node::Dir(dir) => dir.cached.clone_from(&dir.durable),
+            if let Node::Dir(dir) = node {
+                dir.cached.clone_from(&dir.durable);
             }
         }
+        // Files first that nobody can reach any more: what is in them makes no difference.
         let reachable: BTreeSet<Ino> = self.walk().into_iter().map(|(_, ino)| ino).collect();
         self.nodes.retain(|ino, _| *ino == ROOT || reachable.contains(ino));
+        for node in self.nodes.values_mut() {
+            if let Node::File(contents) = node {
+                contents.cut(style, chance);
+            }
+        }
     }
 
     /// Paths and numbers of all that the cache shows, directories before what is in them.

@@ -333,3 +333,29 @@ fn a_file_moved_before_its_making_was_synced_has_one_name() {
     disk.crash(Crash::LoseUnsynced);
     assert_eq!(disk.files(), [Path::new("/to/a")]);
 }
+
+/// Every state of one file that was made and written, over two sectors, and never synced: no name at all,
+/// or the name with each length and each of the four ways its sectors may fare.
+#[test]
+fn all_that_a_crash_may_leave_can_be_gone_through() {
+    let disk = SimDisk::new(1);
+    let storage = disk.storage();
+    storage.create_dir(Path::new("/d")).unwrap();
+    storage.sync_dir(Path::new("/")).unwrap();
+    let file = storage.open(Path::new("/d/f"), OpenMode::CreateNew).unwrap();
+    file.write_at(Position::ZERO, &[&[7; 1024]]).unwrap();
+    let (mut images, mut tried, mut path) = (BTreeSet::new(), 0, Some(Vec::new()));
+    while let Some(told) = path {
+        let crashed = disk.fork();
+        let taken = crashed.crash_choosing(&told);
+        images.insert(crashed.fingerprint());
+        tried += 1;
+        path = next_path(&taken);
+    }
+    // Without a name; without a length, whatever the data; with it: nothing, each half, all.
+    assert_eq!(images.len(), 1 + 1 + 4);
+    assert_eq!(tried, 1 + 2 * 4);
+    let kept = disk.fork();
+    kept.crash_choosing(&[]);
+    assert_eq!(kept.fingerprint(), disk.fingerprint(), "the first path keeps everything");
+}
