@@ -22,7 +22,7 @@ struct Created {
 impl Answer for Created {
     fn text(&self) -> String {
         format!(
-            "channel {} takes records: generation {}, {} partitions",
+            "channel {} takes records: generation {}, partitions {}",
             self.name, self.generation, self.partitions
         )
     }

@@ -127,8 +127,10 @@ impl SimLog {
             }
         }
         let log = Self { storage, path, options, state: Mutex::new(state) };
-        log.keep_recovered(&bytes).map_err(|source| {
-            RaftLogError::Io { path: log.path.clone(), action: "sync what recovery kept", source }
+        log.keep_recovered(&bytes).map_err(|source| RaftLogError::Io {
+            path: log.path.clone(),
+            action: "sync what recovery kept",
+            source,
         })?;
         Ok(log)
     }

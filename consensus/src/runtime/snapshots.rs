@@ -360,3 +360,6 @@ pub(super) fn finish_installs(
     }
     engine.hold_unopened(unfinished);
 }
+
+#[cfg(test)]
+mod tests;
