@@ -10,7 +10,9 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::keep::Keep;
 use crate::locks::{Arc, Mutex, PoisonError, Weak};
+use crate::log::recovery::report::Aside;
 use crate::log::shared::LogShared;
+use crate::log::writer::is_full;
 use crate::open_files::OpenFiles;
 use crate::quarantine::{Quarantine, QuarantineError, SetAside};
 use crate::report::RecoveryReport;
@@ -87,18 +89,36 @@ impl Core {
         from: Position,
         to: Position,
         why: &str,
-    ) -> Result<(), QuarantineError> {
+    ) -> Result<Aside, QuarantineError> {
         let storage = self.storage.as_ref();
-        let aside = self.quarantine.set_aside_range(storage, path, from, to, why, self.opened_at)?;
-        report(path, why, &aside);
-        Ok(())
+        self.with_reserve(
+            || self.quarantine.set_aside_range(storage, path, from, to, why, self.opened_at),
+            |error| is_full(&error.source),
+        )
+        .map(|aside| report(path, why, aside))
     }
 
     /// Moves a file into quarantine, durably.
-    pub(crate) fn set_aside_file(&self, path: &Path, why: &str) -> Result<(), QuarantineError> {
-        let aside = self.quarantine.set_aside_file(self.storage.as_ref(), path, why, self.opened_at)?;
-        report(path, why, &aside);
-        Ok(())
+    pub(crate) fn set_aside_file(&self, path: &Path, why: &str) -> Result<Aside, QuarantineError> {
+        let storage = self.storage.as_ref();
+        self.with_reserve(
+            || self.quarantine.set_aside_file(storage, path, why, self.opened_at),
+            |error| is_full(&error.source),
+        )
+        .map(|aside| report(path, why, aside))
+    }
+
+    /// Does something that must succeed on a full disk too: if there is no room, once more with the room of
+    /// the reserve.
+    pub(crate) fn with_reserve<T, E>(
+        &self,
+        attempt: impl Fn() -> Result<T, E>,
+        is_full: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        match attempt() {
+            Err(error) if is_full(&error) && self.room.give_reserve(self) => attempt(),
+            done => done,
+        }
     }
 
     /// The open log, if it is open.
@@ -147,9 +167,11 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn report(path: &Path, why: &str, aside: &SetAside) {
-    tracing::warn!(path = %path.display(), aside = %aside.path.display(), bytes = aside.bytes, "set aside: {why}");
+fn report(path: &Path, why: &str, aside: SetAside) -> Aside {
+    let piece = aside.path;
+    tracing::warn!(path = %path.display(), aside = %piece.display(), bytes = aside.bytes, "set aside: {why}");
     for evicted in &aside.evicted {
         tracing::warn!(path = %evicted.path.display(), bytes = evicted.bytes, cause = ?evicted.cause, "left quarantine");
     }
+    Aside { from: path.to_path_buf(), piece, bytes: aside.bytes }
 }

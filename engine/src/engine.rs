@@ -398,6 +398,9 @@ impl Engine {
             removed: false,
         };
         let shared = Arc::new(LogShared::new(Arc::clone(&self.core), log, view, recovered.damage));
+        if recovered.report.read_only.is_some() {
+            shared.fence();
+        }
         self.core.register(&shared);
         self.core.keep.doom(log, &recovered.trimmed);
         self.core.unlink_unnamed();

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use tidelog_wire::ids::TimestampMs;
 
+use crate::segment::salvage::Salvage;
 use crate::storage::{
     EntryKind, File, OpenMode, Position, Storage, create_dir_durably, parent, replace_file,
 };
@@ -121,7 +122,8 @@ impl Quarantine {
     /// Copies the bytes `from..to` of the file at `path` here, with a note that says `why`.
     ///
     /// On return copy and note are durable, so the caller may cut. The file itself is unchanged. A
-    /// range that reaches beyond the end of the file is copied up to the end.
+    /// range that reaches beyond the end of the file is copied up to the end. Blocks that the disk does not
+    /// give are filled with a pattern, and the note names them.
     ///
     /// # Errors
     /// [`QuarantineError`]: nothing may be cut. A half-written piece may be left and counts like others.
@@ -134,16 +136,21 @@ impl Quarantine {
         why: &str,
         now: TimestampMs,
     ) -> Result<SetAside, QuarantineError> {
-        let source = storage.open(path, OpenMode::Read).map_err(failed(path, "read"))?;
+        let source = Salvage::new(storage.open(path, OpenMode::Read).map_err(failed(path, "read"))?);
         let end = source.len().map_err(failed(path, "read"))?.min(to.get());
         let bytes = end.saturating_sub(from.get());
         let target = self.next_path(storage, path, now)?;
         let what = format!("bytes {}..{} of {}", from, end, path.display());
         self.write_note(storage, &target, &what, why)?;
         let copy = storage.open(&target, OpenMode::CreateNew).map_err(failed(&target, "create a copy"))?;
-        copy_range(source.as_ref(), from.get(), end, copy.as_ref())
-            .map_err(failed(&target, "write a copy"))?;
+        copy_range(&source, from.get(), end, copy.as_ref()).map_err(failed(&target, "write a copy"))?;
         copy.sync().map_err(failed(&target, "sync a copy"))?;
+        let refused = source.all_refused();
+        if !refused.is_empty() {
+            let what =
+                format!("{what}; the disk did not give {refused:?} of that file, the copy is filled there");
+            self.write_note(storage, &target, &what, why)?;
+        }
         storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
         let evicted = self.evict_for(storage, &target, now);
         Ok(SetAside { path: target, bytes, evicted })

@@ -3,15 +3,12 @@
 //! It grows as logs are opened, as frames of an earlier run are compared, and as segments below the
 //! mark, which nobody reads at a start, are read for the first time.
 
-use std::path::{Path, PathBuf};
-
-use tidelog_wire::ids::LogId;
+use std::path::PathBuf;
 
 use crate::core::Core;
+use crate::fields::wide;
 use crate::locks::PoisonError;
 use crate::log::LogRecovery;
-use crate::log::recovery::table::{Place, Seen, Verdict, decide};
-use crate::storage::Position;
 
 /// Most logs whose recovery is told one by one; of further ones only the sums are kept.
 pub(crate) const REPORTS_MAX: usize = 10_000;
@@ -23,22 +20,69 @@ pub struct RecoveryReport {
     pub healed_identity: Option<PathBuf>,
     /// Logs opened so far.
     pub logs_opened: u64,
+    /// Sums over all logs, also those that are not named below.
+    pub counts: RecoveryCounts,
     /// The recoveries that found something, oldest first.
     pub logs: Vec<LogRecovery>,
 }
 
-impl RecoveryReport {
-    /// The entry of a log, made if there is none and there is room for it.
-    fn of_log(&mut self, log: LogId) -> Option<&mut LogRecovery> {
-        // The newest: a log may have been opened more than once.
-        let at = self.logs.iter().rposition(|known| known.log == log);
-        match at {
-            Some(at) => self.logs.get_mut(at),
-            None if self.logs.len() < REPORTS_MAX => {
-                self.logs.push(LogRecovery::new(log));
-                self.logs.last_mut()
-            }
-            None => None,
+/// The sums of a recovery, for metrics. All but the last are counts since the engine was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryCounts {
+    /// Logs that were not plainly intact.
+    pub logs_unclean: u64,
+    /// Logs that take no appends, since their end cannot be read.
+    pub logs_read_only: u64,
+    /// Findings that were not plainly intact.
+    pub findings: u64,
+    /// Verified frames above the mark that were kept.
+    pub kept_frames: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Kept frames that the entries applied again confirmed.
+    pub replayed_frames: u64,
+    /// Kept frames that they did not.
+    pub differing_frames: u64,
+    /// Bytes cut off files, each with a copy in quarantine.
+    pub cut_bytes: u64,
+    /// Zeros cut off files.
+    pub zero_bytes: u64,
+    /// Bytes that went to quarantine, the cut ones among them.
+    pub set_aside_bytes: u64,
+    /// Segments whose index and footer were written again.
+    pub sealed_again: u64,
+    /// Offsets found damaged.
+    pub damaged_offsets: u64,
+    /// Offsets that the disk did not give.
+    pub unread_offsets: u64,
+    /// Microseconds that the recoveries of all logs took together; threads count each for itself.
+    pub took_us: u64,
+}
+
+impl RecoveryCounts {
+    fn add(&mut self, log: &LogRecovery) {
+        let offsets = |ranges: &[std::ops::Range<tidelog_wire::ids::Offset>]| {
+            ranges.iter().fold(0_u64, |sum, range| {
+                sum.saturating_add(range.end.get().saturating_sub(range.start.get()))
+            })
+        };
+        let sums = [
+            (&mut self.findings, wide(log.findings.len()).saturating_add(log.findings_left_out)),
+            (&mut self.kept_frames, log.kept_frames),
+            (&mut self.kept_bytes, log.kept_bytes),
+            (&mut self.replayed_frames, log.replayed_frames),
+            (&mut self.differing_frames, log.differing_frames),
+            (&mut self.cut_bytes, log.cut_bytes),
+            (&mut self.zero_bytes, log.zero_bytes),
+            (&mut self.set_aside_bytes, log.set_aside_bytes),
+            (&mut self.sealed_again, log.sealed_again),
+            (&mut self.damaged_offsets, offsets(&log.damage)),
+            (&mut self.unread_offsets, offsets(&log.unread)),
+            (&mut self.took_us, log.took.total_us()),
+            (&mut self.logs_read_only, u64::from(log.read_only.is_some())),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
         }
     }
 }
@@ -48,30 +92,30 @@ impl Core {
     pub(crate) fn log_recovered(&self, recovery: &LogRecovery) {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.logs_opened = report.logs_opened.saturating_add(1);
-        if !recovery.is_clean() && report.logs.len() < REPORTS_MAX {
-            report.logs.push(recovery.clone());
+        report.counts.add(recovery);
+        if !recovery.is_clean() {
+            report.counts.logs_unclean = report.counts.logs_unclean.saturating_add(1);
+            if report.logs.len() < REPORTS_MAX {
+                report.logs.push(recovery.clone());
+            }
         }
     }
 
-    /// Looks up the verdict on something that is seen after its log was opened, and reports it as
-    /// recovery would have done.
-    pub(crate) fn judge_late(
-        &self,
-        log: LogId,
-        path: &Path,
-        position: Position,
-        seen: Seen,
-        error: Option<String>,
-    ) -> Verdict {
-        let place = Place::BelowMark;
-        let row = decide(self.mode, place, seen);
-        if row.verdict != Verdict::Intact {
-            tracing::warn!(%log, path = %path.display(), %position, row = row.name, ?seen, verdict = ?row.verdict, error, "found when read");
-            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = report.of_log(log) {
-                entry.decided(row, path, position, place, error);
+    /// Something was found out about a log that is open.
+    pub(crate) fn found_late(&self, late: LogRecovery) {
+        let mut guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = &mut *guard;
+        report.counts.add(&late);
+        // The newest of that log: it may have been opened more than once.
+        match report.logs.iter_mut().rev().find(|known| known.log == late.log) {
+            Some(known) => known.add(late),
+            None if late.is_clean() => {}
+            None => {
+                report.counts.logs_unclean = report.counts.logs_unclean.saturating_add(1);
+                if report.logs.len() < REPORTS_MAX {
+                    report.logs.push(late);
+                }
             }
         }
-        row.verdict
     }
 }

@@ -10,7 +10,9 @@ use tidelog_wire::ids::{Offset, RaftIndex};
 
 use super::error::LogError;
 use super::plan::Planned;
+use super::recovery::report::LogRecovery;
 use super::shared::{LogShared, Segment};
+use crate::fields::wide;
 use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;
 use crate::segment::{self};
@@ -30,6 +32,8 @@ pub(crate) struct Kept {
 pub(crate) struct Replay {
     frames: VecDeque<Kept>,
     files: BTreeSet<Offset>,
+    /// Frames that were compared and are the same, since that was last reported.
+    same: u64,
 }
 
 impl Replay {
@@ -61,8 +65,18 @@ impl Replay {
         });
         if same {
             self.frames.pop_front();
+            self.same = self.same.saturating_add(1);
         }
         same
+    }
+
+    /// Reports what was compared, once nothing waits any more.
+    pub(crate) fn settle(&mut self, log: &LogShared) {
+        if self.frames.is_empty() && self.same > 0 {
+            let mut late = LogRecovery::new(log.id);
+            late.replayed_frames = std::mem::take(&mut self.same);
+            log.core.found_late(late);
+        }
     }
 
     /// Sets aside and cuts everything that still waits: what is applied now differs from it.
@@ -73,6 +87,8 @@ impl Replay {
         position: Position,
     ) -> Result<(), LogError> {
         let core = &log.core;
+        let mut late = LogRecovery::new(log.id);
+        late.differing_frames = wide(self.frames.len());
         let why = "frames of an earlier run differ from the entries that are applied now";
         tracing::warn!(log = %log.id, frames = self.frames.len(), "{why}; setting them aside");
         let active_base = active.as_ref().map(|(segment, _)| segment.base);
@@ -83,7 +99,9 @@ impl Replay {
                 let path = segment.path.clone();
                 move |source| LogError::Io { path, action, source }
             };
-            core.set_aside_range(&segment.path, position, Position(u64::MAX), why)?;
+            let aside = core.set_aside_range(&segment.path, position, Position(u64::MAX), why)?;
+            late.cut_bytes = aside.bytes;
+            late.put_aside(aside);
             file.truncate(position.get()).map_err(io("cut frames of an earlier run"))?;
             file.sync().map_err(io("sync after the cut"))?;
             core.open_files.close((log.id, segment.base));
@@ -97,13 +115,14 @@ impl Replay {
         for base in later {
             let path = log.path.join(segment::file_name(base));
             match core.storage.open(&path, crate::storage::OpenMode::Read) {
-                Ok(_) => core.set_aside_file(&path, why)?,
+                Ok(_) => late.put_aside(core.set_aside_file(&path, why)?),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(LogError::Io { path, action: "open a later segment", source }),
             }
         }
         self.frames.clear();
         self.files.clear();
+        core.found_late(late);
         Ok(())
     }
 }

@@ -281,6 +281,7 @@ impl LogWriter {
         }
         let (there, missing) = planned.split_at_checked(known).unwrap_or((&[], planned.as_slice()));
         self.commit(there, false, done);
+        self.replay.settle(&self.shared);
         if !missing.is_empty() {
             self.write(missing)?;
             self.commit(missing, true, done);

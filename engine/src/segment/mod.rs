@@ -14,6 +14,7 @@
 pub mod footer;
 pub mod frame;
 pub mod header;
+pub(crate) mod salvage;
 pub mod state;
 pub(crate) mod stored;
 pub(crate) mod summary;

@@ -365,7 +365,8 @@ impl State {
 #[must_use]
 pub fn next_path(taken: &[Decision]) -> Option<Vec<u32>> {
     let at = taken.iter().rposition(|decision| decision.chosen.saturating_add(1) < decision.of)?;
-    let mut path: Vec<u32> = taken.iter().take(at.saturating_add(1)).map(|decision| decision.chosen).collect();
+    let mut path: Vec<u32> =
+        taken.iter().take(at.saturating_add(1)).map(|decision| decision.chosen).collect();
     if let Some(last) = path.last_mut() {
         *last = last.saturating_add(1);
     }

@@ -2,16 +2,19 @@
 
 use tidelog_wire::ids::Offset;
 
-use super::files::{Found, missing_path, next_of};
+use super::files::{Examined, Found, Listed, missing_path, next_of};
+use super::report::Phase;
 use super::table::{Place, Seen, Verdict};
 use super::{Recovered, Recovery, Standing, facts, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
+use crate::fields::wide;
 use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
 use crate::log::replay::Kept;
 use crate::log::writer::Active;
+use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault};
 use crate::segment::state::SegmentState;
 use crate::segment::summary::FIRST_FRAME;
 use crate::segment::walk::{Depth, Expected, Step, Walk};
@@ -29,35 +32,34 @@ pub(crate) fn recover_under_consensus(
     let mark = if has_active { state.active_base.plus(1) } else { state.end };
     let files = recovery.list(mark)?;
     let any_file = !files.is_empty();
-    let (sealed, rest): (Vec<Found>, Vec<Found>) =
-        files.into_iter().partition(|found| found.base < sealed_end);
+    let (sealed, rest): (Vec<Listed>, Vec<Listed>) =
+        files.into_iter().partition(|listed| listed.base < sealed_end);
     recovery.below_the_mark(&sealed, state, sealed_end)?;
 
+    recovery.stopwatch.enter(Phase::Walk);
     let mut rest = rest.into_iter().peekable();
-    let here = |found: &Found| has_active && found.base == state.active_base;
+    let here = |listed: &Listed| has_active && listed.base == state.active_base;
     let mut active = None;
     let mut going = Some(Expected { offset: state.end, chain: state.chain });
     if has_active {
-        match rest.next_if(here) {
-            Some(found) => {
-                let (opened, goes_on) = recovery.take_active(&found, state)?;
-                active = opened;
-                going = goes_on;
+        let listed = rest.next_if(here);
+        let examined = listed.as_ref().map(|listed| recovery.examine(listed)).transpose()?;
+        match examined {
+            Some(Examined::Found(found)) => {
+                (active, going) = recovery.take_active(&found, state)?;
             }
-            None => {
+            Some(Examined::Unread) => recovery.leave_unread(state),
+            Some(Examined::Gone) | None => {
                 let path = missing_path(&core.log_dir(id), state.active_base);
-                if recovery.judge(&path, Position::ZERO, Place::BelowMark, Seen::Missing) == Verdict::Corrupt
-                {
-                    recovery.mark(state.active_base, state.end);
-                }
+                recovery.lost(&path, state.active_base, state.end);
             }
         }
     }
-    for found in rest {
+    for listed in rest {
         going = match going {
-            Some(expected) => recovery.take_above(&found, expected)?,
+            Some(expected) => recovery.take_above(&listed, expected)?,
             None => {
-                recovery.beyond(&found)?;
+                recovery.beyond(&listed)?;
                 None
             }
         };
@@ -77,27 +79,36 @@ pub(crate) fn recover_under_consensus(
 
 impl Recovery<'_> {
     /// Segments that end below the checkpoint: headers and footers only.
-    fn below_the_mark(&mut self, files: &[Found], state: &LogState, end: Offset) -> Result<(), LogError> {
+    fn below_the_mark(&mut self, files: &[Listed], state: &LogState, end: Offset) -> Result<(), LogError> {
         let mut cursor = state.start;
-        for (at, found) in files.iter().enumerate() {
+        let mut chain = None;
+        for (at, listed) in files.iter().enumerate() {
             let next = next_of(files, at, end);
             if next <= state.start {
-                self.trimmed.push((found.base, next));
+                self.trim(listed, next);
                 continue;
             }
-            if found.base > cursor {
-                self.judge(&found.path, Position::ZERO, Place::BelowMark, Seen::Missing);
-                self.mark(cursor, found.base);
+            if listed.base > cursor {
+                self.lost(&listed.path, cursor, listed.base);
+                chain = None;
             }
-            self.take_sealed(found, next, None)?;
+            chain = self.take_sealed(listed, next, chain)?;
             cursor = next;
         }
         if cursor < end {
             let path = missing_path(&self.core.log_dir(self.id), cursor);
-            self.judge(&path, Position::ZERO, Place::BelowMark, Seen::Missing);
-            self.mark(cursor, end);
+            self.lost(&path, cursor, end);
         }
         Ok(())
+    }
+
+    /// The segment that was active at the checkpoint and that the disk does not give. It stays as it is;
+    /// what is appended next begins a file of its own.
+    fn leave_unread(&mut self, state: &LogState) {
+        let path = missing_path(&self.core.log_dir(self.id), state.active_base);
+        self.mark_unread(state.active_base, state.end);
+        let known = facts(SegmentState::Sealed, state.end, state.active_position, None);
+        self.add_segment(state.active_base, &path, known);
     }
 
     /// The segment that was active at the checkpoint. Returns it as the active one, unless it lost
@@ -108,7 +119,7 @@ impl Recovery<'_> {
         state: &LogState,
     ) -> Result<(Option<Active>, Option<Expected>), LogError> {
         let at_mark = Expected { offset: state.end, chain: state.chain };
-        if found.header.is_none() {
+        if found.header.is_none() && found.len > 0 {
             self.judge(&found.path, Position::ZERO, Place::BelowMark, Seen::BrokenHeader);
         }
         if found.len < state.active_position.get() {
@@ -124,7 +135,7 @@ impl Recovery<'_> {
         let segment = self.add_segment(found.base, &found.path, known);
         let active = Active {
             segment,
-            file: Arc::clone(&found.file),
+            file: Arc::clone(found.file.file()),
             position: state.active_position,
             header: None,
             prefilled_to: 0,
@@ -134,44 +145,38 @@ impl Recovery<'_> {
     }
 
     /// A segment that begins above the checkpoint, where `expected` says the log goes on.
-    fn take_above(&mut self, found: &Found, expected: Expected) -> Result<Option<Expected>, LogError> {
-        if found.base != expected.offset {
-            self.beyond(found)?;
+    fn take_above(&mut self, listed: &Listed, expected: Expected) -> Result<Option<Expected>, LogError> {
+        if listed.base != expected.offset {
+            self.beyond(listed)?;
             return Ok(None);
         }
+        let found = match self.examine(listed)? {
+            Examined::Found(found) => found,
+            Examined::Gone => return Ok(None),
+            Examined::Unread => {
+                self.set_aside(&listed.path, "the disk does not give it; the raft log writes it again")?;
+                return Ok(None);
+            }
+        };
         let seen = match &found.header {
             None => Seen::BrokenHeader,
             Some(header) if header.chain_start != expected.chain => Seen::OtherHistory,
             Some(_) => Seen::Valid,
         };
-        match self.judge(&found.path, Position::ZERO, Place::AboveMark, seen) {
-            Verdict::Intact => {
-                let kept_before = self.report.kept_frames;
-                let goes_on = self.walk_above(found, FIRST_FRAME, expected)?;
-                if self.report.kept_frames == kept_before {
-                    self.core.set_aside_file(
-                        &found.path,
-                        "no frame of it verifies; the raft log writes it again",
-                    )?;
-                    return Ok(None);
-                }
-                Ok(goes_on)
-            }
-            Verdict::TornTail
-            | Verdict::SealAgain
-            | Verdict::Corrupt
-            | Verdict::Unread
-            | Verdict::FramesOnly
-            | Verdict::SetAside
-            | Verdict::Unlink
-            | Verdict::ReadOnly
-            | Verdict::Refuse => {
-                self.report.cut_bytes = self.report.cut_bytes.saturating_add(found.len);
-                self.core
-                    .set_aside_file(&found.path, "its beginning is torn; the raft log writes it again")?;
-                Ok(None)
-            }
+        if self.judge(&found.path, Position::ZERO, Place::AboveMark, seen) != Verdict::Intact {
+            self.set_aside(
+                &found.path,
+                "its header is torn or of another history; the raft log writes it again",
+            )?;
+            return Ok(None);
         }
+        let kept_before = self.report.kept_frames;
+        let goes_on = self.walk_above(&found, FIRST_FRAME, expected)?;
+        if self.report.kept_frames == kept_before {
+            self.set_aside(&found.path, "no frame of it verifies; the raft log writes it again")?;
+            return Ok(None);
+        }
+        Ok(goes_on)
     }
 
     /// Keeps the valid frames from `from` on for replay and cuts at the first byte that is none.
@@ -183,14 +188,55 @@ impl Recovery<'_> {
         expected: Expected,
     ) -> Result<Option<Expected>, LogError> {
         let io = |source| failed(&found.path, "walk", source);
-        let sealed = load_sealed(found.file.as_ref(), self.tag).map_err(io)?.ok().map(|(footer, _)| footer);
-        let sealed = sealed.filter(|footer| footer.index_position >= from);
+        let place = Place::AboveMark;
+        let sealed = match load_sealed(found.file.as_ref(), self.tag).map_err(io)? {
+            Ok((footer, _)) if footer.index_position >= from => Some(footer),
+            Err(FooterFault::UnknownFormat { found: format }) => {
+                let position = Position(found.len.saturating_sub(wide(FOOTER_BYTES)));
+                self.judge(&found.path, position, place, Seen::NewerFormat);
+                return Err(LogError::UnknownFormat { path: found.path.clone(), position, found: format });
+            }
+            Ok(_) | Err(FooterFault::Absent | FooterFault::Bad) => {
+                self.judge(&found.path, Position(found.len), place, Seen::NoFooter);
+                None
+            }
+        };
         let limit = sealed.map_or(found.len, |footer| footer.index_position.get());
+        let (next, position, step) = self.keep_frames(found, from, limit, expected)?;
+        let leads_to = |footer: &Footer| {
+            footer.index_position == position
+                && footer.chain_end == next.chain
+                && footer.last_offset.plus(1) == next.offset
+        };
+        if sealed.as_ref().is_some_and(leads_to) {
+            self.sync_kept(found, from, Position(found.len))?;
+            return Ok(Some(next));
+        }
+        let seen = match self.ended_on(found, position, place, &step)? {
+            Seen::End if sealed.is_some() => Seen::FooterContradicts,
+            seen => seen,
+        };
+        let said = found.refused_at(position);
+        self.judge_with(&found.path, position, place, seen, said);
+        self.cut(found, position)?;
+        self.sync_kept(found, from, position)?;
+        Ok(None)
+    }
+
+    /// Walks the frames from `from` on and keeps them for replay. Returns where the log goes on behind
+    /// them, where they end, and what they end on.
+    fn keep_frames(
+        &mut self,
+        found: &Found,
+        from: Position,
+        limit: u64,
+        expected: Expected,
+    ) -> Result<(Expected, Position, Step), LogError> {
         let mut walk = Walk::new(found.file.as_ref(), self.tag, Depth::Full, from, limit, Some(expected));
         let mut next = expected;
         let mut position = from;
         let step = loop {
-            let step = walk.step().map_err(io)?;
+            let step = walk.step().map_err(|source| failed(&found.path, "walk", source))?;
             let Step::Frame(walked) = step else { break step };
             let Some(batch) = walked.batch else { break Step::Fault(mark_fault(&walked)) };
             self.replay.keep(Kept {
@@ -199,34 +245,18 @@ impl Recovery<'_> {
                 raft_index: walked.header.raft_index,
                 header: walked.header.encode(),
             });
-            self.report.kept_frames = self.report.kept_frames.saturating_add(1);
+            self.report.keep_frame(u64::from(walked.header.frame_len));
             next = Expected { offset: batch.end(), chain: walked.header.chain };
             position = walked.end();
         };
-        let seen = self.ended_on(&found.path, position, &step)?;
-        let whole = sealed.is_some_and(|footer| {
-            footer.index_position == position
-                && footer.chain_end == next.chain
-                && footer.last_offset.plus(1) == next.offset
-        });
-        if whole {
-            self.sync_kept(&found.path, found.file.as_ref())?;
-            return Ok(Some(next));
-        }
-        self.judge(&found.path, position, Place::AboveMark, seen);
-        self.cut(&found.path, found.file.as_ref(), position)?;
-        self.sync_kept(&found.path, found.file.as_ref())?;
-        Ok(None)
+        Ok((next, position, step))
     }
 
     /// A segment behind a cut: the raft log writes it again.
-    fn beyond(&mut self, found: &Found) -> Result<(), LogError> {
-        if self.judge(&found.path, Position::ZERO, Place::AboveMark, Seen::BeyondCut) == Verdict::SetAside {
-            self.report.cut_bytes = self.report.cut_bytes.saturating_add(found.len);
-            self.core.set_aside_file(
-                &found.path,
-                "it lies behind bytes that were cut; the raft log writes it again",
-            )?;
+    fn beyond(&mut self, listed: &Listed) -> Result<(), LogError> {
+        let seen = Seen::BeyondCut;
+        if self.judge(&listed.path, Position::ZERO, Place::AboveMark, seen) == Verdict::SetAside {
+            self.set_aside(&listed.path, "it lies behind bytes that were cut; the raft log writes it again")?;
         }
         Ok(())
     }

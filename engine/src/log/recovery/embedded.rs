@@ -10,17 +10,22 @@
 //! The window that is left: the last group synced before a crash under load has no frame behind it
 //! yet, so damage to it looks like a torn tail. A mark frame closes it on a clean close or when idle.
 
+use std::path::Path;
+
 use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 
-use super::files::{Found, is_zeros, missing_path};
+use super::files::{Examined, Found, Listed, is_zeros, missing_path};
+use super::report::Phase;
 use super::table::{Place, Seen, Verdict};
 use super::{Recovered, Recovery, Standing, facts, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
+use crate::fields::wide;
 use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
 use crate::log::writer::Active;
+use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
 use crate::segment::state::SegmentState;
 use crate::segment::summary::{FIRST_FRAME, Summary};
 use crate::segment::walk::{Depth, Expected, Step, Walk, Walked};
@@ -37,39 +42,64 @@ pub(crate) fn recover_embedded(core: &Arc<Core>, id: LogId, known: &LogState) ->
         append_time: known.append_time,
         epochs: known.epochs.clone(),
     };
-    let last = files.pop();
+    let last = recovery.examine_last(&mut files)?;
     let mut chain = None;
-    for (at, found) in files.iter().enumerate() {
-        let next = files.get(at.saturating_add(1)).or(last.as_ref()).map_or(found.base, |next| next.base);
+    for (at, listed) in files.iter().enumerate() {
+        let next = files.get(at.saturating_add(1)).map(|next| next.base);
+        let next = next.or(last.as_ref().map(Last::base)).unwrap_or(listed.base);
         if next <= known.start {
-            recovery.trimmed.push((found.base, next));
+            recovery.trim(listed, next);
             continue;
         }
-        recovery.gap(found, &mut standing);
-        chain = recovery.take_sealed(found, next, chain)?;
+        if recovery.gap(listed.base, &listed.path, &mut standing) {
+            chain = None;
+        }
+        chain = recovery.take_sealed(listed, next, chain)?;
         standing.end = next;
         standing.chain = chain.unwrap_or(standing.chain);
     }
+    recovery.stopwatch.enter(Phase::Walk);
     let active = match last {
         None => None,
-        Some(found) => {
-            recovery.gap(&found, &mut standing);
+        Some(Last::Unread(listed)) => {
+            recovery.gap(listed.base, &listed.path, &mut standing);
+            recovery.report.read_only = Some(listed.path);
+            None
+        }
+        Some(Last::Found(found)) => {
+            if recovery.gap(found.base, &found.path, &mut standing) {
+                chain = None;
+            }
             recovery.take_last(&found, known, chain, &mut standing)?
         }
     };
-    if standing.end < known.end {
+    if standing.end < known.end && recovery.report.read_only.is_none() {
         let path = missing_path(&core.log_dir(id), standing.end);
-        recovery.judge(&path, Position::ZERO, Place::BelowMark, Seen::Missing);
-        recovery.mark(standing.end, known.end);
+        recovery.lost(&path, standing.end, known.end);
         standing.end = known.end;
         standing.chain = known.chain;
-        let active_is_behind = active.is_some();
-        if active_is_behind {
+        if active.is_some() {
             recovery.close_behind(known.end);
         }
         return Ok(recovery.finish(standing, None));
     }
     Ok(recovery.finish(standing, active))
+}
+
+/// The last segment of a log.
+enum Last {
+    Found(Found),
+    /// The disk does not give it.
+    Unread(Listed),
+}
+
+impl Last {
+    const fn base(&self) -> Offset {
+        match self {
+            Self::Found(found) => found.base,
+            Self::Unread(listed) => listed.base,
+        }
+    }
 }
 
 /// What the walk over the last segment gathered.
@@ -97,13 +127,28 @@ impl Gathered {
 }
 
 impl Recovery<'_> {
-    /// A segment that begins above where the log came to: what lies between is gone.
-    fn gap(&mut self, found: &Found, standing: &mut Standing) {
-        if found.base > standing.end {
-            self.judge(&found.path, Position::ZERO, Place::BelowMark, Seen::Missing);
-            self.mark(standing.end, found.base);
-            standing.end = found.base;
+    /// Takes the last segment off `files`: the last that belongs here.
+    fn examine_last(&mut self, files: &mut Vec<Listed>) -> Result<Option<Last>, LogError> {
+        while let Some(mut listed) = files.pop() {
+            // It has no successor that would prove it synced, whatever its name says.
+            listed.place = Place::AboveMark;
+            match self.examine(&listed)? {
+                Examined::Found(found) => return Ok(Some(Last::Found(found))),
+                Examined::Unread => return Ok(Some(Last::Unread(listed))),
+                Examined::Gone => {}
+            }
         }
+        Ok(None)
+    }
+
+    /// Whether a segment begins above where the log came to: what lies between is gone.
+    fn gap(&mut self, base: Offset, path: &Path, standing: &mut Standing) -> bool {
+        let gap = base > standing.end;
+        if gap {
+            self.lost(path, standing.end, base);
+            standing.end = base;
+        }
+        gap
     }
 
     /// The last segment: sealed, or the one that takes appends.
@@ -114,21 +159,29 @@ impl Recovery<'_> {
         chain: Option<Chain>,
         standing: &mut Standing,
     ) -> Result<Option<Active>, LogError> {
-        let io = |source| failed(&found.path, "read", source);
-        let file = found.file.as_ref();
-        if let Ok((footer, index)) = load_sealed(file, self.tag).map_err(io)? {
-            let from = index.last().map_or(FIRST_FRAME, |entry| entry.position);
-            let times = last_times(file, self.tag, from, footer.index_position).map_err(io)?;
-            standing.append_time = standing.append_time.max(times.0);
-            standing.epochs.extend(times.1);
-            standing.end = footer.last_offset.plus(1);
-            standing.chain = footer.chain_end;
-            let sealed =
-                facts(SegmentState::Sealed, standing.end, footer.index_position, Some(footer.max_timestamp));
-            self.add_segment(found.base, &found.path, sealed);
-            self.sync_kept(&found.path, file)?;
-            self.sync_kept_names()?;
+        if let (Some(header), Some(chain)) = (&found.header, chain)
+            && header.chain_start != chain
+            && self.judge(&found.path, Position::ZERO, Place::AboveMark, Seen::OtherHistory)
+                == Verdict::ReadOnly
+        {
+            self.report.read_only = Some(found.path.clone());
             return Ok(None);
+        }
+        match load_sealed(found.file.as_ref(), self.tag)
+            .map_err(|source| failed(&found.path, "read", source))?
+        {
+            Ok((footer, index)) => {
+                self.take_last_sealed(found, &footer, &index, standing)?;
+                return Ok(None);
+            }
+            Err(FooterFault::UnknownFormat { found: format }) => {
+                let position = Position(found.len.saturating_sub(wide(FOOTER_BYTES)));
+                self.judge(&found.path, position, Place::AboveMark, Seen::NewerFormat);
+                return Err(LogError::UnknownFormat { path: found.path.clone(), position, found: format });
+            }
+            Err(FooterFault::Absent | FooterFault::Bad) => {
+                self.judge(&found.path, Position(found.len), Place::AboveMark, Seen::NoFooter);
+            }
         }
         let chain_start = found.header.map(|header| header.chain_start).or(chain);
         let begin = Expected { offset: found.base, chain: chain_start.unwrap_or(standing.chain) };
@@ -143,6 +196,12 @@ impl Recovery<'_> {
         standing.append_time = gathered.append_time;
         standing.chain = gathered.summary.chain;
         standing.end = gathered.summary.end;
+        if self.report.read_only.is_some() {
+            let time = Some(gathered.summary.max_timestamp);
+            self.add_segment(found.base, &found.path, facts(SegmentState::Sealed, standing.end, end, time));
+            self.sync_kept(found, gathered.mark.min(end), end)?;
+            return Ok(None);
+        }
         if gathered.summary.end == found.base {
             self.drop_empty(found)?;
             return Ok(None);
@@ -150,16 +209,40 @@ impl Recovery<'_> {
         if found.header.is_none() {
             self.judge(&found.path, Position::ZERO, Place::BelowMark, Seen::BrokenHeader);
         }
-        self.cut(&found.path, file, end)?;
-        self.sync_kept(&found.path, file)?;
+        self.cut(found, end)?;
+        // What a later frame says was synced needs no second sync.
+        self.sync_kept(found, gathered.mark.min(end), end)?;
         self.sync_kept_names()?;
         let mut state = facts(SegmentState::Active, standing.end, end, Some(gathered.summary.max_timestamp));
         gathered.summary.end_position = end;
         state.summary = Some(gathered.summary);
         state.synced_to = end;
         let segment = self.add_segment(found.base, &found.path, state);
-        let file = Arc::clone(&found.file);
+        let file = Arc::clone(found.file.file());
         Ok(Some(Active { segment, file, position: end, header: None, prefilled_to: 0, marked: false }))
+    }
+
+    /// A last segment that was sealed: the next append begins another one.
+    fn take_last_sealed(
+        &mut self,
+        found: &Found,
+        footer: &Footer,
+        index: &[IndexEntry],
+        standing: &mut Standing,
+    ) -> Result<(), LogError> {
+        let from = index.last().map_or(FIRST_FRAME, |entry| entry.position);
+        let times = last_times(found.file.as_ref(), self.tag, from, footer.index_position)
+            .map_err(|source| failed(&found.path, "read", source))?;
+        standing.append_time = standing.append_time.max(times.0);
+        standing.epochs.extend(times.1);
+        standing.end = footer.last_offset.plus(1);
+        standing.chain = footer.chain_end;
+        let time = Some(footer.max_timestamp);
+        let sealed = facts(SegmentState::Sealed, standing.end, footer.index_position, time);
+        self.add_segment(found.base, &found.path, sealed);
+        // Its frames were synced before the footer was written.
+        self.sync_kept(found, footer.index_position, Position(found.len))?;
+        self.sync_kept_names()
     }
 
     /// Walks the last segment; returns where its frames end.
@@ -178,27 +261,30 @@ impl Recovery<'_> {
             if let Step::Frame(walked) = step {
                 gathered.take(&walked);
                 end = walked.end();
-                self.report.kept_frames = self.report.kept_frames.saturating_add(1);
+                self.report.keep_frame(u64::from(walked.header.frame_len));
                 continue;
             }
-            let seen = self.ended_on(&found.path, end, &step)?;
             let (next, mark) = self.witness(found, end).map_err(io)?;
             gathered.mark = gathered.mark.max(mark);
             let place = if gathered.mark > end { Place::BelowMark } else { Place::AboveMark };
-            match self.judge(&found.path, end, place, seen) {
-                Verdict::Corrupt => {}
+            let seen = self.ended_on(found, end, place, &step)?;
+            let said = found.refused_at(end);
+            match self.judge_with(&found.path, end, place, seen, said) {
+                Verdict::Corrupt | Verdict::Unread => {}
+                Verdict::ReadOnly => {
+                    self.report.read_only = Some(found.path.clone());
+                    return Ok(end);
+                }
                 Verdict::Intact
                 | Verdict::TornTail
                 | Verdict::SealAgain
-                | Verdict::Unread
                 | Verdict::FramesOnly
                 | Verdict::SetAside
                 | Verdict::Unlink
-                | Verdict::ReadOnly
                 | Verdict::Refuse => return Ok(end),
             }
             let Some(next) = next else { return Ok(end) };
-            self.mark(gathered.summary.end, begins(&next));
+            self.mark_hole(found, (gathered.summary.end, end), (begins(&next), next.position));
             walk = Walk::new(file, self.tag, Depth::Full, next.position, found.len, None);
             end = next.position;
         }
@@ -227,9 +313,7 @@ impl Recovery<'_> {
         if found.header.is_none() {
             self.judge(&found.path, Position::ZERO, Place::AboveMark, Seen::BrokenHeader);
         }
-        self.report.cut_bytes = self.report.cut_bytes.saturating_add(found.len);
-        self.core.set_aside_file(&found.path, "a segment that was begun and holds no valid frame")?;
-        Ok(())
+        self.set_aside(&found.path, "a segment that was begun and holds no valid frame")
     }
 
     /// The last segment ends below what is known to have been durable: it takes no more appends.

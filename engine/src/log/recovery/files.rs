@@ -7,116 +7,244 @@ use tidelog_wire::ids::{Chain, Offset};
 
 use super::table::{Place, Seen, Verdict};
 use super::{Recovery, facts, failed};
-use crate::fields::narrow;
+use crate::fields::{narrow, wide};
 use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::{load_sealed, verified_summary};
+use crate::log::recovery::report::Phase;
+use crate::segment::footer::FooterFault;
+use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader};
 use crate::segment::header::{HeaderFault, SegmentHeader};
+use crate::segment::salvage::{Salvage, is_refusal};
 use crate::segment::state::SegmentState;
-use crate::segment::walk::Expected;
+use crate::segment::summary::{FIRST_FRAME, Summary};
+use crate::segment::walk::{Depth, Expected, Step, Walk};
 use crate::segment::{self};
 use crate::storage::{EntryKind, File, OpenMode, Position};
+
+/// Bytes read, or written again, at once.
+const STEP: u64 = 64 << 10;
+
+/// A file that has the name of a segment. Nothing of it was read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) base: Offset,
+    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
+}
 
 /// A segment file that belongs into this log by its name, and by its header if that verifies.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) base: Offset,
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<dyn File>,
+    pub(crate) file: Arc<Salvage>,
     pub(crate) len: u64,
     /// `None`: it does not verify.
     pub(crate) header: Option<SegmentHeader>,
 }
 
+/// What became of a file whose header was looked at.
+#[derive(Debug)]
+pub(crate) enum Examined {
+    /// It belongs here.
+    Found(Found),
+    /// The disk does not give it. It was judged; nothing was changed.
+    Unread,
+    /// It did not belong here and was set aside.
+    Gone,
+}
+
+impl Found {
+    /// What the system said where it refused the bytes of the frame at `position`, if it did.
+    pub(crate) fn refused_at(&self, position: Position) -> Option<String> {
+        let mut head = [0; FRAME_HEADER_BYTES];
+        let stated = match self.file.read_at(position, &mut head) {
+            Ok(()) => FrameHeader::decode(&head).map_or(0, |header| u64::from(header.frame_len)),
+            Err(_) => 0,
+        };
+        let bytes = stated.clamp(wide(FRAME_HEADER_BYTES), FRAME_BYTES_MAX);
+        self.file.refused(position.get()..position.get().saturating_add(bytes))
+    }
+}
+
 impl Recovery<'_> {
-    /// The log's segment files by base. What does not belong here is set aside; what another cluster
-    /// or a newer release wrote refuses the log. `mark`: files with a lower base lie below the mark.
-    pub(crate) fn list(&mut self, mark: Offset) -> Result<Vec<Found>, LogError> {
+    /// The log's segment files by base. What has no name of a segment is set aside. `mark`: files with a
+    /// lower base lie below the mark.
+    pub(crate) fn list(&mut self, mark: Offset) -> Result<Vec<Listed>, LogError> {
         let dir = self.core.log_dir(self.id);
         let entries = match self.core.storage.list(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(failed(&dir, "list", source)),
+            Err(source) => {
+                let said = Some(source.to_string());
+                self.judge_with(&dir, Position::ZERO, Place::BelowMark, Seen::Unlisted, said);
+                return Err(failed(&dir, "list", source));
+            }
         };
-        let mut found = Vec::new();
+        let mut listed = Vec::new();
         for entry in entries {
             let path = dir.join(&entry.name);
-            let base = match (entry.kind, segment::parse_file_name(&entry.name)) {
-                (EntryKind::File, Some(base)) => base,
-                (EntryKind::File | EntryKind::Directory | EntryKind::Other, _) => {
-                    self.judge(&path, Position::ZERO, Place::AboveMark, Seen::UnknownName);
-                    self.core.set_aside_file(&path, "its name is not that of a segment")?;
-                    continue;
+            match (entry.kind, segment::parse_file_name(&entry.name)) {
+                (EntryKind::File, Some(base)) => {
+                    let place = if base < mark { Place::BelowMark } else { Place::AboveMark };
+                    listed.push(Listed { base, path, place });
                 }
-            };
-            let place = if base < mark { Place::BelowMark } else { Place::AboveMark };
-            found.extend(self.examine(base, path, place)?);
+                (EntryKind::File | EntryKind::Directory | EntryKind::Other, _) => {
+                    let seen = Seen::UnknownName;
+                    if self.judge(&path, Position::ZERO, Place::AboveMark, seen) == Verdict::SetAside {
+                        self.set_aside(&path, "its name is not that of a segment")?;
+                    }
+                }
+            }
         }
-        found.sort_by_key(|found| found.base);
-        Ok(found)
+        listed.sort_by_key(|listed| listed.base);
+        Ok(listed)
     }
 
-    /// Opens one file and holds its header against its name.
-    fn examine(&mut self, base: Offset, path: PathBuf, place: Place) -> Result<Option<Found>, LogError> {
-        let storage = &self.core.storage;
-        let file =
-            storage.open(&path, OpenMode::ReadWrite).map_err(|source| failed(&path, "open", source))?;
-        let len = file.len().map_err(|source| failed(&path, "size", source))?;
-        let header = segment::header_of(file.as_ref()).map_err(|source| failed(&path, "read", source))?;
+    /// Opens one file and holds its header against its name. What belongs to another log is set aside;
+    /// what another cluster or a newer release wrote refuses the log.
+    pub(crate) fn examine(&mut self, listed: &Listed) -> Result<Examined, LogError> {
+        let (path, place) = (&listed.path, listed.place);
+        let opened = self.core.storage.open(path, OpenMode::ReadWrite);
+        let file = match opened.and_then(|file| file.len().map(|len| (Arc::new(Salvage::new(file)), len))) {
+            Ok(opened) => Ok(opened),
+            Err(source) if is_refusal(&source) => {
+                let said = Some(source.to_string());
+                self.judge_with(path, Position::ZERO, place, Seen::Unreadable, said);
+                return Ok(Examined::Unread);
+            }
+            Err(source) => Err(failed(path, "open", source)),
+        };
+        let (file, len) = file?;
+        if len == 0 && self.judge(path, Position::ZERO, place, Seen::Empty) == Verdict::SetAside {
+            self.set_aside(path, "a file of no bytes: a segment that was begun")?;
+            return Ok(Examined::Gone);
+        }
+        let header =
+            segment::header_of(file.as_ref()).map_err(|source| failed(path, "read the header of", source))?;
         let expected = self.core.identity.cluster;
-        match header {
+        let header = match header {
             Ok(header) if header.cluster != expected => {
-                self.judge(&path, Position::ZERO, place, Seen::ForeignCluster);
-                Err(LogError::ForeignCluster { path, expected, found: header.cluster })
+                self.judge(path, Position::ZERO, place, Seen::ForeignCluster);
+                let path = path.clone();
+                return Err(LogError::ForeignCluster { path, expected, found: header.cluster });
             }
-            Ok(header) if header.log != self.id || header.base != base => {
-                self.judge(&path, Position::ZERO, place, Seen::Misplaced);
-                drop(file);
-                self.core.set_aside_file(&path, "its header is that of another log or base offset")?;
-                Ok(None)
+            Ok(header) if header.log != self.id || header.base != listed.base => {
+                if self.judge(path, Position::ZERO, place, Seen::Misplaced) == Verdict::SetAside {
+                    drop(file);
+                    self.core.open_files.close((self.id, listed.base));
+                    self.set_aside(path, "its header is that of another log or base offset")?;
+                }
+                return Ok(Examined::Gone);
             }
-            Ok(header) => Ok(Some(Found { base, path, file, len, header: Some(header) })),
+            Ok(header) => Some(header),
             Err(HeaderFault::UnknownFormat { found }) => {
-                self.judge(&path, Position::ZERO, place, Seen::NewerFormat);
-                Err(LogError::UnknownFormat { path, position: Position(8), found })
+                self.judge(path, Position(8), place, Seen::NewerFormat);
+                return Err(LogError::UnknownFormat { path: path.clone(), position: Position(8), found });
             }
             Err(
                 HeaderFault::Short
                 | HeaderFault::Magic
                 | HeaderFault::Checksum { .. }
                 | HeaderFault::Reserved,
-            ) => Ok(Some(Found { base, path, file, len, header: None })),
-        }
+            ) => None,
+        };
+        Ok(Examined::Found(Found { base: listed.base, path: path.clone(), file, len, header }))
     }
 
     /// Takes in a segment below the mark whose successor begins at `next`. Returns the chain at its
     /// end where that is known.
     pub(crate) fn take_sealed(
         &mut self,
+        listed: &Listed,
+        next: Offset,
+        chain_start: Option<Chain>,
+    ) -> Result<Option<Chain>, LogError> {
+        let before = self.stopwatch.enter(Phase::Below);
+        let taken = match self.examine(listed)? {
+            Examined::Found(found) => self.take_examined(&found, next, chain_start),
+            Examined::Unread => {
+                self.mark_unread(listed.base, next);
+                self.add_segment(
+                    listed.base,
+                    &listed.path,
+                    facts(SegmentState::Sealed, next, FIRST_FRAME, None),
+                );
+                Ok(None)
+            }
+            Examined::Gone => {
+                self.lost(&listed.path, listed.base, next);
+                Ok(None)
+            }
+        };
+        self.stopwatch.enter(before);
+        taken
+    }
+
+    /// A segment that should be there is not.
+    pub(crate) fn lost(&mut self, path: &Path, from: Offset, to: Offset) {
+        if self.judge(path, Position::ZERO, Place::BelowMark, Seen::Missing) == Verdict::Corrupt {
+            self.mark(from, to);
+        }
+    }
+
+    fn take_examined(
+        &mut self,
         found: &Found,
         next: Offset,
         chain_start: Option<Chain>,
     ) -> Result<Option<Chain>, LogError> {
-        let path = &found.path;
-        if found.header.is_none() {
-            self.judge(path, Position::ZERO, Place::BelowMark, Seen::BrokenHeader);
+        let (path, place) = (&found.path, Place::BelowMark);
+        let sealed = |end, end_position, time| facts(SegmentState::Sealed, end, end_position, time);
+        if found.len == 0 {
+            self.mark(found.base, next);
+            self.add_segment(found.base, path, sealed(next, Position::ZERO, None));
+            return Ok(None);
         }
-        let sealed = load_sealed(found.file.as_ref(), self.tag)
-            .map_err(|source| failed(path, "read the footer of", source))?;
-        if let Ok((footer, _)) = sealed {
-            let end = footer.last_offset.plus(1);
-            if end <= next {
-                let known =
-                    facts(SegmentState::Sealed, end, footer.index_position, Some(footer.max_timestamp));
-                self.add_segment(found.base, path, known);
-                if end < next {
-                    self.judge(path, footer.index_position, Place::BelowMark, Seen::Missing);
-                    self.mark(end, next);
+        match &found.header {
+            None => {
+                self.judge(path, Position::ZERO, place, Seen::BrokenHeader);
+            }
+            Some(header) if chain_start.is_some_and(|chain| chain != header.chain_start) => {
+                if self.judge(path, Position::ZERO, place, Seen::OtherHistory) == Verdict::Corrupt {
+                    self.mark(found.base, next);
+                    self.add_segment(found.base, path, sealed(next, Position(found.len), None));
+                    return Ok(None);
                 }
-                return Ok(Some(footer.chain_end));
+            }
+            Some(_) => {}
+        }
+        let footer = load_sealed(found.file.as_ref(), self.tag)
+            .map_err(|source| failed(path, "read the footer of", source))?;
+        match footer {
+            Ok((footer, _)) => {
+                let end = footer.last_offset.plus(1);
+                let time = Some(footer.max_timestamp);
+                self.add_segment(found.base, path, sealed(end.min(next), footer.index_position, time));
+                if end < next {
+                    let seen = Seen::FooterShort;
+                    if self.judge(path, footer.index_position, place, seen) == Verdict::Corrupt {
+                        self.mark(end, next);
+                    }
+                    return Ok(None);
+                }
+                if end > next {
+                    self.judge(path, footer.index_position, place, Seen::FooterContradicts);
+                    return Ok(None);
+                }
+                Ok(Some(footer.chain_end))
+            }
+            Err(FooterFault::UnknownFormat { found: format }) => {
+                let position = Position(found.len.saturating_sub(wide(segment::footer::FOOTER_BYTES)));
+                self.judge(path, position, place, Seen::NewerFormat);
+                Err(LogError::UnknownFormat { path: path.clone(), position, found: format })
+            }
+            Err(FooterFault::Absent | FooterFault::Bad) => {
+                self.judge(path, Position(found.len), place, Seen::NoFooter);
+                self.seal_again(found, next, found.header.map(|header| header.chain_start).or(chain_start))
             }
         }
-        self.seal_again(found, next, found.header.map(|header| header.chain_start).or(chain_start))
     }
 
     /// Writes index and footer of a segment again, if its frames are whole up to `next`.
@@ -127,32 +255,59 @@ impl Recovery<'_> {
         chain_start: Option<Chain>,
     ) -> Result<Option<Chain>, LogError> {
         let path = &found.path;
-        self.judge(path, Position(found.len), Place::BelowMark, Seen::NoFooter);
         let expected = Expected { offset: found.base, chain: chain_start.unwrap_or_default() };
         let (summary, step) = verified_summary(found.file.as_ref(), self.tag, expected, found.len)
             .map_err(|source| failed(path, "walk", source))?;
         if summary.end == next {
-            let io = |action| move |source| failed(path, action, source);
-            found
-                .file
-                .write_at(summary.end_position, &[&summary.seal_bytes(self.tag)])
-                .map_err(io("write the footer of"))?;
-            found.file.truncate(summary.sealed_len()).map_err(io("cut to size"))?;
-            found.file.sync().map_err(io("sync the footer of"))?;
-            let known =
-                facts(SegmentState::Sealed, summary.end, summary.end_position, Some(summary.max_timestamp));
+            if let Err(error) = self.write_seal(found, &summary) {
+                tracing::warn!(path = %path.display(), %error, "cannot seal it now; its frames are used, and the next start tries again");
+            }
+            let time = Some(summary.max_timestamp);
+            let known = facts(SegmentState::Sealed, summary.end, summary.end_position, time);
             self.add_segment(found.base, path, known);
             return Ok(Some(summary.chain));
         }
-        let seen = self.ended_on(path, summary.end_position, &step)?;
-        if self.judge(path, summary.end_position, Place::BelowMark, seen) == Verdict::Corrupt {
-            self.mark_holes(found, summary.end, summary.end_position, next)?;
+        let known = facts(SegmentState::Sealed, next, Position(found.len), None);
+        self.add_segment(found.base, path, known);
+        if summary.end > next {
+            self.judge(path, summary.end_position, Place::BelowMark, Seen::FooterContradicts);
+            return Ok(None);
         }
-        self.add_segment(found.base, path, facts(SegmentState::Sealed, next, Position(found.len), None));
+        let seen = self.ended_on(found, summary.end_position, Place::BelowMark, &step)?;
+        let said = found.refused_at(summary.end_position);
+        match self.judge_with(path, summary.end_position, Place::BelowMark, seen, said) {
+            Verdict::Corrupt | Verdict::Unread => {
+                self.mark_holes(found, summary.end, summary.end_position, next)?;
+            }
+            Verdict::Intact
+            | Verdict::TornTail
+            | Verdict::SealAgain
+            | Verdict::FramesOnly
+            | Verdict::SetAside
+            | Verdict::Unlink
+            | Verdict::ReadOnly
+            | Verdict::Refuse => {}
+        }
         Ok(None)
     }
 
-    /// Marks what is damaged from `from` on: the offsets below `to` that no valid frame holds.
+    /// Index and footer go behind the frames. What lay there, unless it was zeros, goes to quarantine first.
+    fn write_seal(&mut self, found: &Found, summary: &Summary) -> Result<(), LogError> {
+        let position = summary.end_position;
+        self.keep_copy(found, position, found.len, "an index or footer that does not verify")?;
+        let bytes = summary.seal_bytes(self.tag);
+        let io = |action| move |source| failed(&found.path, action, source);
+        let write = || found.file.write_at(position, &[&bytes]);
+        self.core.with_reserve(write, crate::log::writer::is_full).map_err(io("write the footer of"))?;
+        found.file.truncate(summary.sealed_len()).map_err(io("cut to size"))?;
+        found.file.sync().map_err(io("sync the footer of"))?;
+        self.report.sealed_again = self.report.sealed_again.saturating_add(1);
+        self.report.sealed_bytes = self.report.sealed_bytes.saturating_add(wide(bytes.len()));
+        Ok(())
+    }
+
+    /// Marks what is lost from `from` on, which would begin at `position`: the offsets below `to` that no
+    /// valid frame holds. Each hole is damage, or not given by the disk, as its bytes are.
     pub(crate) fn mark_holes(
         &mut self,
         found: &Found,
@@ -160,9 +315,8 @@ impl Recovery<'_> {
         position: Position,
         to: Offset,
     ) -> Result<(), LogError> {
-        use crate::segment::walk::{Depth, Step, Walk};
         let io = |source| failed(&found.path, "look behind damage in", source);
-        let mut good_end = from;
+        let mut good = (from, position);
         let mut walk = Walk::new(found.file.as_ref(), self.tag, Depth::Full, position, found.len, None);
         loop {
             let walked = match walk.step().map_err(io)? {
@@ -171,21 +325,28 @@ impl Recovery<'_> {
             };
             let Some(walked) = walked else { break };
             if let Some(batch) = walked.batch
-                && batch.base_offset >= good_end
+                && batch.base_offset >= good.0
                 && batch.end() <= to
             {
-                self.mark(good_end, batch.base_offset);
-                good_end = batch.end();
+                self.mark_hole(found, good, (batch.base_offset, walked.position));
+                good = (batch.end(), walked.end());
             }
         }
-        self.mark(good_end, to);
+        self.mark_hole(found, good, (to, Position(found.len)));
         Ok(())
+    }
+
+    pub(crate) fn mark_hole(&mut self, found: &Found, from: (Offset, Position), to: (Offset, Position)) {
+        if found.file.refused(from.1.get()..to.1.get()).is_some() {
+            self.mark_unread(from.0, to.0);
+        } else {
+            self.mark(from.0, to.0);
+        }
     }
 }
 
 /// Whether a file holds nothing but zeros from `position` up to `len`.
 pub(crate) fn is_zeros(file: &dyn File, position: Position, len: u64) -> io::Result<bool> {
-    const STEP: u64 = 64 << 10;
     let mut at = position.get();
     while at < len {
         let step = len.saturating_sub(at).min(STEP);
@@ -199,8 +360,21 @@ pub(crate) fn is_zeros(file: &dyn File, position: Position, len: u64) -> io::Res
     Ok(true)
 }
 
+/// Writes what a file shows between two positions to the same place once more.
+pub(crate) fn write_again(file: &dyn File, from: Position, to: Position) -> io::Result<()> {
+    let mut at = from.get();
+    while at < to.get() {
+        let step = to.get().saturating_sub(at).min(STEP);
+        let mut bytes = vec![0; narrow(step)];
+        file.read_at(Position(at), &mut bytes)?;
+        file.write_at(Position(at), &[&bytes])?;
+        at = at.saturating_add(step);
+    }
+    Ok(())
+}
+
 /// The end of a file's records, where the next file or the log says so.
-pub(crate) fn next_of(files: &[Found], at: usize, end: Offset) -> Offset {
+pub(crate) fn next_of(files: &[Listed], at: usize, end: Offset) -> Offset {
     files.get(at.saturating_add(1)).map_or(end, |next| next.base.min(end))
 }
 

@@ -27,7 +27,8 @@ use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 
 pub use crate::core::Mode;
 
-use self::report::LogRecovery;
+use self::files::{Found, Listed};
+use self::report::{LogRecovery, Phase, Stopwatch};
 use self::table::{Place, Seen, Verdict, decide};
 use super::damage::Damage;
 use super::error::LogError;
@@ -63,15 +64,21 @@ pub(crate) struct Recovered {
 }
 
 /// A recovery at work.
+///
+/// One made for a single segment that is looked at later, when somebody reads it, is as good: its report
+/// goes to [`Core::found_late`].
 pub(crate) struct Recovery<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) id: LogId,
     pub(crate) tag: LogTag,
     pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
     pub(crate) damage: Damage,
+    /// Ranges that the disk does not give now. They are no damage: the disk is asked again at each read.
+    pub(crate) unread: Damage,
     pub(crate) report: LogRecovery,
     pub(crate) trimmed: Vec<(Offset, Offset)>,
     pub(crate) replay: Replay,
+    pub(crate) stopwatch: Stopwatch,
 }
 
 impl<'a> Recovery<'a> {
@@ -82,9 +89,11 @@ impl<'a> Recovery<'a> {
             tag: LogTag::of(core.identity.cluster, id),
             segments: BTreeMap::new(),
             damage: Damage::default(),
+            unread: Damage::default(),
             report: LogRecovery::new(id),
             trimmed: Vec::new(),
             replay: Replay::default(),
+            stopwatch: Stopwatch::new(core.clock.clone()),
         }
     }
 
@@ -103,7 +112,7 @@ impl<'a> Recovery<'a> {
         error: Option<String>,
     ) -> Verdict {
         let row = decide(self.core.mode, place, seen);
-        if row.verdict != Verdict::Intact {
+        if !matches!(row.verdict, Verdict::Intact | Verdict::Unlink) {
             tracing::warn!(log = %self.id, path = %path.display(), %position, row = row.name, ?place, ?seen, verdict = ?row.verdict, error, "recovery");
         }
         self.report.decided(row, path, position, place, error);
@@ -117,6 +126,21 @@ impl<'a> Recovery<'a> {
         }
     }
 
+    /// Takes note of a range that the disk does not give.
+    pub(crate) fn mark_unread(&mut self, from: Offset, to: Offset) {
+        if self.unread.mark(from..to) {
+            tracing::error!(log = %self.id, start = %from, end = %to, "the disk does not give these offsets");
+        }
+    }
+
+    /// A segment below the log start: it is not opened, and goes once nothing names it.
+    pub(crate) fn trim(&mut self, listed: &Listed, end: Offset) {
+        if self.judge(&listed.path, Position::ZERO, listed.place, Seen::Trimmed) == Verdict::Unlink {
+            self.report.trimmed = self.report.trimmed.saturating_add(1);
+            self.trimmed.push((listed.base, end));
+        }
+    }
+
     pub(crate) fn add_segment(&mut self, base: Offset, path: &Path, facts: SegmentFacts) -> Arc<Segment> {
         let segment = Arc::new(Segment::new(base, path.to_path_buf(), facts));
         self.segments.insert(base, Arc::clone(&segment));
@@ -125,52 +149,110 @@ impl<'a> Recovery<'a> {
 
     /// Copies what lies from `position` on into quarantine and cuts it off, durably. Zeros are cut
     /// without a copy.
-    pub(crate) fn cut(&mut self, path: &Path, file: &dyn File, position: Position) -> Result<(), LogError> {
-        let len = file.len().map_err(|source| failed(path, "size", source))?;
-        if len <= position.get() {
-            return Ok(());
+    pub(crate) fn cut(&mut self, found: &Found, position: Position) -> Result<(), LogError> {
+        let path = &found.path;
+        let before = self.stopwatch.enter(Phase::SetAside);
+        let len = found.file.len().map_err(|source| failed(path, "size", source))?;
+        let bytes = len.saturating_sub(position.get());
+        if bytes > 0 {
+            if self.keep_copy(
+                found,
+                position,
+                len,
+                "bytes that nobody was promised and that do not verify",
+            )? {
+                self.report.cut_bytes = self.report.cut_bytes.saturating_add(bytes);
+            }
+            let io = |action| move |source| failed(path, action, source);
+            found.file.truncate(position.get()).map_err(io("cut the torn tail of"))?;
+            found.file.sync().map_err(io("sync after cutting"))?;
         }
-        if !files::is_zeros(file, position, len).map_err(|source| failed(path, "read the tail of", source))? {
-            let why = "a torn tail: bytes that nobody was promised and that do not verify";
-            self.core.set_aside_range(path, position, Position(len), why)?;
-            self.report.cut_bytes = self.report.cut_bytes.saturating_add(len.saturating_sub(position.get()));
-        }
-        file.truncate(position.get()).map_err(|source| failed(path, "cut the torn tail of", source))?;
-        file.sync().map_err(|source| failed(path, "sync after cutting", source))
+        self.stopwatch.enter(before);
+        Ok(())
     }
 
-    /// What a walk ended on; a newer format refuses the log.
-    pub(crate) fn ended_on(&self, path: &Path, position: Position, step: &Step) -> Result<Seen, LogError> {
+    /// Before the bytes from `position` to `len` are cut or written over: copies them into quarantine, or
+    /// counts them if they are zeros only. Says whether there is a copy.
+    pub(crate) fn keep_copy(
+        &mut self,
+        found: &Found,
+        position: Position,
+        len: u64,
+        why: &str,
+    ) -> Result<bool, LogError> {
+        let zeros = files::is_zeros(found.file.as_ref(), position, len);
+        if zeros.map_err(|source| failed(&found.path, "read the tail of", source))? {
+            let bytes = len.saturating_sub(position.get());
+            self.report.zero_bytes = self.report.zero_bytes.saturating_add(bytes);
+            return Ok(false);
+        }
+        let aside = self.core.set_aside_range(&found.path, position, Position(len), why)?;
+        self.report.put_aside(aside);
+        Ok(true)
+    }
+
+    /// Moves a file or directory to quarantine.
+    pub(crate) fn set_aside(&mut self, path: &Path, why: &str) -> Result<(), LogError> {
+        let before = self.stopwatch.enter(Phase::SetAside);
+        let aside = self.core.set_aside_file(path, why)?;
+        self.report.put_aside(aside);
+        self.stopwatch.enter(before);
+        Ok(())
+    }
+
+    /// What a walk that came to `position` ended on; a newer format refuses the log.
+    pub(crate) fn ended_on(
+        &mut self,
+        found: &Found,
+        position: Position,
+        place: Place,
+        step: &Step,
+    ) -> Result<Seen, LogError> {
         match step {
             Step::Frame(_) => Ok(Seen::Valid),
             Step::End => Ok(Seen::End),
-            Step::Fault(FrameFault::UnknownFormat { found }) => {
-                Err(LogError::UnknownFormat { path: path.to_path_buf(), position, found: *found })
+            Step::Fault(FrameFault::UnknownFormat { found: format }) => {
+                self.judge(&found.path, position, place, Seen::NewerFormat);
+                Err(LogError::UnknownFormat { path: found.path.clone(), position, found: *format })
             }
+            Step::Fault(_) if found.refused_at(position).is_some() => Ok(Seen::Unreadable),
             Step::Fault(_) => Ok(Seen::Broken),
         }
     }
 
-    /// Syncs what is kept, unless the deliberate defect says otherwise.
-    pub(crate) fn sync_kept(&self, path: &Path, file: &dyn File) -> Result<(), LogError> {
-        if self.core.syncs_recovered() {
-            file.sync().map_err(|source| failed(path, "sync the recovered", source))?;
+    /// Makes the bytes of a file from `from` on durable, unless the deliberate defect says otherwise.
+    ///
+    /// They are written again first. A sync that failed in an earlier life of this process may have left them
+    /// in the cache alone, called clean; a sync by itself would then report success and write nothing.
+    pub(crate) fn sync_kept(&mut self, found: &Found, from: Position, to: Position) -> Result<(), LogError> {
+        if !self.core.syncs_recovered() {
+            return Ok(());
         }
+        let before = self.stopwatch.enter(Phase::Sync);
+        let io = |action| move |source| failed(&found.path, action, source);
+        files::write_again(found.file.as_ref(), from, to).map_err(io("write again what was recovered of"))?;
+        found.file.sync().map_err(io("sync the recovered"))?;
+        self.stopwatch.enter(before);
         Ok(())
     }
 
     /// The same for names in the log's directory.
-    pub(crate) fn sync_kept_names(&self) -> Result<(), LogError> {
+    pub(crate) fn sync_kept_names(&mut self) -> Result<(), LogError> {
         let dir = self.core.log_dir(self.id);
         if self.core.syncs_recovered() {
+            let before = self.stopwatch.enter(Phase::Sync);
             self.core.storage.sync_dir(&dir).map_err(|source| failed(&dir, "sync the directory", source))?;
+            self.stopwatch.enter(before);
         }
         Ok(())
     }
 
     pub(crate) fn finish(mut self, log: Standing, active: Option<Active>) -> Recovered {
         self.damage.forget_below(log.start);
+        self.unread.forget_below(log.start);
         self.report.damage = self.damage.ranges();
+        self.report.unread = self.unread.ranges();
+        self.report.took = self.stopwatch.stop();
         self.report.kept_to = self.replay.last_index();
         Recovered {
             start: log.start,

@@ -96,6 +96,10 @@ pub struct LogRecovery {
     pub kept_bytes: u64,
     /// The raft entry of the last of them.
     pub kept_to: Option<RaftIndex>,
+    /// Kept frames that were the same as the entries applied again: nothing was written.
+    pub replayed_frames: u64,
+    /// Kept frames that differed from them, or lay behind one that did: they were set aside.
+    pub differing_frames: u64,
     /// Bytes that were cut off files that stay; a copy of each lies in quarantine.
     pub cut_bytes: u64,
     /// Zeros that were cut off; nothing was in them.
@@ -133,6 +137,8 @@ impl LogRecovery {
             kept_frames: 0,
             kept_bytes: 0,
             kept_to: None,
+            replayed_frames: 0,
+            differing_frames: 0,
             cut_bytes: 0,
             zero_bytes: 0,
             set_aside: Vec::new(),
@@ -177,11 +183,7 @@ impl LogRecovery {
             | Verdict::SetAside
             | Verdict::ReadOnly
             | Verdict::Refuse => {
-                if self.findings.len() >= FINDINGS_MAX {
-                    self.findings_left_out = self.findings_left_out.saturating_add(1);
-                    return;
-                }
-                self.findings.push(Finding {
+                self.name(Finding {
                     path: path.to_path_buf(),
                     position,
                     place,
@@ -192,6 +194,56 @@ impl LogRecovery {
                 });
             }
         }
+    }
+
+    fn name(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        } else {
+            self.findings_left_out = self.findings_left_out.saturating_add(1);
+        }
+    }
+
+    /// Adds what was found later.
+    pub(crate) fn add(&mut self, late: Self) {
+        let sums = [
+            (&mut self.replayed_frames, late.replayed_frames),
+            (&mut self.differing_frames, late.differing_frames),
+            (&mut self.cut_bytes, late.cut_bytes),
+            (&mut self.zero_bytes, late.zero_bytes),
+            (&mut self.set_aside_bytes, late.set_aside_bytes),
+            (&mut self.sealed_again, late.sealed_again),
+            (&mut self.sealed_bytes, late.sealed_bytes),
+            (&mut self.findings_left_out, late.findings_left_out),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+        for (row, more) in late.rows {
+            let count = self.rows.entry(row).or_default();
+            *count = count.saturating_add(more);
+        }
+        for (phase, more) in late.took.0 {
+            let spent = self.took.0.entry(phase).or_default();
+            *spent = spent.saturating_add(more);
+        }
+        let room = FINDINGS_MAX.saturating_sub(self.set_aside.len());
+        self.set_aside.extend(late.set_aside.into_iter().take(room));
+        for finding in late.findings {
+            self.name(finding);
+        }
+        let lists = [(&mut self.damage, late.damage), (&mut self.unread, late.unread)];
+        for (known, more) in lists {
+            known.extend(more);
+            known.sort_by_key(|range| range.start);
+            known.dedup();
+        }
+    }
+
+    /// Counts a verified frame.
+    pub(crate) fn keep_frame(&mut self, bytes: u64) {
+        self.kept_frames = self.kept_frames.saturating_add(1);
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes);
     }
 
     /// Counts what went to quarantine.
