@@ -5,6 +5,9 @@
 //!
 //! What it never knows: the network, async, a raft library, a clock. Time comes in with each batch,
 //! files through [`storage::Storage`]. It never aborts a process: it fences a log and says so.
+//!
+//! Begin with [`Engine::format`], [`Engine::open`] and [`Engine::open_shared`]; the crate's README
+//! shows them in use.
 
 mod adopt;
 pub mod checkpoint;
@@ -38,3 +41,8 @@ pub use self::engine::{Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Optio
 pub use self::keep::Pin;
 pub use self::report::RecoveryReport;
 pub use self::room::DiskRoom;
+
+/// The program in the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
