@@ -22,6 +22,11 @@ use crate::storage::{
     EntryKind, File, OpenMode, Position, Storage, create_dir_durably, parent, replace_file,
 };
 
+/// Bytes of all pieces, unless told otherwise.
+const BYTES_MAX_DEFAULT: u64 = 1 << 30;
+/// How long a piece is kept, unless told otherwise: 30 days.
+const AGE_MS_MAX_DEFAULT: u64 = 30 * 24 * 3_600_000;
+
 /// How much may lie in quarantine, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -33,7 +38,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes_max: 1 << 30, age_ms_max: 30 * 24 * 3_600_000 }
+        Self { bytes_max: BYTES_MAX_DEFAULT, age_ms_max: AGE_MS_MAX_DEFAULT }
     }
 }
 

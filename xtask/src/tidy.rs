@@ -7,6 +7,7 @@
 //! | `reachable` | every Rust file is compiled: some `mod` line or manifest leads to it |
 //! | `layers` | a crate depends only on the crates that ARCHITECTURE.md lets it know |
 //! | `codes` | an error code is used by one variant, has a page, and stands in the index |
+//! | `formats` | the layouts and limits in docs/formats are those of the source, and golden files are told there |
 //! | `links` | a relative link in a Markdown file leads to something |
 //! | `words` | nothing is left open in the tree, and nothing names one machine's folders |
 //! | `tests` | no test is switched off without a reason, none sleeps |
@@ -14,7 +15,9 @@
 //! A rule is loosened only here, where everyone sees it.
 
 pub(crate) mod codes;
+mod constants;
 mod files;
+mod formats;
 mod layers;
 mod links;
 mod reachable;
@@ -53,12 +56,13 @@ pub(crate) struct Rule {
 }
 
 /// Every rule.
-pub(crate) const RULES: [Rule; 8] = [
+pub(crate) const RULES: [Rule; 9] = [
     Rule { name: "length", check: files::length },
     Rule { name: "names", check: files::names },
     Rule { name: "reachable", check: reachable::check },
     Rule { name: "layers", check: layers::check },
     Rule { name: "codes", check: codes::check },
+    Rule { name: "formats", check: formats::check },
     Rule { name: "links", check: links::check },
     Rule { name: "words", check: words::left_open_or_private },
     Rule { name: "tests", check: words::tests },

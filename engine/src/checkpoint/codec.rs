@@ -1,4 +1,13 @@
-//! The bytes of a checkpoint, format 1. The table is in `docs/formats/checkpoint.md`.
+//! The bytes of a checkpoint, format 1.
+//!
+//! | at      | size | field      | meaning                                              |
+//! |--------:|-----:|------------|------------------------------------------------------|
+//! |       0 |    8 | magic      | `TIDECKPT`                                           |
+//! |       8 |    2 | `format`   | 1; a reader refuses every value it does not know     |
+//! |      10 |    2 | reserved   | zero, enforced                                       |
+//! |      12 |    8 | `body_len` | bytes of the body; the file is 24 longer             |
+//! |      20 |   .. | `body`     | its tables are in `docs/formats/checkpoint.md`       |
+//! | end - 4 |    4 | crc32c     | of everything before it                              |
 
 use std::ops::Range;
 

@@ -44,6 +44,29 @@ fn a_range_set_aside_survives_the_power_cut_that_follows_the_cut() {
     }
 }
 
+/// Names and notes are a format: tools and people find by them what was cut.
+#[test]
+fn format_1_names_and_notes_never_change() {
+    let disk = disk();
+    let to = quarantine(1000);
+    let cut = cut_tail(&disk, &to, DAY);
+    let name = "/data/quarantine/0000000001-00000086400000-logs-7-0-00000000000000000000.seg.piece";
+    assert_eq!(cut.path, Path::new(name));
+    let note = include_str!("../../testdata/format-1/quarantine-range.note");
+    assert_eq!(text(&disk, &note_of(&cut.path)), note);
+
+    let moved =
+        to.set_aside_file(&disk, Path::new(SEGMENT), "its name is not ours", TimestampMs(DAY + 1)).unwrap();
+    let name = "/data/quarantine/0000000002-00000086400001-logs-7-0-00000000000000000000.seg.piece";
+    assert_eq!(moved.path, Path::new(name));
+    let note = include_str!("../../testdata/format-1/quarantine-file.note");
+    assert_eq!(text(&disk, &note_of(&moved.path)), note);
+    // And back: what is named like this counts as a piece, oldest first.
+    let pieces = to.pieces(&disk).unwrap();
+    let found: Vec<_> = pieces.iter().map(|piece| (piece.number, piece.at, piece.path.clone())).collect();
+    assert_eq!(found, [(1, DAY, cut.path), (2, DAY + 1, moved.path)]);
+}
+
 #[test]
 fn a_file_or_a_directory_is_moved_whole_and_durably() {
     for path in [SEGMENT, "/data/logs/7"] {

@@ -21,6 +21,8 @@ pub(crate) mod summary;
 pub(crate) mod walk;
 
 #[cfg(test)]
+mod layout_tests;
+#[cfg(test)]
 mod tests;
 
 use std::io;

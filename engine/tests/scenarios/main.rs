@@ -11,6 +11,8 @@ mod crash_enumeration;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod golden_files;
+#[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
 mod recovery_under_consensus;

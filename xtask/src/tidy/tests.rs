@@ -1,4 +1,4 @@
-//! Every rule is shown a tree that breaks it, and one that does not.
+//! Every rule is shown a tree that breaks it, and one that does not. The format documents have tests of their own.
 
 use super::{check, is_test};
 use crate::tree::Tree;
