@@ -14,6 +14,7 @@ use crate::log::recovery::report::Aside;
 use crate::log::shared::LogShared;
 use crate::log::writer::is_full;
 use crate::open_files::OpenFiles;
+use crate::opening::Tally;
 use crate::quarantine::{Quarantine, QuarantineError, SetAside};
 use crate::report::RecoveryReport;
 use crate::room::Room;
@@ -54,6 +55,9 @@ pub(crate) struct Core {
     /// Lent by the caller, for reports only.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) report: Mutex<RecoveryReport>,
+    pub(crate) open_threads: usize,
+    /// How far the opening of logs has come.
+    pub(crate) tally: Tally,
     #[cfg(feature = "defects")]
     pub(crate) defects: Defects,
     pub(crate) _lock: Box<dyn DirectoryLock>,

@@ -87,10 +87,20 @@ impl Engine {
         log: LogId,
         config: LogConfig,
     ) -> Result<(SharedLog, LogRecovery), EmbeddedError> {
+        self.core.tally.asked_for(1);
+        self.open_shared_counted(log, config)
+    }
+
+    /// The same, of a log that is counted as asked for.
+    pub(crate) fn open_shared_counted(
+        self: &Arc<Self>,
+        log: LogId,
+        config: LogConfig,
+    ) -> Result<(SharedLog, LogRecovery), EmbeddedError> {
         assert_eq!(self.core.mode, crate::Mode::Embedded, "an embedded log in an engine under consensus");
         let known = {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            self.load_starts(&mut starts)?;
+            self.load_starts(&mut starts).inspect_err(|_| self.core.tally.log_done(0))?;
             starts.logs.get(&log).cloned()
         };
         let (writer, recovery) = self.open_embedded(log, config, known.as_ref().map(|known| &known.state))?;

@@ -13,18 +13,17 @@ use tidelog_wire::ids::{
 };
 
 use crate::checkpoint::store::{self, KEPT};
-use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint, LogConfig, LogState};
+use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint};
 use crate::clock::Clock;
-use crate::core::{Core, Mode, Reservation};
+use crate::core::{Core, Mode};
 use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
 use crate::lock::{self, LockError};
 use crate::locks::{Arc, Mutex, PoisonError};
-use crate::log::recovery::{Recovered, recover_embedded, recover_under_consensus};
-use crate::log::shared::{LogShared, View};
-use crate::log::{LogError, LogRecovery, LogWriter};
+use crate::log::LogError;
 use crate::open_files::OpenFiles;
+use crate::opening::{OPEN_THREADS_DEFAULT, Progress, Tally};
 use crate::quarantine::{self, Quarantine};
 use crate::report::RecoveryReport;
 use crate::room::{DiskRoom, Room};
@@ -52,6 +51,10 @@ pub struct Options {
     pub quarantine: quarantine::Limits,
     /// Tells how long recovery takes. `None`: its report says zero.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Threads that [`Engine::open_logs`] uses. 1: everything on the caller's, in the order given.
+    pub open_threads: usize,
+    /// Who is told how far the opening of logs has come.
+    pub progress: Option<Arc<dyn Progress>>,
     /// Deliberate defects.
     #[cfg(feature = "defects")]
     pub defects: crate::core::Defects,
@@ -68,6 +71,8 @@ impl Options {
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             quarantine: quarantine::Limits::default(),
             clock: None,
+            open_threads: OPEN_THREADS_DEFAULT,
+            progress: None,
             #[cfg(feature = "defects")]
             defects: crate::core::Defects::default(),
         }
@@ -182,6 +187,8 @@ impl Engine {
                 healed_identity: opened.healed,
                 ..RecoveryReport::default()
             }),
+            open_threads: options.open_threads,
+            tally: Tally::new(options.progress),
             #[cfg(feature = "defects")]
             defects: options.defects,
             _lock: lock,
@@ -329,92 +336,6 @@ impl Engine {
     /// Keeps segment files from being unlinked while the pin is held.
     pub fn pin(&self, files: Vec<(LogId, Offset)>) -> Pin {
         self.core.pin(files)
-    }
-
-    /// Opens a log at the state that a checkpoint says. `None`: from offset 0.
-    ///
-    /// Valid frames above the state stay on disk and are compared when their entries are applied
-    /// again; the log's end is that of the state until then. What is kept is durable on return.
-    ///
-    /// # Errors
-    /// [`LogError`]: the log is not open. Bytes were cut only if a durable copy is in quarantine.
-    pub fn open_log(
-        &self,
-        log: LogId,
-        config: LogConfig,
-        state: Option<&LogState>,
-    ) -> Result<(LogWriter, LogRecovery), LogError> {
-        let reserved = self.reserve(log, config)?;
-        let fresh = LogState::default();
-        let state = state.unwrap_or(&fresh);
-        self.core.keep.opened(log);
-        let recovered = recover_under_consensus(&self.core, log, state)?;
-        let durable_end = recovered.end;
-        let started = self.start_log(log, config, recovered, durable_end);
-        drop(reserved);
-        Ok(started)
-    }
-
-    /// Opens an embedded log; the frames themselves say how far it was durable.
-    pub(crate) fn open_embedded(
-        &self,
-        log: LogId,
-        config: LogConfig,
-        known: Option<&LogState>,
-    ) -> Result<(LogWriter, LogRecovery), LogError> {
-        let reserved = self.reserve(log, config)?;
-        self.core.keep.opened(log);
-        let fresh = LogState::default();
-        let recovered = recover_embedded(&self.core, log, known.unwrap_or(&fresh))?;
-        let durable_end = recovered.end;
-        let started = self.start_log(log, config, recovered, durable_end);
-        drop(reserved);
-        Ok(started)
-    }
-
-    /// Of two that open a log at once one is told that it is open already: both would write to it.
-    fn reserve(&self, log: LogId, config: LogConfig) -> Result<Reservation<'_>, LogError> {
-        let (min, max) = (LogConfig::SEGMENT_BYTES_MIN, LogConfig::SEGMENT_BYTES_MAX);
-        if !(min..=max).contains(&config.segment_bytes) {
-            return Err(LogError::SegmentBytes { log, found: config.segment_bytes, min, max });
-        }
-        self.core.reserve(log).ok_or(LogError::AlreadyOpen { log })
-    }
-
-    fn start_log(
-        &self,
-        log: LogId,
-        config: LogConfig,
-        recovered: Recovered,
-        durable_end: Offset,
-    ) -> (LogWriter, LogRecovery) {
-        let dir_made = !recovered.segments.is_empty();
-        let view = View {
-            start: recovered.start,
-            end: recovered.end,
-            durable_end,
-            chain: recovered.chain,
-            segments: recovered.segments,
-            removed: false,
-        };
-        let shared = Arc::new(LogShared::new(Arc::clone(&self.core), log, view, recovered.damage));
-        if recovered.report.read_only.is_some() {
-            shared.fence();
-        }
-        self.core.register(&shared);
-        self.core.keep.doom(log, &recovered.trimmed);
-        self.core.unlink_unnamed();
-        let writer = LogWriter {
-            shared,
-            config,
-            active: recovered.active,
-            epochs: recovered.epochs,
-            append_time: recovered.append_time,
-            replay: recovered.replay,
-            dir_made,
-        };
-        self.core.log_recovered(&recovered.report);
-        (writer, recovered.report)
     }
 
     /// Removes a log: its readers are told, and its files are unlinked as soon as no kept checkpoint

@@ -24,6 +24,7 @@ pub mod lock;
 mod locks;
 pub mod log;
 mod open_files;
+pub mod opening;
 pub mod os;
 pub mod producers;
 pub mod quarantine;
@@ -39,6 +40,7 @@ pub use self::core::Defects;
 pub use self::core::Mode;
 pub use self::engine::{Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT};
 pub use self::keep::Pin;
+pub use self::opening::{LogToOpen, OpenProgress, Progress};
 pub use self::report::RecoveryReport;
 pub use self::room::DiskRoom;
 

@@ -277,9 +277,9 @@ fn finish_install(
     Ok(())
 }
 
-/// A small reserve: the disk is small too.
+/// A small reserve: the disk is small too. One thread: a seed is a run.
 fn options(now: TimestampMs) -> Options {
-    Options { reserve_bytes: 0, ..Options::consensus(now) }
+    Options { reserve_bytes: 0, open_threads: 1, ..Options::consensus(now) }
 }
 
 /// Small ones, so that the limits are met.

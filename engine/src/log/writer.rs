@@ -133,6 +133,11 @@ impl LogWriter {
         }
     }
 
+    /// How many segment files the log has.
+    pub(crate) fn segments(&self) -> usize {
+        self.shared.view().segments.len()
+    }
+
     /// The ranges known to be damaged on this node.
     #[must_use]
     pub fn damage(&self) -> Vec<Range<Offset>> {

@@ -238,6 +238,7 @@ impl Recovery<'_> {
         let step = loop {
             let step = walk.step().map_err(|source| failed(&found.path, "walk", source))?;
             let Step::Frame(walked) = step else { break step };
+            self.core.tally.walked(walked.header.frame_len.into());
             let Some(batch) = walked.batch else { break Step::Fault(mark_fault(&walked)) };
             self.replay.keep(Kept {
                 base: found.base,

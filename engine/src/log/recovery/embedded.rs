@@ -259,6 +259,7 @@ impl Recovery<'_> {
         loop {
             let step = walk.step().map_err(io)?;
             if let Step::Frame(walked) = step {
+                self.core.tally.walked(walked.header.frame_len.into());
                 gathered.take(&walked);
                 end = walked.end();
                 self.report.keep_frame(u64::from(walked.header.frame_len));
