@@ -1,7 +1,5 @@
 //! What the engine and all its logs share: the data directory and who owns it.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use tidelog_wire::ids::{LogId, TimestampMs};
@@ -9,9 +7,9 @@ use tidelog_wire::ids::{LogId, TimestampMs};
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::keep::Keep;
-use crate::locks::{Arc, Mutex, PoisonError, Weak};
+use crate::lives::Lives;
+use crate::locks::{Arc, Mutex};
 use crate::log::recovery::report::Aside;
-use crate::log::shared::LogShared;
 use crate::log::writer::is_full;
 use crate::open_files::OpenFiles;
 use crate::opening::Tally;
@@ -50,8 +48,7 @@ pub(crate) struct Core {
     pub(crate) opened_at: TimestampMs,
     pub(crate) keep: Keep,
     pub(crate) room: Room,
-    /// The logs that have a writer; those being opened have an entry that leads nowhere.
-    pub(crate) logs: Mutex<BTreeMap<LogId, Weak<LogShared>>>,
+    pub(crate) lives: Lives,
     /// Lent by the caller, for reports only.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) report: Mutex<RecoveryReport>,
@@ -122,51 +119,6 @@ impl Core {
         match attempt() {
             Err(error) if is_full(&error) && self.room.give_reserve(self) => attempt(),
             done => done,
-        }
-    }
-
-    /// The open log, if it is open.
-    pub(crate) fn open_log(&self, log: LogId) -> Option<Arc<LogShared>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(&log).and_then(Weak::upgrade)
-    }
-
-    /// Keeps the log for the caller, who is about to open it. `None` if somebody has or opens it.
-    pub(crate) fn reserve(&self, log: LogId) -> Option<Reservation<'_>> {
-        match self.logs.lock().unwrap_or_else(PoisonError::into_inner).entry(log) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(free) => {
-                free.insert(Weak::new());
-                Some(Reservation { core: self, log })
-            }
-        }
-    }
-
-    /// The log, which the caller has reserved, has a writer now.
-    pub(crate) fn register(&self, log: &Arc<LogShared>) {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(log.id, Arc::downgrade(log));
-    }
-
-    /// A writer was dropped: the log may be opened again.
-    pub(crate) fn closed(&self, log: &Arc<LogShared>) {
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        if logs.get(&log.id).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(log))) {
-            logs.remove(&log.id);
-        }
-    }
-}
-
-/// A log that is being opened. If no writer came of it when this is dropped, the log is free again.
-#[derive(Debug)]
-pub(crate) struct Reservation<'a> {
-    core: &'a Core,
-    log: LogId,
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        let mut logs = self.core.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        if logs.get(&self.log).is_some_and(|known| known.strong_count() == 0) {
-            logs.remove(&self.log);
         }
     }
 }

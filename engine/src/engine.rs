@@ -19,9 +19,11 @@ use crate::core::{Core, Mode};
 use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
+use crate::lives::Lives;
 use crate::lock::{self, LockError};
 use crate::locks::{Arc, Mutex, PoisonError};
 use crate::log::LogError;
+use crate::log::shared::Ended;
 use crate::open_files::OpenFiles;
 use crate::opening::{OPEN_THREADS_DEFAULT, Progress, Tally};
 use crate::quarantine::{self, Quarantine};
@@ -181,7 +183,7 @@ impl Engine {
             opened_at: options.now,
             keep: Keep::default(),
             room: Room::new(options.reserve_bytes),
-            logs: Mutex::default(),
+            lives: Lives::default(),
             clock: options.clock,
             report: Mutex::new(RecoveryReport {
                 healed_identity: opened.healed,
@@ -338,15 +340,17 @@ impl Engine {
         self.core.pin(files)
     }
 
-    /// Removes a log: its readers are told, and its files are unlinked as soon as no kept checkpoint
-    /// and no pin names them. Its writer should have been dropped.
+    /// Removes a log: its files are unlinked as soon as no kept checkpoint and no pin names them. Whoever
+    /// still holds a handle of it is told: readers by [`ReadError::Removed`](crate::log::ReadError::Removed), also
+    /// those who wait for more, a writer by [`AppendError::Removed`](crate::log::AppendError::Removed). The log cannot be
+    /// opened again before its writer is dropped, nor should it be: the next life of a name has a
+    /// generation of its own.
     ///
     /// # Errors
     /// [`LogError::Io`]: the log's directory cannot be listed.
     pub fn remove_log(&self, log: LogId) -> Result<(), LogError> {
-        if let Some(shared) = self.core.open_log(log) {
-            shared.view().removed = true;
-            shared.watch.end();
+        if let Some(shared) = self.core.lives.latest(log) {
+            shared.end(Ended::Removed);
         }
         self.core.open_files.close_log(log);
         let files = self.files_of(log)?;

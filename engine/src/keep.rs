@@ -248,16 +248,14 @@ impl Core {
     /// Removes the directories of a log that is gone, as far as they are empty. Nobody opens a log
     /// meanwhile, who would make them.
     fn remove_empty_dirs(&self, log: LogId) {
-        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        if logs.contains_key(&log) {
-            return;
-        }
-        for dir in [self.log_dir(log), self.generation_dir(log)] {
-            if let Err(error) = self.storage.remove_dir(&dir) {
-                tracing::trace!(path = %dir.display(), %error, "the directory stays");
-                return;
+        self.lives.unless_taken(log, || {
+            for dir in [self.log_dir(log), self.generation_dir(log)] {
+                if let Err(error) = self.storage.remove_dir(&dir) {
+                    tracing::trace!(path = %dir.display(), %error, "the directory stays");
+                    return;
+                }
             }
-        }
+        });
     }
 }
 

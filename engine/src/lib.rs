@@ -20,6 +20,7 @@ mod fields;
 pub mod fuzzing;
 pub mod identity;
 mod keep;
+mod lives;
 pub mod lock;
 mod locks;
 pub mod log;

@@ -2,6 +2,9 @@
 //!
 //! Only for reading. A writer holds its own handles, so that the system reports a failed write-back
 //! to the handle that wrote. The index of a sealed segment is kept with its file and goes with it.
+//!
+//! A file is known by the opening of its log too (`crate::lives`): what a late reader of an earlier one
+//! opens is never handed to the readers of the next, whose file may be another one of the same name.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +19,9 @@ use crate::storage::{File, OpenMode, Storage};
 /// Which segment of which log.
 pub(crate) type SegmentKey = (LogId, Offset);
 
+/// The same, in one opening of the log.
+type Key = (LogId, Offset, u64);
+
 /// A segment file open for reading.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
@@ -26,8 +32,8 @@ pub(crate) struct OpenSegment {
 
 #[derive(Debug, Default)]
 struct Lru {
-    files: BTreeMap<SegmentKey, (Arc<OpenSegment>, u64)>,
-    by_use: BTreeMap<u64, SegmentKey>,
+    files: BTreeMap<Key, (Arc<OpenSegment>, u64)>,
+    by_use: BTreeMap<u64, Key>,
     uses: u64,
 }
 
@@ -43,13 +49,15 @@ impl OpenFiles {
         Self { budget: budget.max(1), lru: Mutex::new(Lru::default()) }
     }
 
-    /// The file at `path`, opened if it is not.
+    /// The file at `path`, opened if it is not by this opening of the log.
     pub(crate) fn open(
         &self,
         storage: &dyn Storage,
-        key: SegmentKey,
+        (log, base): SegmentKey,
+        life: u64,
         path: &Path,
     ) -> io::Result<Arc<OpenSegment>> {
+        let key = (log, base, life);
         if let Some(open) = self.hit(key) {
             return Ok(open);
         }
@@ -68,7 +76,7 @@ impl OpenFiles {
         Ok(open)
     }
 
-    fn hit(&self, key: SegmentKey) -> Option<Arc<OpenSegment>> {
+    fn hit(&self, key: Key) -> Option<Arc<OpenSegment>> {
         let mut guard = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
         let lru = &mut *guard;
         let now = lru.uses.wrapping_add(1);
@@ -81,15 +89,18 @@ impl OpenFiles {
     }
 
     /// Closes one file: its content or name is about to change.
-    pub(crate) fn close(&self, key: SegmentKey) {
-        self.lru.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
+    pub(crate) fn close(&self, (log, base): SegmentKey) {
+        self.close_between((log, base, 0), (log, base, u64::MAX));
     }
 
     /// Closes all files of a log.
     pub(crate) fn close_log(&self, log: LogId) {
+        self.close_between((log, Offset::ZERO, 0), (log, Offset(u64::MAX), u64::MAX));
+    }
+
+    fn close_between(&self, first: Key, last: Key) {
         let mut lru = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<SegmentKey> =
-            lru.files.range((log, Offset::ZERO)..=(log, Offset(u64::MAX))).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = lru.files.range(first..=last).map(|(key, _)| *key).collect();
         for key in keys {
             lru.forget(key);
         }
@@ -102,7 +113,7 @@ impl OpenFiles {
 }
 
 impl Lru {
-    fn forget(&mut self, key: SegmentKey) {
+    fn forget(&mut self, key: Key) {
         if let Some((_, used)) = self.files.remove(&key) {
             self.by_use.remove(&used);
         }
@@ -127,12 +138,12 @@ mod tests {
             disk.open(&path(base), OpenMode::CreateNew).unwrap();
         }
         let files = OpenFiles::new(2);
-        let first = files.open(disk.as_ref(), key(0), &path(0)).unwrap();
-        files.open(disk.as_ref(), key(1), &path(1)).unwrap();
-        assert!(Arc::ptr_eq(&first, &files.open(disk.as_ref(), key(0), &path(0)).unwrap()), "still open");
-        files.open(disk.as_ref(), key(2), &path(2)).unwrap();
+        let first = files.open(disk.as_ref(), key(0), 1, &path(0)).unwrap();
+        files.open(disk.as_ref(), key(1), 1, &path(1)).unwrap();
+        assert!(Arc::ptr_eq(&first, &files.open(disk.as_ref(), key(0), 1, &path(0)).unwrap()), "still open");
+        files.open(disk.as_ref(), key(2), 1, &path(2)).unwrap();
         assert_eq!(files.len(), 2);
-        assert!(files.hit(key(0)).is_some());
-        assert!(files.hit(key(1)).is_none(), "used least recently");
+        assert!(files.hit((key(0).0, key(0).1, 1)).is_some());
+        assert!(files.hit((key(1).0, key(1).1, 1)).is_none(), "used least recently");
     }
 }

@@ -17,10 +17,10 @@ use std::fmt;
 use tidelog_wire::ids::LogId;
 
 use crate::checkpoint::{LogConfig, LogState};
-use crate::core::Reservation;
 use crate::embedded::{EmbeddedError, SharedLog};
 use crate::engine::Engine;
 use crate::fields::wide;
+use crate::lives::Reservation;
 use crate::locks::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::locks::{Arc, OnceLock};
 use crate::log::recovery::{Recovered, recover_embedded, recover_under_consensus};
@@ -190,7 +190,7 @@ impl Engine {
         if !(min..=max).contains(&config.segment_bytes) {
             return Err(LogError::SegmentBytes { log, found: config.segment_bytes, min, max });
         }
-        self.core.reserve(log).ok_or(LogError::AlreadyOpen { log })
+        self.core.lives.reserve(log).ok_or(LogError::AlreadyOpen { log })
     }
 
     fn give_writer(&self, log: LogId, config: LogConfig, recovered: Recovered) -> (LogWriter, LogRecovery) {
@@ -201,13 +201,13 @@ impl Engine {
             durable_end: recovered.end,
             chain: recovered.chain,
             segments: recovered.segments,
-            removed: false,
+            ended: None,
         };
         let shared = Arc::new(LogShared::new(Arc::clone(&self.core), log, view, recovered.damage));
         if recovered.report.read_only.is_some() {
             shared.fence();
         }
-        self.core.register(&shared);
+        self.core.lives.opened(&shared);
         self.core.keep.doom(log, &recovered.trimmed);
         self.core.unlink_unnamed();
         let writer = LogWriter {

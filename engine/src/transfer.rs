@@ -141,10 +141,10 @@ impl Engine {
     pub fn read_raw(&self, log: LogId, base: Offset, at: Position, len: usize) -> Result<Bytes, LogError> {
         let path = self.segment_path(log, base);
         let io = |source| failed(&path, "read", source);
-        let open = self.core.open_files.open(self.core.storage.as_ref(), (log, base), &path).map_err(io)?;
-        let left = open.file.len().map_err(io)?.saturating_sub(at.get());
+        let file = self.open_read(&path)?;
+        let left = file.len().map_err(io)?.saturating_sub(at.get());
         let mut bytes = vec![0; narrow(left).min(len).min(RAW_READ_BYTES_MAX)];
-        open.file.read_at(at, &mut bytes).map_err(io)?;
+        file.read_at(at, &mut bytes).map_err(io)?;
         Ok(Bytes::from(bytes))
     }
 
@@ -239,7 +239,7 @@ impl Engine {
     /// [`LogError::Io`], [`LogError::Quarantine`]. Files may have been moved; call it again.
     pub fn adopt(&self, log: LogId, manifest: &[SegmentFile], staging: &Path) -> Result<Pin, LogError> {
         // Held to the end: nobody opens the log while its files are moved.
-        let _reserved = self.core.reserve(log).ok_or(LogError::AlreadyOpen { log })?;
+        let _reserved = self.core.lives.reserve(log).ok_or(LogError::AlreadyOpen { log })?;
         let storage = self.core.storage.as_ref();
         let keys: Vec<(LogId, Offset)> = manifest.iter().map(|file| (log, file.base)).collect();
         let pin = self.core.pin(keys.clone());

@@ -59,8 +59,8 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Smallest segment that is worth a file.
-    pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+    /// Smallest segment: a header and a frame or two. Worth a file to tests only.
+    pub const SEGMENT_BYTES_MIN: u64 = 512;
     /// Largest segment.
     pub const SEGMENT_BYTES_MAX: u64 = 8 << 30;
     /// Unless told otherwise.

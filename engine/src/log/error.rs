@@ -77,6 +77,14 @@ pub enum LogError {
         /// Which log.
         log: LogId,
     },
+    /// The log was removed.
+    #[error(
+        "E0132 log {log} was removed; nothing was changed: look its channel up again, a new one has another generation"
+    )]
+    Removed {
+        /// Which log.
+        log: LogId,
+    },
     /// An offset outside the log.
     #[error(
         "E0121 log {log}: offset {asked} is outside {start}..={end}; nothing was changed: ask again within it"
@@ -198,6 +206,14 @@ pub enum AppendError {
         /// The limit.
         max: u64,
     },
+    /// The log was removed. Nothing was written.
+    #[error(
+        "E0131 log {log} was removed; nothing was written: look its channel up again, a new one has another generation"
+    )]
+    Removed {
+        /// Which log.
+        log: LogId,
+    },
     /// Frames of an earlier run did not match and could not be set aside. Nothing was written.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
@@ -259,6 +275,12 @@ pub enum ReadError {
         asked: Offset,
         /// The batch.
         batch: Range<Offset>,
+    },
+    /// The log was closed and opened again; this handle belongs to the opening before.
+    #[error("E0130 log {log} was opened again since this reader was made: read on with a new reader")]
+    Reopened {
+        /// Which log.
+        log: LogId,
     },
     /// The log was removed while it was read.
     #[error("E0117 log {log} was removed: its channel is gone; look the channel up again")]

@@ -68,10 +68,24 @@ pub(crate) enum Located {
 
 impl LogShared {
     pub(crate) fn open_segment(&self, segment: &Segment) -> Result<Arc<OpenSegment>, ReadError> {
-        self.core
-            .open_files
-            .open(self.core.storage.as_ref(), (self.id, segment.base), &segment.path)
-            .map_err(|source| read_failed(segment, "open the segment", source))
+        let key = (self.id, segment.base);
+        let opened = self.core.open_files.open(self.core.storage.as_ref(), key, self.life, &segment.path);
+        if let Err(gone) = self.still_there(segment) {
+            // Whoever unlinked it may have closed it before it was opened here.
+            self.core.open_files.close(key);
+            return Err(gone);
+        }
+        opened.map_err(|source| read_failed(segment, "open the segment", source))
+    }
+
+    /// Whether the log, and in it `segment`, is what the caller took it for a moment ago.
+    fn still_there(&self, segment: &Segment) -> Result<(), ReadError> {
+        let view = self.view();
+        self.not_ended(&view)?;
+        if view.segments.contains_key(&segment.base) {
+            return Ok(());
+        }
+        Err(ReadError::OutOfRange { log: self.id, asked: segment.base, start: view.start, end: view.end })
     }
 
     /// The index entry to begin the search for `offset` at.

@@ -105,9 +105,7 @@ impl LogReader {
         loop {
             let (segment, limit, next_base) = {
                 let view = self.shared.view();
-                if view.removed {
-                    return Err(ReadError::Removed { log: self.shared.id });
-                }
+                self.shared.not_ended(&view)?;
                 let limit = match self.visible {
                     Visible::Appended => view.end,
                     Visible::Durable => view.durable_end,
@@ -126,7 +124,11 @@ impl LogReader {
             let Some(segment) = segment.filter(|segment| segment.facts().end > at) else {
                 return Err(self.damaged(at, next_base));
             };
-            let read = self.read_segment(&segment, at, limit, max_bytes)?;
+            let read = match self.read_segment(&segment, at, limit, max_bytes) {
+                // Trimmed since the look: the next one tells where the log begins now.
+                Err(ReadError::OutOfRange { .. }) => continue,
+                read => read?,
+            };
             if !read.batches.is_empty() {
                 return Ok(read);
             }
@@ -145,6 +147,7 @@ impl LogReader {
     pub fn offset_at_time(&self, time: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
         let (segments, start) = {
             let view = self.shared.view();
+            self.shared.not_ended(&view)?;
             (view.segments.values().map(Arc::clone).collect::<Vec<_>>(), view.start)
         };
         let end = self.end();
@@ -153,7 +156,12 @@ impl LogReader {
             if known.is_some_and(|newest| newest < time) || segment.facts().end <= start {
                 continue;
             }
-            if let Some(walked) = self.shared.locate_time(&segment, time)?
+            let located = match self.shared.locate_time(&segment, time) {
+                // Trimmed since the look.
+                Err(ReadError::OutOfRange { .. }) => continue,
+                located => located?,
+            };
+            if let Some(walked) = located
                 && let Some(batch) = walked.batch
                 && batch.base_offset < end
             {
@@ -172,6 +180,7 @@ impl LogReader {
     pub fn chain_at(&self, offset: Offset) -> Result<Chain, ReadError> {
         let (segment, begins) = {
             let view = self.shared.view();
+            self.shared.not_ended(&view)?;
             if offset == view.end {
                 return Ok(view.chain);
             }
@@ -212,12 +221,13 @@ impl LogReader {
         }
     }
 
-    /// Runs `callback` once, as soon as something at or above `offset` is visible, or the log was
-    /// removed: at once and on this thread if it is so already. It runs on the thread that made the
-    /// log grow and should do no more than wake somebody. Dropping the subscription takes it back.
+    /// Runs `callback` once, as soon as something at or above `offset` is visible to this reader, or
+    /// reading it fails because the log was removed or opened again: at once and on this thread if it is
+    /// so already. It runs on the thread that made it visible and should do no more than wake somebody.
+    /// Dropping the subscription takes it back.
     pub fn on_advance(&self, offset: Offset, callback: Box<dyn FnOnce() + Send>) -> Subscription {
-        let subscription = self.shared.watch.register(offset, callback);
-        self.shared.watch.advanced(self.end());
+        let subscription = self.shared.watch.register(self.visible, offset, callback);
+        self.shared.watch.advanced(self.visible, self.end());
         subscription
     }
 

@@ -6,6 +6,7 @@ use std::io;
 
 use super::error::AppendError;
 use super::plan;
+use super::reader::Visible;
 use super::writer::{LogWriter, is_full};
 use crate::core::Mode;
 use crate::fields::wide;
@@ -51,7 +52,7 @@ impl LogWriter {
         let embedded = self.shared.core.mode == Mode::Embedded;
         let syncing = embedded.then(|| self.shared.syncing());
         if self.shared.is_fenced() {
-            return Err(AppendError::Fenced { log: self.shared.id });
+            return Err(self.shared.refusal());
         }
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
@@ -100,6 +101,9 @@ impl LogWriter {
             view.durable_end = view.durable_end.max(end);
         }
         drop(syncing);
+        if embedded {
+            self.shared.watch.advanced(Visible::Durable, end);
+        }
         Ok(())
     }
 
@@ -107,7 +111,7 @@ impl LogWriter {
     /// whether one was written; none is if there is nothing to witness, or something is not durable.
     pub(crate) fn write_mark(&mut self) -> Result<bool, AppendError> {
         if self.shared.is_fenced() {
-            return Err(AppendError::Fenced { log: self.shared.id });
+            return Err(self.shared.refusal());
         }
         let place = self.place();
         let Some(active) = &self.active else { return Ok(false) };

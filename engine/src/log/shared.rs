@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 
 use super::damage::Damage;
+use super::error::{AppendError, ReadError};
 use super::locate::Hints;
 use super::watch::Watch;
 use crate::core::Core;
@@ -78,7 +79,17 @@ pub(crate) struct View {
     /// Chain up to `end`.
     pub(crate) chain: Chain,
     pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
-    pub(crate) removed: bool,
+    /// Why nothing comes any more.
+    pub(crate) ended: Option<Ended>,
+}
+
+/// How this opening of a log came to its end. Its handles are of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The log is gone.
+    Removed,
+    /// It was closed and has been opened again since.
+    Reopened,
 }
 
 impl View {
@@ -100,6 +111,8 @@ pub(crate) struct LogShared {
     pub(crate) tag: LogTag,
     pub(crate) path: PathBuf,
     pub(crate) core: Arc<Core>,
+    /// The number of this opening: see `crate::lives`.
+    pub(crate) life: u64,
     pub(crate) watch: Arc<Watch>,
     pub(crate) hints: Hints,
     view: Mutex<View>,
@@ -107,6 +120,12 @@ pub(crate) struct LogShared {
     fenced: AtomicBool,
     dir: Mutex<DirSync>,
     syncing: Mutex<()>,
+}
+
+impl Drop for LogShared {
+    fn drop(&mut self) {
+        self.core.lives.left(self);
+    }
 }
 
 /// Counts the files created in the log's directory, and those whose names are durable.
@@ -122,6 +141,7 @@ impl LogShared {
             id,
             tag: LogTag::of(core.identity.cluster, id),
             path: core.log_dir(id),
+            life: core.lives.number(),
             core,
             watch: Arc::default(),
             hints: Hints::default(),
@@ -135,6 +155,35 @@ impl LogShared {
 
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends this opening: its readers are told, whether they read or wait, and nothing is written any more.
+    pub(crate) fn end(&self, how: Ended) {
+        self.fence();
+        self.view().ended = Some(how);
+        self.watch.end();
+    }
+
+    /// Refuses a reader whose opening has ended.
+    pub(crate) fn not_ended(&self, view: &View) -> Result<(), ReadError> {
+        match view.ended {
+            None => Ok(()),
+            Some(Ended::Removed) => Err(ReadError::Removed { log: self.id }),
+            Some(Ended::Reopened) => Err(ReadError::Reopened { log: self.id }),
+        }
+    }
+
+    /// Why nothing is written.
+    pub(crate) fn refusal(&self) -> AppendError {
+        if self.is_removed() {
+            AppendError::Removed { log: self.id }
+        } else {
+            AppendError::Fenced { log: self.id }
+        }
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.view().ended == Some(Ended::Removed)
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

@@ -1,10 +1,12 @@
 //! Making a log durable, off the thread that appends.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use tidelog_wire::ids::Offset;
 
 use super::error::SyncError;
+use super::reader::Visible;
 use super::shared::{LogShared, Segment};
 use crate::locks::Arc;
 use crate::segment::state::{SegmentEvent, SegmentState};
@@ -67,7 +69,7 @@ impl SyncJob {
     /// [`SyncError`]: the log is fenced. It must not be tried again.
     pub fn run(self) -> Result<(), SyncError> {
         let syncing = self.log.syncing();
-        if self.log.is_fenced() {
+        if self.log.is_fenced() && !self.log.is_removed() {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
             return Err(SyncError { path: self.log.path.clone(), action: "sync", source });
         }
@@ -77,7 +79,11 @@ impl SyncJob {
                 self.fence(&target.segment.path, "sync", source)
             })?;
         }
-        self.log.sync_dir().map_err(|source| self.fence(&self.log.path, "sync the directory", source))?;
+        match self.log.sync_dir() {
+            // It went with its log, and the files with it: what is left of them is synced.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.log.is_removed() => {}
+            synced => synced.map_err(|source| self.fence(&self.log.path, "sync the directory", source))?,
+        }
         for target in &self.targets {
             target.succeed();
         }
@@ -86,7 +92,7 @@ impl SyncJob {
             view.durable_end = view.durable_end.max(self.end);
         }
         drop(syncing);
-        self.log.watch.advanced(self.end);
+        self.log.watch.advanced(Visible::Durable, self.end);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use tidelog_wire::ids::Offset;
 
 use super::error::{AppendError, LogError};
+use super::reader::Visible;
 use super::writer::LogWriter;
 
 impl LogWriter {
@@ -15,6 +16,7 @@ impl LogWriter {
     /// Not durable by itself: the start is part of the next checkpoint, or the entry is applied again.
     ///
     /// # Errors
+    /// - [`LogError::Removed`]: the log was removed. Nothing was changed.
     /// - [`LogError::OutOfRange`]: `to` lies above the log end. Nothing was changed.
     /// - [`LogError::DiskFull`]: a purge could not end the active segment. Nothing was changed; try again.
     /// - [`LogError::Io`], [`LogError::Fenced`]: a purge could not end the active segment.
@@ -23,6 +25,9 @@ impl LogWriter {
             let view = self.shared.view();
             (view.start, view.end)
         };
+        if self.shared.is_removed() {
+            return Err(LogError::Removed { log: self.shared.id });
+        }
         if to > end {
             return Err(LogError::OutOfRange { log: self.shared.id, asked: to, start, end });
         }
@@ -50,6 +55,8 @@ impl LogWriter {
             }
             gone
         };
+        // Who waited for something below is to look where the log begins now.
+        self.shared.watch.advanced(Visible::Durable, to);
         self.shared.forget_damage_below(to);
         self.shared.core.keep.doom(self.shared.id, &gone);
         self.shared.core.unlink_unnamed();
@@ -61,6 +68,7 @@ impl LogWriter {
             AppendError::Io { path, action, source } => LogError::Io { path, action, source },
             AppendError::DiskFull { path } => LogError::DiskFull { path },
             AppendError::Quarantine(error) => LogError::Quarantine(error),
+            AppendError::Removed { log } => LogError::Removed { log },
             AppendError::Fenced { .. } | AppendError::TooLarge { .. } => {
                 LogError::Fenced { log: self.shared.id }
             }

@@ -61,7 +61,7 @@ pub struct LogWriter {
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.shared.core.closed(&self.shared);
+        self.shared.core.lives.closed(&self.shared);
     }
 }
 
@@ -75,7 +75,7 @@ impl LogWriter {
     /// # Errors
     /// - [`AppendError::Fenced`], [`AppendError::Io`]: reopen and recover first.
     /// - [`AppendError::DiskFull`]: nothing was written; try the same batch again later.
-    /// - [`AppendError::TooLarge`]: nothing was written.
+    /// - [`AppendError::TooLarge`], [`AppendError::Removed`]: nothing was written.
     ///
     /// # Invariants
     /// `start <= durable_end <= end`; `end` never falls.
@@ -178,7 +178,7 @@ impl LogWriter {
         done: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
         if self.shared.is_fenced() {
-            return Err(AppendError::Fenced { log: self.shared.id });
+            return Err(self.shared.refusal());
         }
         let mut group: Vec<Planned> = Vec::with_capacity(batches.len());
         let mut place = self.place();
@@ -370,8 +370,8 @@ impl LogWriter {
     }
 
     fn publish(&self) {
-        let end = self.reader().end();
-        self.shared.watch.advanced(end);
+        let end = self.shared.view().end;
+        self.shared.watch.advanced(Visible::Appended, end);
     }
 
     fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {
@@ -396,6 +396,7 @@ impl LogWriter {
             | LogError::StagedHeader { .. }
             | LogError::StagedFrame { .. }
             | LogError::CannotServe { .. }
+            | LogError::Removed { .. }
             | LogError::SegmentBytes { .. } => AppendError::Fenced { log: self.shared.id },
         });
         drop(syncing);

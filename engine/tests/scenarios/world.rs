@@ -19,7 +19,7 @@ use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
 
 pub(crate) const LOG: LogId = LogId { generation: Generation(7), partition: Partition(3) };
 pub(crate) const GROUP: GroupId = GroupId(1);
-pub(crate) const CONFIG: LogConfig = LogConfig { segment_bytes: LogConfig::SEGMENT_BYTES_MIN, epoch_base: 0 };
+pub(crate) const CONFIG: LogConfig = LogConfig { segment_bytes: 4 << 10, epoch_base: 0 };
 
 pub(crate) fn data() -> &'static Path {
     Path::new("/data")

@@ -1,0 +1,94 @@
+//! A log is closed, removed, opened again, while others hold what belongs to its earlier life.
+
+use std::sync::Arc;
+
+use shuttle::thread;
+use tidelog_engine::Engine;
+use tidelog_engine::log::{LogError, ReadError};
+use tidelog_wire::ids::{Generation, LogId, Offset};
+
+use crate::stage::{NOW, Sent, TINY, disk, shared_log, small, tail};
+use crate::world::{self, LOG, append, read_all};
+
+const NEXT_LIFE: LogId = LogId { generation: Generation(8), ..LOG };
+
+/// A channel is deleted and made again under its name while it is read. Those who read the first life read
+/// nothing else, and in the end each is told that it is gone, also those who wait for more.
+pub(crate) fn removed_while_read() {
+    let disk = disk();
+    let (engine, log) = shared_log(&disk);
+    let sent = Arc::new(Sent::default());
+    for number in 0..3 {
+        let batch = small(number);
+        sent.note(&log.append_durable(&batch, NOW).unwrap(), &batch);
+    }
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let reader = log.reader();
+            thread::spawn(move || tail(&reader, Offset(u64::MAX)))
+        })
+        .collect();
+    drop(log);
+    engine.remove_log(LOG).unwrap();
+    let (next, _) = engine.open_shared(NEXT_LIFE, TINY).unwrap();
+    next.append_durable(&small(77), NOW).unwrap();
+    for reader in readers {
+        let (read, removed) = reader.join().unwrap();
+        assert!(removed);
+        sent.check(&read);
+    }
+    assert_eq!(read_all(&next.reader(), Offset::ZERO).unwrap().len(), 1);
+}
+
+/// A log is closed and opened again while a sync job of its earlier writer is under way and a reader reads.
+pub(crate) fn closed_and_reopened() {
+    let disk = disk();
+    let engine = Engine::open(disk.storage(), world::data(), world::options()).unwrap();
+    let (mut writer, _) = engine.open_log(LOG, TINY, None).unwrap();
+    append(&mut writer, 1..=3);
+    let (reader, job, state) = (writer.reader(), writer.sync_target(), writer.state());
+    let syncing = thread::spawn(move || job.run().unwrap());
+    let reading = thread::spawn(move || {
+        match read_all(&reader, Offset::ZERO) {
+            Ok(read) => assert_eq!(read.len(), 3),
+            Err(error) => assert!(matches!(error, ReadError::Reopened { .. }), "{error}"),
+        }
+        reader.damage()
+    });
+    drop(writer);
+    let (mut writer, recovery) = engine.open_log(LOG, TINY, Some(&state)).unwrap();
+    assert_eq!(recovery.damage, []);
+    append(&mut writer, 4..=5);
+    assert_eq!(reading.join().unwrap(), []);
+    syncing.join().unwrap();
+    writer.sync_target().run().unwrap();
+    assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len(), 5);
+}
+
+/// Two open the same log: one after the other, or one of them is told. Never both at once.
+pub(crate) fn two_open_at_once() {
+    let disk = disk();
+    let (engine, log) = shared_log(&disk);
+    log.append_durable(&small(0), NOW).unwrap();
+    drop(log);
+    let threads: Vec<_> = (1..=2)
+        .map(|number| {
+            let engine = Arc::clone(&engine);
+            thread::spawn(move || match engine.open_shared(LOG, TINY) {
+                Ok((log, recovery)) => {
+                    assert_eq!(recovery.damage, []);
+                    log.append_durable(&small(number), NOW).unwrap();
+                    1
+                }
+                Err(tidelog_engine::embedded::EmbeddedError::Log(LogError::AlreadyOpen { .. })) => 0,
+                Err(error) => panic!("{error}"),
+            })
+        })
+        .collect();
+    let opened: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert!(opened > 0);
+    let (log, _) = engine.open_shared(LOG, TINY).unwrap();
+    assert_eq!(read_all(&log.reader(), Offset::ZERO).unwrap().len(), 1 + opened);
+    let reader = log.reader();
+    assert!(matches!(reader.read(Offset(9), 1), Err(ReadError::OutOfRange { .. })));
+}
