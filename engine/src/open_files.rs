@@ -14,7 +14,8 @@ use tidelog_wire::ids::{LogId, Offset};
 
 use crate::locks::{Arc, Mutex, OnceLock, PoisonError};
 use crate::segment::footer::IndexEntry;
-use crate::storage::{File, OpenMode, Storage};
+use crate::segment::salvage::Salvage;
+use crate::storage::{OpenMode, Storage};
 
 /// Which segment of which log.
 pub(crate) type SegmentKey = (LogId, Offset);
@@ -25,7 +26,8 @@ type Key = (LogId, Offset, u64);
 /// A segment file open for reading.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
-    pub(crate) file: Arc<dyn File>,
+    /// Read around what the disk refuses: then what lies around it can still be found.
+    pub(crate) file: Arc<Salvage>,
     /// The index, once somebody needed it. Only of sealed segments, which do not change.
     pub(crate) index: OnceLock<Vec<IndexEntry>>,
 }
@@ -61,7 +63,7 @@ impl OpenFiles {
         if let Some(open) = self.hit(key) {
             return Ok(open);
         }
-        let file = storage.open(path, OpenMode::Read)?;
+        let file = Arc::new(Salvage::new(storage.open(path, OpenMode::Read)?));
         let open = Arc::new(OpenSegment { file, index: OnceLock::new() });
         let mut guard = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
         let lru = &mut *guard;
@@ -74,6 +76,13 @@ impl OpenFiles {
             lru.files.remove(&oldest);
         }
         Ok(open)
+    }
+
+    /// What the disk said when it refused bytes of the file, if it is open and did.
+    pub(crate) fn refused(&self, (log, base): SegmentKey) -> Option<String> {
+        let lru = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lives = lru.files.range((log, base, 0)..=(log, base, u64::MAX));
+        lives.find_map(|(_, (open, _))| open.file.refused(0..u64::MAX))
     }
 
     fn hit(&self, key: Key) -> Option<Arc<OpenSegment>> {

@@ -168,7 +168,8 @@ pub enum AppendError {
     /// An earlier write or sync failed, so the end of the file is unknown. Nothing was written, nor
     /// will be until the log is reopened and recovered.
     #[error(
-        "E0107 log {log} is fenced: an earlier write or sync failed; nothing was written: restart the node"
+        "E0107 log {log} is fenced: an earlier write or sync failed, or its end cannot be read; nothing was written: \
+         restart the node"
     )]
     Fenced {
         /// Which log.
@@ -255,6 +256,21 @@ pub enum ReadError {
         log: LogId,
         /// Exactly what is damaged.
         range: Range<Offset>,
+    },
+    /// The disk does not give the bytes of a range. Others of the log it gives.
+    #[error(
+        "E0124 {path}: the disk does not give offsets {}..{} of log {log}: {said}; the rest of the log can be read: \
+         check the disk; read them from another replica, or go on at {}", range.start, range.end, range.end
+    )]
+    Unreadable {
+        /// Which log.
+        log: LogId,
+        /// Exactly what cannot be read.
+        range: Range<Offset>,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        said: String,
     },
     /// The disk refused.
     #[error("E0111 {path}: cannot {action}: {source}: check the disk; other replicas can serve the log")]

@@ -178,7 +178,7 @@ impl LogShared {
                 Step::Fault(_) => match walk.resync().map_err(failed)? {
                     Some(walked) => {
                         if let Some(batch) = walked.batch {
-                            self.mark_damaged(summary.end..batch.base_offset);
+                            self.mark_damaged_in(segment.base, summary.end..batch.base_offset);
                         }
                         take_in(&mut summary, &walked);
                     }
@@ -187,7 +187,7 @@ impl LogShared {
             }
         }
         if summary.end < end {
-            self.mark_damaged(summary.end..end);
+            self.mark_damaged_in(segment.base, summary.end..end);
         }
         summary.end_position = end_position;
         Ok(summary)

@@ -16,8 +16,9 @@ use crate::fields::{narrow, wide};
 use crate::locks::Arc;
 use crate::segment::LogTag;
 use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES};
+use crate::segment::salvage::is_refusal;
 use crate::segment::stored::StoredBatch;
-use crate::storage::Position;
+use crate::storage::{File, Position};
 
 /// Most bytes that one read returns, unless a single batch is larger.
 const READ_BYTES_MAX: usize = 32 << 20;
@@ -98,6 +99,7 @@ impl LogReader {
     /// # Errors
     /// - [`ReadError::OutOfRange`]: `from` is below the log start or above what is visible.
     /// - [`ReadError::Damaged`]: the batch that holds `from` is damaged here; names exactly the range.
+    /// - [`ReadError::Unreadable`]: the disk does not give it; names the range, and may pass.
     /// - [`ReadError::Removed`]: the log is gone. [`ReadError::Io`]: the disk refused.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadBatches, ReadError> {
         let mut at = from;
@@ -124,10 +126,12 @@ impl LogReader {
             let Some(segment) = segment.filter(|segment| segment.facts().end > at) else {
                 return Err(self.damaged(at, next_base));
             };
-            let read = match self.read_segment(&segment, at, limit, max_bytes) {
+            let within = limit.min(segment.facts().end);
+            let read = match self.read_segment(&segment, at, within, max_bytes) {
                 // Trimmed since the look: the next one tells where the log begins now.
                 Err(ReadError::OutOfRange { .. }) => continue,
-                read => read?,
+                Err(error) => return Err(self.named_unread(&segment, at, error)),
+                Ok(read) => read,
             };
             if !read.batches.is_empty() {
                 return Ok(read);
@@ -241,7 +245,7 @@ impl LogReader {
         let open = self.shared.open_segment(segment)?;
         let walked = match self.shared.locate(segment, &open, from)? {
             Located::Frame(walked) => walked,
-            Located::Damaged { from: damaged, to } => return Err(self.damaged(damaged, to)),
+            Located::Damaged { from: damaged, to } => return Err(self.damaged_in(segment, damaged..to)),
         };
         let frames_end = segment.facts().end_position.get();
         let first_len = narrow(u64::from(walked.header.frame_len));
@@ -256,11 +260,41 @@ impl LogReader {
         if taken.batches.is_empty() && taken.faulty {
             let to = self.shared.damage_end(segment, open.file.as_ref(), taken.position)?;
             let base = walked.batch.map_or(from, |batch| batch.base_offset);
-            return Err(self.damaged(base, to));
+            return Err(self.damaged_in(segment, base..to));
         }
         let next = taken.next.unwrap_or(from);
         self.shared.hints.put(Hint { offset: next, base: segment.base, position: taken.position });
         Ok(ReadBatches { batches: taken.batches, next })
+    }
+
+    /// What could not be read because the disk does not give it is told so, and is no damage: the next read
+    /// asks the disk again.
+    fn named_unread(&self, segment: &Segment, at: Offset, error: ReadError) -> ReadError {
+        let log = self.shared.id;
+        let path = segment.path.clone();
+        match error {
+            ReadError::Damaged { range, .. } => {
+                match self.shared.core.open_files.refused((log, segment.base)) {
+                    Some(said) => ReadError::Unreadable { log, range, path, said },
+                    None => ReadError::Damaged { log, range },
+                }
+            }
+            ReadError::Io { source, .. } if is_refusal(&source) => {
+                let range = at..segment.facts().end;
+                ReadError::Unreadable { log, range, path, said: source.to_string() }
+            }
+            error @ (ReadError::OutOfRange { .. }
+            | ReadError::Unreadable { .. }
+            | ReadError::Io { .. }
+            | ReadError::InsideBatch { .. }
+            | ReadError::Removed { .. }
+            | ReadError::Reopened { .. }) => error,
+        }
+    }
+
+    fn damaged_in(&self, segment: &Segment, range: std::ops::Range<Offset>) -> ReadError {
+        self.shared.mark_damaged_in(segment.base, range.clone());
+        ReadError::Damaged { log: self.shared.id, range }
     }
 
     fn damaged(&self, from: Offset, to: Offset) -> ReadError {

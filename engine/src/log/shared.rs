@@ -236,6 +236,17 @@ impl LogShared {
         }
     }
 
+    /// The same for offsets of one segment, unless its disk refuses to give bytes: that may pass, and a mark
+    /// would not.
+    pub(crate) fn mark_damaged_in(&self, base: Offset, range: Range<Offset>) {
+        match self.core.open_files.refused((self.id, base)) {
+            None => self.mark_damaged(range),
+            Some(said) => {
+                tracing::warn!(log = %self.id, start = %range.start, end = %range.end, said, "the disk does not give these offsets");
+            }
+        }
+    }
+
     pub(crate) fn damage_at(&self, offset: Offset) -> Option<Range<Offset>> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).at(offset)
     }
