@@ -53,6 +53,13 @@ enum Chore {
         #[arg(long, default_value = steps::GATE_SEEDS)]
         seeds: String,
     },
+    /// The races of the engine's threads, in many orders: `--iterations N` of each scenario and scheduler,
+    /// `--scenario NAME` for one of them, and with `--schedule S` the one order that a failure printed.
+    Interleavings {
+        /// Passed on to the test.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds that are broken on purpose, each of which the simulation must catch.
     Defects,
     /// Each fuzz target for a short while. Skipped, saying so, where the nightly compiler is missing.
@@ -90,6 +97,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Docs => steps::docs(&workspace),
         Chore::Test => steps::test(&workspace),
         Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
+        Chore::Interleavings { arguments } => steps::interleavings(&workspace, &arguments),
         Chore::Defects => steps::defects(&workspace),
         Chore::Fuzz { seconds } => steps::fuzz(&workspace, seconds),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),

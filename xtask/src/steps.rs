@@ -100,7 +100,9 @@ pub(crate) fn tidy(workspace: &Workspace, mend: bool) -> Result<(), Failure> {
 /// Runs clippy on everything.
 pub(crate) fn clippy(workspace: &Workspace) -> Result<(), Failure> {
     needs_component(workspace, "clippy", "clippy")?;
-    workspace.run(&cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+    workspace.run(&cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    let races = ["--package", "tidelog-engine", "--features", "interleave", "--test", "interleavings"];
+    workspace.run(&cargo(["clippy", "--locked"]).arguments(races).arguments(["--", "-D", "warnings"]))
 }
 
 /// Builds the documentation of our own crates.
@@ -111,10 +113,19 @@ pub(crate) fn docs(workspace: &Workspace) -> Result<(), Failure> {
     )
 }
 
-/// Builds the programs first, because tests with real processes start them, then runs all tests.
+/// Builds the programs first, because tests with real processes start them, then runs all tests, and the
+/// engine's races in a few orders each.
 pub(crate) fn test(workspace: &Workspace) -> Result<(), Failure> {
     workspace.run(&cargo(["build", "--workspace", "--bins", "--tests", "--locked"]))?;
-    workspace.run(&cargo(["test", "--workspace", "--locked", "--no-fail-fast"]))
+    workspace.run(&cargo(["test", "--workspace", "--locked", "--no-fail-fast"]))?;
+    interleavings(workspace, &[])
+}
+
+/// Tries the races of the engine's threads in many orders. The feature that lets a scheduler decide them is
+/// never on together with anything else, so the engine is built once more for this.
+pub(crate) fn interleavings(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    let feature = ["--package", "tidelog-engine", "--features", "interleave", "--test", "interleavings"];
+    workspace.run(&cargo(["test", "--locked"]).arguments(feature).arguments(["--"]).arguments(arguments))
 }
 
 /// Simulates `seeds` with the program of the test build.

@@ -51,9 +51,7 @@ impl LogWriter {
         let path = active.segment.path.clone();
         let embedded = self.shared.core.mode == Mode::Embedded;
         let syncing = embedded.then(|| self.shared.syncing());
-        if self.shared.is_fenced() {
-            return Err(self.shared.refusal());
-        }
+        self.shared.takes_writes()?;
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
         }
@@ -110,9 +108,7 @@ impl LogWriter {
     /// Writes a mark behind the last frame: a witness that everything before it is durable. Says
     /// whether one was written; none is if there is nothing to witness, or something is not durable.
     pub(crate) fn write_mark(&mut self) -> Result<bool, AppendError> {
-        if self.shared.is_fenced() {
-            return Err(self.shared.refusal());
-        }
+        self.shared.takes_writes()?;
         let place = self.place();
         let Some(active) = &self.active else { return Ok(false) };
         if active.header.is_some() || active.marked || place.synced_to < active.position {

@@ -118,6 +118,7 @@ pub(crate) struct LogShared {
     view: Mutex<View>,
     damage: Mutex<Damage>,
     fenced: AtomicBool,
+    removed: AtomicBool,
     dir: Mutex<DirSync>,
     syncing: Mutex<()>,
 }
@@ -148,6 +149,7 @@ impl LogShared {
             view: Mutex::new(view),
             damage: Mutex::new(damage),
             fenced: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             dir: Mutex::default(),
             syncing: Mutex::default(),
         }
@@ -157,10 +159,11 @@ impl LogShared {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends this opening: its readers are told, whether they read or wait, and nothing is written any more.
+    /// Ends this opening: its readers are told, whether they read or wait, and to a log that was removed
+    /// nothing is written any more. Sync jobs go on: what was appended may still be waited for.
     pub(crate) fn end(&self, how: Ended) {
-        self.fence();
         self.view().ended = Some(how);
+        self.removed.store(how == Ended::Removed, Ordering::Release);
         self.watch.end();
     }
 
@@ -173,17 +176,20 @@ impl LogShared {
         }
     }
 
-    /// Why nothing is written.
-    pub(crate) fn refusal(&self) -> AppendError {
-        if self.is_removed() {
-            AppendError::Removed { log: self.id }
-        } else {
-            AppendError::Fenced { log: self.id }
-        }
+    /// Whether the log was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn is_removed(&self) -> bool {
-        self.view().ended == Some(Ended::Removed)
+    /// Refuses a write to a log that has failed or was removed.
+    pub(crate) fn takes_writes(&self) -> Result<(), AppendError> {
+        if self.is_removed() {
+            return Err(AppendError::Removed { log: self.id });
+        }
+        if self.is_fenced() {
+            return Err(AppendError::Fenced { log: self.id });
+        }
+        Ok(())
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

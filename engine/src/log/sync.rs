@@ -69,7 +69,7 @@ impl SyncJob {
     /// [`SyncError`]: the log is fenced. It must not be tried again.
     pub fn run(self) -> Result<(), SyncError> {
         let syncing = self.log.syncing();
-        if self.log.is_fenced() && !self.log.is_removed() {
+        if self.log.is_fenced() {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
             return Err(SyncError { path: self.log.path.clone(), action: "sync", source });
         }

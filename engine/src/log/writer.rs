@@ -177,9 +177,7 @@ impl LogWriter {
         batches: &[(&Batch, AppendStamp)],
         done: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
-        if self.shared.is_fenced() {
-            return Err(self.shared.refusal());
-        }
+        self.shared.takes_writes()?;
         let mut group: Vec<Planned> = Vec::with_capacity(batches.len());
         let mut place = self.place();
         for (batch, stamp) in batches {
