@@ -15,6 +15,8 @@ mod golden_files;
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
+mod recovery_rows;
+#[cfg(test)]
 mod recovery_under_consensus;
 #[cfg(test)]
 mod snapshots;

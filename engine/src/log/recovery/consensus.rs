@@ -27,57 +27,67 @@ pub(crate) fn recover_under_consensus(
     state: &LogState,
 ) -> Result<Recovered, LogError> {
     let mut recovery = Recovery::new(core, id);
-    let has_active = state.active_position > Position::ZERO;
-    let sealed_end = if has_active { state.active_base } else { state.end };
-    let mark = if has_active { state.active_base.plus(1) } else { state.end };
-    let files = recovery.list(mark)?;
-    let any_file = !files.is_empty();
-    let (sealed, rest): (Vec<Listed>, Vec<Listed>) =
-        files.into_iter().partition(|listed| listed.base < sealed_end);
-    recovery.below_the_mark(&sealed, state, sealed_end)?;
-
-    recovery.stopwatch.enter(Phase::Walk);
-    let mut rest = rest.into_iter().peekable();
-    let here = |listed: &Listed| has_active && listed.base == state.active_base;
-    let mut active = None;
-    let mut going = Some(Expected { offset: state.end, chain: state.chain });
-    if has_active {
-        let listed = rest.next_if(here);
-        let examined = listed.as_ref().map(|listed| recovery.examine(listed)).transpose()?;
-        match examined {
-            Some(Examined::Found(found)) => {
-                (active, going) = recovery.take_active(&found, state)?;
-            }
-            Some(Examined::Unread) => recovery.leave_unread(state),
-            Some(Examined::Gone) | None => {
-                let path = missing_path(&core.log_dir(id), state.active_base);
-                recovery.lost(&path, state.active_base, state.end);
-            }
+    match recovery.at_checkpoint(state) {
+        Ok((standing, active)) => Ok(recovery.finish(standing, active)),
+        Err(error) => {
+            recovery.give_up();
+            Err(error)
         }
     }
-    for listed in rest {
-        going = match going {
-            Some(expected) => recovery.take_above(&listed, expected)?,
-            None => {
-                recovery.beyond(&listed)?;
-                None
-            }
-        };
-    }
-    if any_file {
-        recovery.sync_kept_names()?;
-    }
-    let standing = Standing {
-        start: state.start,
-        end: state.end,
-        chain: state.chain,
-        append_time: state.append_time,
-        epochs: state.epochs.clone(),
-    };
-    Ok(recovery.finish(standing, active))
 }
 
 impl Recovery<'_> {
+    fn at_checkpoint(&mut self, state: &LogState) -> Result<(Standing, Option<Active>), LogError> {
+        let has_active = state.active_position > Position::ZERO;
+        let sealed_end = if has_active { state.active_base } else { state.end };
+        let mark = if has_active { state.active_base.plus(1) } else { state.end };
+        let files = self.list(mark)?;
+        let any_file = !files.is_empty();
+        let (sealed, rest): (Vec<Listed>, Vec<Listed>) =
+            files.into_iter().partition(|listed| listed.base < sealed_end);
+        self.below_the_mark(&sealed, state, sealed_end)?;
+
+        self.stopwatch.enter(Phase::Walk);
+        let mut rest = rest.into_iter().peekable();
+        let here = |listed: &Listed| has_active && listed.base == state.active_base;
+        let mut active = None;
+        let mut going = Some(Expected { offset: state.end, chain: state.chain });
+        if has_active {
+            let listed = rest.next_if(here);
+            let examined = listed.as_ref().map(|listed| self.examine(listed)).transpose()?;
+            match examined {
+                Some(Examined::Found(found)) => {
+                    (active, going) = self.take_active(&found, state)?;
+                }
+                Some(Examined::Unread) => self.leave_unread(state),
+                Some(Examined::Gone) | None => {
+                    let path = missing_path(&self.core.log_dir(self.id), state.active_base);
+                    self.lost(&path, state.active_base, state.end);
+                }
+            }
+        }
+        for listed in rest {
+            going = match going {
+                Some(expected) => self.take_above(&listed, expected)?,
+                None => {
+                    self.beyond(&listed)?;
+                    None
+                }
+            };
+        }
+        if any_file {
+            self.sync_kept_names()?;
+        }
+        let standing = Standing {
+            start: state.start,
+            end: state.end,
+            chain: state.chain,
+            append_time: state.append_time,
+            epochs: state.epochs.clone(),
+        };
+        Ok((standing, active))
+    }
+
     /// Segments that end below the checkpoint: headers and footers only.
     fn below_the_mark(&mut self, files: &[Listed], state: &LogState, end: Offset) -> Result<(), LogError> {
         let mut cursor = state.start;

@@ -34,56 +34,13 @@ use crate::storage::{File, Position};
 /// Opens the files of an embedded log. `known` is what the last trim recorded.
 pub(crate) fn recover_embedded(core: &Arc<Core>, id: LogId, known: &LogState) -> Result<Recovered, LogError> {
     let mut recovery = Recovery::new(core, id);
-    let mut files = recovery.list(known.end)?;
-    let mut standing = Standing {
-        start: known.start,
-        end: known.start,
-        chain: known.chain,
-        append_time: known.append_time,
-        epochs: known.epochs.clone(),
-    };
-    let last = recovery.examine_last(&mut files)?;
-    let mut chain = None;
-    for (at, listed) in files.iter().enumerate() {
-        let next = files.get(at.saturating_add(1)).map(|next| next.base);
-        let next = next.or(last.as_ref().map(Last::base)).unwrap_or(listed.base);
-        if next <= known.start {
-            recovery.trim(listed, next);
-            continue;
+    match recovery.by_its_frames(known) {
+        Ok((standing, active)) => Ok(recovery.finish(standing, active)),
+        Err(error) => {
+            recovery.give_up();
+            Err(error)
         }
-        if recovery.gap(listed.base, &listed.path, &mut standing) {
-            chain = None;
-        }
-        chain = recovery.take_sealed(listed, next, chain)?;
-        standing.end = next;
-        standing.chain = chain.unwrap_or(standing.chain);
     }
-    recovery.stopwatch.enter(Phase::Walk);
-    let active = match last {
-        None => None,
-        Some(Last::Unread(listed)) => {
-            recovery.gap(listed.base, &listed.path, &mut standing);
-            recovery.report.read_only = Some(listed.path);
-            None
-        }
-        Some(Last::Found(found)) => {
-            if recovery.gap(found.base, &found.path, &mut standing) {
-                chain = None;
-            }
-            recovery.take_last(&found, known, chain, &mut standing)?
-        }
-    };
-    if standing.end < known.end && recovery.report.read_only.is_none() {
-        let path = missing_path(&core.log_dir(id), standing.end);
-        recovery.lost(&path, standing.end, known.end);
-        standing.end = known.end;
-        standing.chain = known.chain;
-        if active.is_some() {
-            recovery.close_behind(known.end);
-        }
-        return Ok(recovery.finish(standing, None));
-    }
-    Ok(recovery.finish(standing, active))
 }
 
 /// The last segment of a log.
@@ -127,6 +84,59 @@ impl Gathered {
 }
 
 impl Recovery<'_> {
+    fn by_its_frames(&mut self, known: &LogState) -> Result<(Standing, Option<Active>), LogError> {
+        let mut files = self.list(known.end)?;
+        let mut standing = Standing {
+            start: known.start,
+            end: known.start,
+            chain: known.chain,
+            append_time: known.append_time,
+            epochs: known.epochs.clone(),
+        };
+        let last = self.examine_last(&mut files)?;
+        let mut chain = None;
+        for (at, listed) in files.iter().enumerate() {
+            let next = files.get(at.saturating_add(1)).map(|next| next.base);
+            let next = next.or(last.as_ref().map(Last::base)).unwrap_or(listed.base);
+            if next <= known.start {
+                self.trim(listed, next);
+                continue;
+            }
+            if self.gap(listed.base, &listed.path, &mut standing) {
+                chain = None;
+            }
+            chain = self.take_sealed(listed, next, chain)?;
+            standing.end = next;
+            standing.chain = chain.unwrap_or(standing.chain);
+        }
+        self.stopwatch.enter(Phase::Walk);
+        let active = match last {
+            None => None,
+            Some(Last::Unread(listed)) => {
+                self.gap(listed.base, &listed.path, &mut standing);
+                self.report.read_only = Some(listed.path);
+                None
+            }
+            Some(Last::Found(found)) => {
+                if self.gap(found.base, &found.path, &mut standing) {
+                    chain = None;
+                }
+                self.take_last(&found, known, chain, &mut standing)?
+            }
+        };
+        if standing.end < known.end && self.report.read_only.is_none() {
+            let path = missing_path(&self.core.log_dir(self.id), standing.end);
+            self.lost(&path, standing.end, known.end);
+            standing.end = known.end;
+            standing.chain = known.chain;
+            if active.is_some() {
+                self.close_behind(known.end);
+            }
+            return Ok((standing, None));
+        }
+        Ok((standing, active))
+    }
+
     /// Takes the last segment off `files`: the last that belongs here.
     fn examine_last(&mut self, files: &mut Vec<Listed>) -> Result<Option<Last>, LogError> {
         while let Some(mut listed) = files.pop() {

@@ -360,14 +360,18 @@ pub(crate) fn is_zeros(file: &dyn File, position: Position, len: u64) -> io::Res
     Ok(true)
 }
 
-/// Writes what a file shows between two positions to the same place once more.
-pub(crate) fn write_again(file: &dyn File, from: Position, to: Position) -> io::Result<()> {
+/// Writes what a file shows between two positions to the same place once more. What the disk refuses stays
+/// as it is: what stands in for it in memory must never get there.
+pub(crate) fn write_again(file: &Salvage, from: Position, to: Position) -> io::Result<()> {
     let mut at = from.get();
     while at < to.get() {
         let step = to.get().saturating_sub(at).min(STEP);
         let mut bytes = vec![0; narrow(step)];
         file.read_at(Position(at), &mut bytes)?;
-        file.write_at(Position(at), &[&bytes])?;
+        let range = at..at.saturating_add(step);
+        if file.refused(range).is_none() {
+            file.write_at(Position(at), &[&bytes])?;
+        }
         at = at.saturating_add(step);
     }
     Ok(())

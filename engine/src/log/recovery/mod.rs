@@ -230,7 +230,7 @@ impl<'a> Recovery<'a> {
         }
         let before = self.stopwatch.enter(Phase::Sync);
         let io = |action| move |source| failed(&found.path, action, source);
-        files::write_again(found.file.as_ref(), from, to).map_err(io("write again what was recovered of"))?;
+        files::write_again(&found.file, from, to).map_err(io("write again what was recovered of"))?;
         found.file.sync().map_err(io("sync the recovered"))?;
         self.stopwatch.enter(before);
         Ok(())
@@ -245,6 +245,14 @@ impl<'a> Recovery<'a> {
             self.stopwatch.enter(before);
         }
         Ok(())
+    }
+
+    /// The log is not opened: what was found out about it is told all the same.
+    pub(crate) fn give_up(mut self) {
+        self.report.damage = self.damage.ranges();
+        self.report.unread = self.unread.ranges();
+        self.report.took = self.stopwatch.stop();
+        self.core.found_late(self.report);
     }
 
     pub(crate) fn finish(mut self, log: Standing, active: Option<Active>) -> Recovered {

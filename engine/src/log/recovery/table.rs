@@ -44,13 +44,13 @@ pub enum Seen {
     /// A valid footer says that the segment ends behind where its successor begins, or its own frames
     /// do not lead to what it says.
     FooterContradicts,
-    /// A valid footer says that the segment ends before its successor begins.
+    /// A valid footer says that the segment ends before its successor begins: what was between is gone.
     FooterShort,
     /// A segment header that does not verify.
     BrokenHeader,
     /// A valid segment header whose chain is not the one that the history before it has.
     OtherHistory,
-    /// A segment that should be there is not.
+    /// A segment that should be there is not: the first, or the one that was active.
     Missing,
     /// A segment behind bytes that were cut.
     BeyondCut,
