@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, TimestampMs};
 
+use crate::checkpoint::store::KEPT;
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig};
 use crate::engine::Engine;
 use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -127,8 +128,26 @@ impl Engine {
     fn record_start(&self, log: LogCheckpoint) -> Result<(), CheckpointError> {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         self.load_starts(&mut starts)?;
-        starts.index = starts.index.saturating_add(1);
         starts.logs.insert(log.log, log);
+        self.write_starts(&mut starts)
+    }
+
+    /// Records that a log has no start any more, in every checkpoint that is kept: none names its files then.
+    ///
+    /// If that fails it is said so in the log, and the files stay until starts are recorded again.
+    pub(crate) fn forget_start(&self, log: LogId) {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = self.load_starts(&mut starts).and_then(|()| {
+            let known = starts.logs.remove(&log).is_some();
+            (0..if known { KEPT } else { 0 }).try_for_each(|_| self.write_starts(&mut starts))
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%log, %error, "cannot record that a log was removed; its files stay for now");
+        }
+    }
+
+    fn write_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
+        starts.index = starts.index.saturating_add(1);
         let entry = EntryId { index: RaftIndex(starts.index), term: Term::ZERO };
         self.write_checkpoint(&Checkpoint {
             group: GroupId::META,

@@ -353,6 +353,9 @@ impl Engine {
             shared.end(Ended::Removed);
         }
         self.core.open_files.close_log(log);
+        if self.core.mode == Mode::Embedded {
+            self.forget_start(log);
+        }
         let files = self.files_of(log)?;
         self.core.keep.doom(log, &files);
         self.core.unlink_unnamed();

@@ -6,6 +6,7 @@
 //!
 //! Nothing here is part of the product: no crate depends on this one.
 
+mod fuzzing;
 mod gate;
 mod programs;
 mod steps;
@@ -29,7 +30,7 @@ struct Arguments {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Chore {
-    /// The whole gate: every step below except `demo`, with a table of times at the end.
+    /// The whole gate: every step below except `demo` and `soak-engine`, with a table of times at the end.
     Verify,
     /// The formatting is rustfmt's.
     Format,
@@ -62,11 +63,20 @@ enum Chore {
     },
     /// Builds that are broken on purpose, each of which the simulation must catch.
     Defects,
-    /// Each fuzz target for a short while. Skipped, saying so, where the nightly compiler is missing.
+    /// Each fuzz target for a while, with a table of executions at the end.
     Fuzz {
         /// Seconds for each target.
         #[arg(long, default_value_t = steps::GATE_FUZZ_SECONDS)]
         seconds: u32,
+        /// Only this one.
+        #[arg(long)]
+        target: Option<String>,
+    },
+    /// The embedded engine used hard over real files: no violation, no leak, no growth. 30 minutes unless told otherwise.
+    SoakEngine {
+        /// Passed on to the soak: `--minutes`, `--round-seconds`, `--seed`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Builds the release programs and shows a cluster losing its leader under a real stream.
     Demo {
@@ -99,7 +109,8 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
         Chore::Interleavings { arguments } => steps::interleavings(&workspace, &arguments),
         Chore::Defects => steps::defects(&workspace),
-        Chore::Fuzz { seconds } => steps::fuzz(&workspace, seconds),
+        Chore::Fuzz { seconds, target } => steps::fuzz(&workspace, seconds, target.as_deref()),
+        Chore::SoakEngine { arguments } => steps::soak_engine(&workspace, &arguments),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),
     }
 }

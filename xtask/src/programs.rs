@@ -7,7 +7,7 @@
 //! The one file of the chores that reads the clock and starts processes.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,6 +52,9 @@ pub(crate) enum Failure {
     /// A file or folder could not be written.
     #[error("{path} cannot be written: {source}")]
     Write { path: PathBuf, source: io::Error },
+    /// A fuzz target that does not exist was named.
+    #[error("there is no such fuzz target; there are {known}")]
+    NoTarget { known: String },
     /// The tree breaks rules; each is printed above.
     #[error("{count} findings, printed above")]
     Findings { count: usize },
@@ -95,6 +98,26 @@ impl Workspace {
         let status =
             program.command(Some(&self.root)).status().map_err(|source| program.not_started(source))?;
         if status.success() { Ok(()) } else { Err(program.failed(&status.to_string())) }
+    }
+
+    /// Runs `program` and passes its standard error through; returns that, and the failure if it did not succeed.
+    pub(crate) fn run_telling(&self, program: &Program) -> Result<(String, Option<Failure>), Failure> {
+        println!("$ {}", program.shown());
+        let mut child = program
+            .command(Some(&self.root))
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| program.not_started(source))?;
+        let mut told = String::new();
+        for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')) {
+            let Ok(line) = line else { break };
+            let line = String::from_utf8_lossy(&line);
+            eprintln!("{line}");
+            told.push_str(&line);
+            told.push('\n');
+        }
+        let status = child.wait().map_err(|source| program.not_started(source))?;
+        Ok((told, (!status.success()).then(|| program.failed(&status.to_string()))))
     }
 
     /// What `program` prints, if it ends with exit code 1; none if it succeeds.

@@ -5,8 +5,9 @@
 //! share that one: `cargo xtask simulation` runs the program of the test build, whose debug
 //! assertions and overflow checks are worth more to it than speed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::fuzzing;
 use crate::gate::Step;
 use crate::programs::{Failure, Program, Workspace};
 use crate::tidy;
@@ -20,7 +21,7 @@ const DEFECT_SEEDS: &str = "1..500";
 /// How the simulation tells a promise that was not kept.
 const BROKEN: &str = "BROKEN: ";
 /// Seconds that the gate gives to each fuzz target.
-pub(crate) const GATE_FUZZ_SECONDS: u32 = 10;
+pub(crate) const GATE_FUZZ_SECONDS: u32 = 4;
 /// The dependency checker, pinned so that the gate says the same everywhere.
 const CARGO_DENY: Tool = Tool { package: "cargo-deny", program: "cargo-deny", version: "0.20.2" };
 /// The driver of the fuzz targets, pinned for the same reason.
@@ -71,7 +72,7 @@ pub(crate) fn gate() -> Vec<Step> {
             name: "fuzz",
             about: "every decoder for some seconds",
             repeat: "cargo xtask fuzz",
-            work: |workspace| fuzz(workspace, GATE_FUZZ_SECONDS),
+            work: |workspace| fuzz(workspace, GATE_FUZZ_SECONDS, None),
         },
     ]
 }
@@ -171,28 +172,19 @@ pub(crate) fn deny(workspace: &Workspace) -> Result<(), Failure> {
     ]))
 }
 
-/// Runs each fuzz target for `seconds`, from the golden bytes of every format on.
-///
-/// The sanitizers are a nightly feature of the compiler; `RUSTC_BOOTSTRAP` lets the stable one have it.
-/// What is found interesting is kept below the target directory, so the next run begins where this one ended.
-pub(crate) fn fuzz(workspace: &Workspace, seconds: u32) -> Result<(), Failure> {
-    let tree = Tree::read(&workspace.root)?;
-    let driver = CARGO_FUZZ.install(workspace)?;
-    let build = workspace.target.join("fuzz");
-    let limit = format!("-max_total_time={seconds}");
-    for target in tree.stems_below("fuzz/fuzz_targets") {
-        let corpus = workspace.folder(&build.join("corpus").join(&target))?;
-        workspace.run(
-            &Program::new(&driver)
-                .arguments(["fuzz", "run", "--fuzz-dir", "fuzz", target.as_str()])
-                .arguments([&corpus])
-                .arguments(tree.folders_named("testdata"))
-                .arguments(["--", limit.as_str(), "-verbosity=0", "-print_final_stats=1"])
-                .variable("CARGO_TARGET_DIR", &build)
-                .variable("RUSTC_BOOTSTRAP", "1"),
-        )?;
-    }
-    Ok(())
+/// Runs the fuzz targets, or the one that is named, for `seconds` each.
+pub(crate) fn fuzz(workspace: &Workspace, seconds: u32, target: Option<&str>) -> Result<(), Failure> {
+    fuzzing::run(workspace, &CARGO_FUZZ.install(workspace)?, seconds, target)
+}
+
+/// Builds the soak of the engine, fast and with every assertion on, and runs it below the target directory.
+pub(crate) fn soak_engine(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    let build =
+        ["build", "--locked", "--profile", "checks", "--package", "tidelog-engine", "--example", "soak"];
+    workspace.run(&cargo(build))?;
+    let data = workspace.folder(Path::new("soak"))?;
+    let soak = workspace.target.join("checks/examples/soak");
+    workspace.run(&Program::new(soak).arguments(["--dir"]).arguments([&data]).arguments(arguments))
 }
 
 /// Builds the release programs and runs `tidelog demo`.

@@ -6,10 +6,11 @@ use tidelog_engine::log::{AppendError, ReadError, Visible};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation};
 use tidelog_engine::storage::Position;
 use tidelog_engine::{Engine, Options};
-use tidelog_wire::ids::{Offset, TimestampMs};
+use tidelog_wire::ids::{GroupId, Offset, TimestampMs};
 
 use crate::world::{
-    CONFIG, LOG, batch, data, formatted, log_files, read_all, read_file, segment_path, shared,
+    CONFIG, LOG, batch, data, embedded_engine, formatted, log_files, read_all, read_file, segment_path,
+    shared,
 };
 
 const NOW: TimestampMs = TimestampMs(5);
@@ -212,4 +213,23 @@ fn the_reserve_of_an_earlier_run_is_held_without_room_for_another() {
     disk.set_free_bytes(2 << 20);
     let room = open().room();
     assert!(room.reserve_held && !room.refuses_writes, "{room:?}");
+}
+
+/// A log that had been trimmed once was named by every later checkpoint, so when it was removed its files stayed for
+/// ever, and each deleted channel made every later trim write a longer checkpoint.
+#[test]
+fn a_removed_log_gives_its_files_back_though_it_was_trimmed() {
+    let disk = formatted(7);
+    let engine = embedded_engine(&disk);
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    for number in 0..40 {
+        log.append_durable(&batch(number, 1, 500), NOW).unwrap();
+    }
+    log.trim(Offset(5)).unwrap();
+    assert!(!log_files(&disk).is_empty());
+    drop(log);
+    engine.remove_log(LOG).unwrap();
+    assert_eq!(log_files(&disk), []);
+    let kept = engine.load_checkpoint(GroupId::META).unwrap().unwrap();
+    assert!(kept.newest.logs.is_empty(), "nor is its start recorded any more");
 }
