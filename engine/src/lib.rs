@@ -24,6 +24,7 @@ mod lives;
 pub mod lock;
 mod locks;
 pub mod log;
+pub mod offline;
 mod open_files;
 pub mod opening;
 pub mod os;

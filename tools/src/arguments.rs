@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::segment::arguments::Segment;
 use crate::values::{ChannelName, Delimiter, Size, Start};
 
 /// tidelog: a durable, replicated stream log.
@@ -56,6 +57,12 @@ pub(crate) enum Command {
     Produce(Produce),
     /// Reads records: their values as they are, one a line.
     Consume(Consume),
+    /// Looks at segment files without a server, and mends them.
+    ///
+    /// Works on the data directory of a node, running or not, on parts of it and on copies. Only `repair --apply` writes,
+    /// and refuses while a process holds the directory.
+    #[command(subcommand)]
+    Segment(Segment),
     /// Prints the version, and what this program was built for.
     Version,
     /// Prints completions for a shell: `tidelog completions bash > /etc/bash_completion.d/tidelog`.

@@ -6,7 +6,7 @@
 //!
 //! Reading runs ahead of writing by [`ANSWERS_WAITING`] answers and no more.
 
-mod format;
+pub(crate) mod format;
 
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;

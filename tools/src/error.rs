@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tidelog_engine::offline::OfflineError;
+use tidelog_engine::offline::repair::RepairError;
 use tidelog_wire::ids::{LogId, NodeId, Offset};
 
 use crate::produce::input::InputError;
@@ -112,6 +114,29 @@ pub(crate) enum CliError {
     /// A node without the log.
     #[error("E3224 node {node} has no replica of log {log}: `tidelog status` shows which nodes have")]
     NoReplica { log: LogId, node: NodeId },
+    /// Segment files are damaged.
+    #[error(
+        "E3225 {ranges} damaged ranges: what they hold is not served, everything else is; \
+         `tidelog segment repair PATH --from COPY` says what would mend them"
+    )]
+    Damaged { ranges: usize },
+    /// Copies of logs are not copies.
+    #[error(
+        "E3226 {logs} logs are not the same on both sides: find out which side is right before copying anything"
+    )]
+    Differ { logs: usize },
+    /// Damage that a repair leaves.
+    #[error(
+        "E3227 {ranges} damaged ranges stay: nothing at hand proves what was there; \
+         name another copy of the log with --from"
+    )]
+    NotMended { ranges: usize },
+    /// What the segments' own library says.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
+    /// Why a repair was not done.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// What the client library says.
     #[error(transparent)]
     Client(#[from] tidelog_client::ClientError),
@@ -124,9 +149,12 @@ impl CliError {
     /// 1 for what failed, 2 for what was asked wrongly.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NoProfile | Self::OtherShape { .. } | Self::NoCluster { .. } | Self::NoNode { .. } => {
-                ExitCode::from(2)
-            }
+            Self::NoProfile
+            | Self::OtherShape { .. }
+            | Self::NoCluster { .. }
+            | Self::NoNode { .. }
+            | Self::Offline(OfflineError::NothingHere { .. })
+            | Self::Repair(RepairError::Offline(OfflineError::NothingHere { .. })) => ExitCode::from(2),
             Self::File { .. }
             | Self::Layout { .. }
             | Self::NoServer { .. }
@@ -147,6 +175,11 @@ impl CliError {
             | Self::NotCaughtUp { .. }
             | Self::PromiseBroken { .. }
             | Self::NoReplica { .. }
+            | Self::Damaged { .. }
+            | Self::Differ { .. }
+            | Self::NotMended { .. }
+            | Self::Offline(_)
+            | Self::Repair(_)
             | Self::Client(_)
             | Self::Tls(_) => ExitCode::FAILURE,
         }

@@ -1,8 +1,8 @@
 //! `tidelog`: the command line.
 //!
 //! Each command is a module that answers through [`output::Output`]. `local` starts and stops clusters on this machine
-//! and knows processes and files; the online commands know only what the client library says. Neither looks into a
-//! node's data directory.
+//! and knows processes and files; the online commands know only what the client library says. `segment` alone
+//! looks into a node's data directory, and needs no node for it.
 
 mod arguments;
 mod certs;
@@ -16,6 +16,7 @@ mod local_commands;
 mod online;
 mod output;
 mod produce;
+mod segment;
 mod status;
 mod values;
 
@@ -64,6 +65,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
         Command::Channel(channel) => channel::run(channel, &online(Patience::Work)?, output).await,
         Command::Produce(produce) => produce::run(produce, &online(Patience::Work)?, output).await,
         Command::Consume(consume) => consume::run(consume, &online(Patience::Work)?, output).await,
+        Command::Segment(segment) => segment::run(segment, output),
         Command::Version => {
             output.print(&Version::of_this_program());
             Ok(())

@@ -295,7 +295,7 @@ enum Key {
     Time(TimestampMs),
 }
 
-fn take_in(summary: &mut Summary, walked: &Walked) {
+pub(crate) fn take_in(summary: &mut Summary, walked: &Walked) {
     match &walked.batch {
         Some(batch) => summary.add(walked.position, walked.end(), batch, walked.header.chain),
         None => {

@@ -13,6 +13,8 @@ mod embedded;
 #[cfg(test)]
 mod golden_files;
 #[cfg(test)]
+mod offline_verify;
+#[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
 mod recovery_rows;

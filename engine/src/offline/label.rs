@@ -1,0 +1,228 @@
+//! What the bytes of a segment file can be, and why some are no good.
+
+use std::io::ErrorKind;
+use std::ops::Range;
+
+use tidelog_wire::ids::{Chain, ClusterId, LogId, Offset};
+
+use crate::checkpoint::CheckpointFault;
+use crate::segment::footer::Footer;
+use crate::segment::frame::FrameFault;
+use crate::segment::header::{HeaderFault, SegmentHeader};
+use crate::segment::summary::Summary;
+
+/// What a range of bytes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// The segment header; it verifies.
+    Header,
+    /// Frames that verify, one behind the other.
+    Frames {
+        /// How many, marks included.
+        count: u64,
+        /// Their records.
+        records: Range<Offset>,
+        /// Chain behind the last of them.
+        chain: Chain,
+    },
+    /// Zeros written ahead, which nothing was put into yet.
+    Padding,
+    /// The sparse index.
+    Index {
+        /// Its entries.
+        entries: u32,
+    },
+    /// The footer.
+    Footer,
+    /// What a crash left above the durable mark: nobody was promised it. The next start sets it aside.
+    TornTail {
+        /// What is wrong with its first bytes.
+        why: Why,
+    },
+    /// Bytes that were once good, or should be here.
+    Damage {
+        /// What is wrong.
+        why: Why,
+        /// The records that are lost with them, if any.
+        offsets: Option<Range<Offset>>,
+    },
+    /// Whole and valid, but another's.
+    Foreign {
+        /// Whose.
+        why: Why,
+        /// The records that should be here instead, if that is known.
+        offsets: Option<Range<Offset>>,
+    },
+}
+
+impl Label {
+    /// One word, as the tools print it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Frames { .. } => "frames",
+            Self::Padding => "padding",
+            Self::Index { .. } => "index",
+            Self::Footer => "footer",
+            Self::TornTail { .. } => "torn tail",
+            Self::Damage { .. } => "damage",
+            Self::Foreign { .. } => "foreign",
+        }
+    }
+
+    /// Damage or foreign bytes.
+    #[must_use]
+    pub const fn is_bad(&self) -> bool {
+        match self {
+            Self::Damage { .. } | Self::Foreign { .. } => true,
+            Self::Header
+            | Self::Frames { .. }
+            | Self::Padding
+            | Self::Index { .. }
+            | Self::Footer
+            | Self::TornTail { .. } => false,
+        }
+    }
+}
+
+/// A range of bytes of a file, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which bytes.
+    pub bytes: Range<u64>,
+    /// What they are.
+    pub label: Label,
+}
+
+/// Why something is damaged, torn or foreign.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// The segment header.
+    #[error("{0}")]
+    Header(HeaderFault),
+    /// Bytes that are not the next frame.
+    #[error("{0}")]
+    Frame(FrameFault),
+    /// A frame of this very log, which lies in the wrong place.
+    #[error("here lies the frame of offsets {}..{}, which belongs at byte {belongs}", .offsets.start, .offsets.end)]
+    Displaced {
+        /// Where it would verify.
+        belongs: u64,
+        /// Its records.
+        offsets: Range<Offset>,
+    },
+    /// Zeros where data was.
+    #[error("zeros where frames were")]
+    Zeros,
+    /// The file ends before its records do.
+    #[error("the file ends before its records do")]
+    CutShort,
+    /// A full segment that has a successor, and no index and footer.
+    #[error("no index and footer, though another segment follows")]
+    NoFooter,
+    /// Index or footer differ from what the frames give.
+    #[error("not the index and footer that follow from the frames")]
+    Seal,
+    /// A segment of another log, base offset or cluster.
+    #[error("segment of log {log}, offset {base}, cluster {cluster}, which does not belong here")]
+    OtherSegment {
+        /// Whose.
+        cluster: ClusterId,
+        /// Which log.
+        log: LogId,
+        /// Its first offset.
+        base: Offset,
+    },
+    /// A frame that verifies in this place, of another log.
+    #[error("a frame of another log (tag {tag:#010x})")]
+    OtherFrame {
+        /// Its log's tag.
+        tag: u32,
+    },
+    /// A name that no segment has.
+    #[error("its name is not that of a segment")]
+    Name,
+    /// A segment that is not there.
+    #[error("the segment is missing")]
+    Missing,
+    /// Two segments that claim the same offsets.
+    #[error("it begins at offset {base}, though the segment before it goes to {end}")]
+    Overlap {
+        /// Its first offset.
+        base: Offset,
+        /// Where the one before it ends.
+        end: Offset,
+    },
+    /// A segment that does not continue the one before it.
+    #[error("chain {found:#018x} at its start, the segment before it ends with {expected:#018x}")]
+    ChainBreak {
+        /// What the one before it gives.
+        expected: u64,
+        /// What its header says.
+        found: u64,
+    },
+    /// The files are not those that the checkpoint was made of.
+    #[error("the checkpoint has chain {expected:#018x} at offset {offset}, the file {}", .found.map_or_else(|| "no such place".to_owned(), |found| format!("{found:#018x}")))]
+    Checkpoint {
+        /// Where the checkpoint says the log ended.
+        offset: Offset,
+        /// Its chain there.
+        expected: u64,
+        /// The file's.
+        found: Option<u64>,
+    },
+    /// A checkpoint that is not valid.
+    #[error("{0}")]
+    CheckpointFile(CheckpointFault),
+    /// The disk does not give it back.
+    #[error("cannot be read: {0}")]
+    Unreadable(ErrorKind),
+}
+
+impl Why {
+    /// Of a newer release than this one, which must not touch it.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Header(HeaderFault::UnknownFormat { .. }) | Self::Frame(FrameFault::UnknownFormat { .. })
+        )
+    }
+}
+
+/// Every byte of a segment file, labelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentMap {
+    /// Length of the file.
+    pub len: u64,
+    /// The header, if it verifies.
+    pub header: Option<SegmentHeader>,
+    /// The footer, if it and the index verify.
+    pub footer: Option<Footer>,
+    /// All bytes of the file, in order, without gap or overlap.
+    pub parts: Vec<Part>,
+    /// What should be behind the end of the file and is not; its label is [`Label::Damage`].
+    pub lacks: Option<Part>,
+    /// Offset behind the last frame that counts.
+    pub end: Offset,
+    /// Chain there; `None` if nothing says it.
+    pub chain: Option<Chain>,
+    /// Whether the frames came through a raft log; `None` without a frame.
+    pub consensus: Option<bool>,
+    /// All frames summed up, if there is no hole between them.
+    pub(crate) whole: Option<Summary>,
+}
+
+impl SegmentMap {
+    /// Every damaged or foreign part, what the file lacks last.
+    pub fn bad(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.label.is_bad()).chain(&self.lacks)
+    }
+
+    /// Nothing is damaged, foreign or missing.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.bad().next().is_none()
+    }
+}

@@ -1,0 +1,362 @@
+//! What lies at a path: a data directory, a part of one, the copy of a log, or a single segment.
+//!
+//! A log's directory is `<generation>/<partition>`; if those lie below the `logs` of a data directory, its identity says
+//! which cluster the files must belong to, and its checkpoints how far each log was durable. A copy that lies anywhere
+//! else speaks for itself: whose it is, the first header that verifies says.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use tidelog_wire::ids::{ClusterId, Generation, GroupId, LogId, Offset, Partition};
+
+use super::error::{OfflineError, failed};
+use super::label::{Part, Why};
+use super::verify::Finding;
+use crate::checkpoint::store;
+use crate::checkpoint::{Checkpoint, LogState};
+use crate::fields::wide;
+use crate::identity::Identity;
+use crate::segment::walk::{Depth, Step, Walk};
+use crate::segment::{self, LogTag, header_of};
+use crate::storage::{DirEntry, EntryKind, OpenMode, Position, Storage, parent};
+
+/// How deep directories are looked into for logs: `logs/<generation>/<partition>`.
+const DEPTH_MAX: usize = 3;
+
+/// What was found at a path.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What was named.
+    pub path: PathBuf,
+    /// The data directory that it is, or lies in.
+    pub data_dir: Option<PathBuf>,
+    /// Whose that is, if its identity is good.
+    pub identity: Option<Identity>,
+    /// The groups' newest valid checkpoints.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The logs, rising by id.
+    pub logs: Vec<LogFiles>,
+    /// What is wrong with checkpoints.
+    pub findings: Vec<Finding>,
+}
+
+/// What is known, without the files, of how far a log was durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing: no checkpoint is at hand.
+    Nothing,
+    /// There are checkpoints, all valid, and none names it.
+    Unnamed,
+    /// What the newest checkpoint says.
+    Checkpoint {
+        /// Its state of the log.
+        state: LogState,
+        /// Whether a raft log stands behind it; else the log is embedded.
+        consensus: bool,
+    },
+}
+
+/// The files of one log.
+#[derive(Clone, Debug)]
+pub struct LogFiles {
+    /// Where they lie.
+    pub dir: PathBuf,
+    /// Which log, as far as names or headers tell.
+    pub log: Option<LogId>,
+    /// Which cluster.
+    pub cluster: Option<ClusterId>,
+    /// What is known from elsewhere.
+    pub known: Known,
+    /// Whether its frames came through a raft log.
+    pub consensus: bool,
+    /// The segments, rising by base.
+    pub segments: Vec<SegmentPath>,
+    /// Names in the directory that no segment has.
+    pub strangers: Vec<DirEntry>,
+    /// Only this one is asked about.
+    pub only: Option<Offset>,
+}
+
+/// One segment file by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentPath {
+    /// Its first offset, by its name.
+    pub base: Offset,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub len: u64,
+}
+
+impl LogFiles {
+    /// The tag of its frames, if it is known whose it is.
+    #[must_use]
+    pub fn tag(&self) -> Option<LogTag> {
+        Some(LogTag::of(self.cluster?, self.log?))
+    }
+
+    /// Whether a segment is asked about.
+    #[must_use]
+    pub fn is_asked(&self, base: Offset) -> bool {
+        self.only.is_none_or(|only| only == base)
+    }
+}
+
+/// Looks what lies at `path`. Nothing but directories, checkpoints and headers is read.
+///
+/// # Errors
+/// [`OfflineError::NothingHere`], [`OfflineError::Io`].
+pub fn find(storage: &dyn Storage, path: &Path) -> Result<Target, OfflineError> {
+    let mut target = Target {
+        path: path.to_path_buf(),
+        data_dir: None,
+        identity: None,
+        checkpoints: Vec::new(),
+        logs: Vec::new(),
+        findings: Vec::new(),
+    };
+    let mut dirs = Vec::new();
+    let only = match storage.list(path) {
+        Ok(entries) => {
+            if entries.iter().any(|entry| entry.kind == EntryKind::Directory && entry.name == "logs") {
+                target.data_dir = Some(path.to_path_buf());
+                log_dirs(storage, &path.join("logs"), &mut dirs)?;
+            } else {
+                log_dirs(storage, path, &mut dirs)?;
+            }
+            None
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::InvalidInput) => {
+            dirs.push(parent(path).to_path_buf());
+            Some(path)
+        }
+        Err(source) => return Err(failed(path, "list")(source)),
+    };
+    if target.data_dir.is_none() {
+        target.data_dir = dirs.first().and_then(|dir| data_dir_of(storage, dir));
+    }
+    let whole = target.data_dir.as_deref() == Some(path);
+    target.read_data_dir(storage);
+    for dir in dirs {
+        let log = target.log_files(storage, dir, only)?;
+        target.logs.push(log);
+    }
+    if target.logs.is_empty() && !whole {
+        return Err(OfflineError::NothingHere { path: path.to_path_buf() });
+    }
+    if whole {
+        target.add_lost_logs();
+    }
+    target.logs.sort_by_key(|files| files.log);
+    Ok(target)
+}
+
+/// The directories at or below `root` that hold segments, or stand where a log's directory does.
+fn log_dirs(storage: &dyn Storage, root: &Path, found: &mut Vec<PathBuf>) -> Result<(), OfflineError> {
+    let mut waiting = vec![(root.to_path_buf(), 0_usize)];
+    while let Some((dir, depth)) = waiting.pop() {
+        let entries = storage.list(&dir).map_err(failed(&dir, "list"))?;
+        if entries.iter().any(|entry| segment::parse_file_name(&entry.name).is_some()) {
+            found.push(dir);
+            continue;
+        }
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            if depth < DEPTH_MAX && entry.name.parse::<u64>().is_ok() {
+                waiting.push((dir.join(&entry.name), depth.saturating_add(1)));
+            }
+        }
+    }
+    found.sort();
+    Ok(())
+}
+
+/// The log that a directory is named for.
+fn log_of(dir: &Path) -> Option<LogId> {
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u64>().ok();
+    let partition = u32::try_from(number(dir)?).ok()?;
+    Some(LogId { generation: Generation(number(parent(dir))?), partition: Partition(partition) })
+}
+
+/// The data directory that a log's directory lies in, if it does.
+fn data_dir_of(storage: &dyn Storage, dir: &Path) -> Option<PathBuf> {
+    log_of(dir)?;
+    let logs = parent(parent(dir));
+    let data = parent(logs);
+    let named = logs.file_name().is_some_and(|name| name == "logs");
+    let identified = storage.list(&data.join("identity")).is_ok();
+    (named && identified).then(|| data.to_path_buf())
+}
+
+impl Target {
+    /// Reads identity and checkpoints.
+    fn read_data_dir(&mut self, storage: &dyn Storage) {
+        let Some(data) = &self.data_dir else { return };
+        self.identity = Identity::read(storage, data).ok().map(|opened| opened.identity);
+        for group in store::groups(storage, data).unwrap_or_default() {
+            let dir = store::group_dir(data, group);
+            let mut newest = None;
+            for entry in store::list(storage, &dir).unwrap_or_default() {
+                match store::read(storage, &dir, group, entry) {
+                    Ok(checkpoint) => newest = newest.or(Some(checkpoint)),
+                    Err(fault) => {
+                        let path = dir.join(store::file_name(entry));
+                        let len = length(storage, &path);
+                        let why = Why::CheckpointFile(fault);
+                        self.findings.push(Finding { path, log: None, bytes: 0..len, offsets: None, why });
+                    }
+                }
+            }
+            self.checkpoints.extend(newest);
+        }
+    }
+
+    /// What the checkpoints say of a log.
+    fn known(&self, log: LogId) -> Known {
+        for checkpoint in &self.checkpoints {
+            if let Some(found) = checkpoint.logs.iter().find(|found| found.log == log) {
+                let consensus = checkpoint.group != GroupId::META;
+                return Known::Checkpoint { state: found.state.clone(), consensus };
+            }
+        }
+        // A bad checkpoint may have named it.
+        if self.data_dir.is_some() && self.findings.is_empty() { Known::Unnamed } else { Known::Nothing }
+    }
+
+    fn log_files(
+        &self,
+        storage: &dyn Storage,
+        dir: PathBuf,
+        only: Option<&Path>,
+    ) -> Result<LogFiles, OfflineError> {
+        let (mut segments, mut strangers, mut asked) = (Vec::new(), Vec::new(), None);
+        let listed = match storage.list(&dir) {
+            Ok(entries) => entries,
+            Err(_) if only.is_some() => Vec::new(),
+            Err(source) => return Err(failed(&dir, "list")(source)),
+        };
+        for entry in listed {
+            let path = dir.join(&entry.name);
+            match segment::parse_file_name(&entry.name) {
+                Some(base) if entry.kind == EntryKind::File => {
+                    if only == Some(path.as_path()) {
+                        asked = Some(base);
+                    }
+                    segments.push(SegmentPath { base, len: length(storage, &path), path });
+                }
+                Some(_) | None => strangers.push(entry),
+            }
+        }
+        if let Some(path) = only.filter(|_| asked.is_none()) {
+            // A file of another name: it stands alone.
+            let file = storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
+            let header = header_of(file.as_ref()).map_err(failed(path, "read"))?.ok();
+            let base = header.map(|header| header.base).unwrap_or_default();
+            let len = file.len().map_err(failed(path, "size"))?;
+            segments = vec![SegmentPath { base, path: path.to_path_buf(), len }];
+            strangers.clear();
+        }
+        segments.sort_by_key(|segment| segment.base);
+        let (cluster, log, consensus) = whose(storage, &segments);
+        let here = self.data_dir.as_ref().and_then(|_| log_of(&dir));
+        let log = here.or(log);
+        let known = log.map_or(Known::Nothing, |log| self.known(log));
+        let consensus = match &known {
+            Known::Checkpoint { consensus, .. } => *consensus,
+            Known::Nothing | Known::Unnamed => consensus,
+        };
+        let cluster = self.identity.map(|identity| identity.cluster).or(cluster);
+        Ok(LogFiles { dir, log, cluster, known, consensus, segments, strangers, only: asked })
+    }
+
+    /// Logs that a checkpoint names and that have no files: all of it is missing, as verifying will say.
+    fn add_lost_logs(&mut self) {
+        let Some(data) = &self.data_dir else { return };
+        for checkpoint in &self.checkpoints {
+            for found in &checkpoint.logs {
+                let (log, state) = (found.log, &found.state);
+                if state.start >= state.end || self.logs.iter().any(|files| files.log == Some(log)) {
+                    continue;
+                }
+                let consensus = checkpoint.group != GroupId::META;
+                self.logs.push(LogFiles {
+                    dir: data.join("logs").join(log.generation.to_string()).join(log.partition.to_string()),
+                    log: Some(log),
+                    cluster: self.identity.map(|identity| identity.cluster),
+                    known: Known::Checkpoint { state: state.clone(), consensus },
+                    consensus,
+                    segments: Vec::new(),
+                    strangers: Vec::new(),
+                    only: None,
+                });
+            }
+        }
+    }
+}
+
+/// Length of a file; 0 if the system does not say, which verifying will find.
+fn length(storage: &dyn Storage, path: &Path) -> u64 {
+    storage.open(path, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
+}
+
+/// Whose the segments are by the first header that verifies, and whether their frames came through a raft log.
+fn whose(storage: &dyn Storage, segments: &[SegmentPath]) -> (Option<ClusterId>, Option<LogId>, bool) {
+    let mut owner = (None, None);
+    for segment in segments {
+        let Ok(file) = storage.open(&segment.path, OpenMode::Read) else { continue };
+        let Ok(Ok(header)) = header_of(file.as_ref()) else { continue };
+        if owner.1.is_none() {
+            owner = (Some(header.cluster), Some(header.log));
+        }
+        let tag = LogTag::of(header.cluster, header.log);
+        let from = segment::summary::FIRST_FRAME;
+        let mut walk = Walk::new(file.as_ref(), tag, Depth::Headers, from, segment.len, None);
+        if let Ok(Step::Frame(walked)) = walk.step()
+            && walked.batch.is_some()
+        {
+            return (owner.0, owner.1, walked.header.raft_index.get() != 0);
+        }
+    }
+    (owner.0, owner.1, false)
+}
+
+/// A part as a finding about the file at `path`.
+pub(super) fn finding(path: &Path, log: Option<LogId>, part: &Part) -> Option<Finding> {
+    use super::label::Label;
+    let (why, offsets) = match &part.label {
+        Label::Damage { why, offsets } | Label::Foreign { why, offsets } => (why.clone(), offsets.clone()),
+        Label::TornTail { why } => (why.clone(), None),
+        Label::Header | Label::Frames { .. } | Label::Padding | Label::Index { .. } | Label::Footer => {
+            return None;
+        }
+    };
+    Some(Finding { path: path.to_path_buf(), log, bytes: part.bytes.clone(), offsets, why })
+}
+
+/// The first byte of a file that is not there.
+pub(super) const NOWHERE: std::ops::Range<u64> = 0..0;
+
+impl Target {
+    /// The segments that are asked about.
+    fn asked(&self) -> impl Iterator<Item = &SegmentPath> {
+        self.logs
+            .iter()
+            .flat_map(|files| files.segments.iter().filter(|segment| files.is_asked(segment.base)))
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.asked().map(|segment| segment.len).sum()
+    }
+
+    /// Their number.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        wide(self.asked().count())
+    }
+}
+
+/// A position in the segment that was active at a checkpoint.
+pub(super) fn active_position(state: &LogState) -> Option<(Offset, Position)> {
+    (state.active_position > Position::ZERO).then_some((state.active_base, state.active_position))
+}

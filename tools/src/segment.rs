@@ -1,0 +1,51 @@
+//! `tidelog segment …`: looking at segment files, and mending them, without a server.
+//!
+//! What is judged and how stands in `tidelog_engine::offline`; here it is asked and put into words.
+
+pub(crate) mod arguments;
+mod compare;
+mod dump;
+mod explain;
+mod inspect;
+mod repair;
+mod verify;
+mod view;
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tidelog_engine::offline::{self, Target};
+use tidelog_engine::os::OsStorage;
+
+use crate::error::CliError;
+use crate::files;
+use crate::output::Output;
+use arguments::Segment;
+
+/// Answers one question.
+pub(crate) fn run(segment: Segment, output: &Output) -> Result<(), CliError> {
+    match segment {
+        Segment::Inspect(paths) => inspect::run(&paths, output),
+        Segment::Verify(paths) => verify::run(&paths, output),
+        Segment::Explain(explain) => explain::run(&explain, output),
+        Segment::Dump(dump) => dump::run(&dump, output),
+        Segment::Compare(compare) => compare::run(&compare, output),
+        Segment::Repair(repair) => repair::run(&repair, output),
+    }
+}
+
+/// What lies at a path; names in the answer are absolute.
+fn find(path: &Path) -> Result<Target, CliError> {
+    Ok(offline::find(&OsStorage, &files::absolute(path)?)?)
+}
+
+/// Progress over `bytes`, on a terminal.
+fn progress(bytes: u64, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(bytes).with_message(what);
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
