@@ -18,6 +18,7 @@ mod dump;
 mod error;
 mod evidence;
 mod inspect;
+mod judge;
 mod label;
 mod map;
 pub mod repair;
