@@ -21,7 +21,7 @@ use crate::error::{BenchError, Doing as _};
 use crate::floors::{SYNC, SyncFloor};
 use crate::inside::Look;
 use crate::nodes::{Nodes, Programs};
-use crate::options::Options;
+use crate::options::{Bench, Options};
 use crate::payload::{Payload, SIZES};
 use crate::report::{Report, Subject};
 use crate::rounds::{Operation, Stop, measure};
@@ -65,7 +65,7 @@ pub fn run(options: &Options, folder: &Path) -> Result<Report, BenchError> {
         let before = [one.look(), three.look()];
         let operations: &mut [&mut dyn Operation] =
             &mut [&mut sync, &mut client_echo, &mut peer_echo, &mut append_to_one, &mut append_to_three];
-        let measured = measure(operations, options, &stop)?;
+        let measured = measure(operations, &options.plan(Bench::Cluster), &stop)?;
         let section = report.add(size, bytes.len(), &measured, &FLOORS, &SUBJECTS)?;
         let after = [one.look(), three.look()];
         section.notes = after.iter().zip(&before).flat_map(|(after, before)| after.since(before)).collect();

@@ -1,42 +1,47 @@
-//! `engine`: a durable append to the embedded engine, beside writing and syncing the same bytes.
+//! `engine`: the embedded engine beside the machine and beside other logs.
 //!
-//! - One caller, one append at a time, each durable before the next.
+//! - A durable append, one writer: beside writing and syncing the same bytes, and beside `raft-engine` and `okaywal`, which
+//!   sync as well before they return.
 //! - The append under consensus, which is not synced: what apply costs, since there the raft log is the durable copy.
-//! - Many threads that append at once: how many appends one sync serves decides how many there are a second.
+//! - Many writers, on one log and on a log each: how many appends one sync serves decides how many there are a second.
+//! - Appends that are not synced, and warm reads, beside the same system calls.
+//! - What one durable append asks of the disk and of the allocator.
+
+mod bulk;
+mod counted;
+mod many;
+mod others;
+mod ours;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_engine::checkpoint::LogConfig;
-use tidelog_engine::embedded::SharedLog;
-use tidelog_engine::log::{AppendStamp, LogWriter};
-use tidelog_engine::os::OsStorage;
-use tidelog_engine::storage::Storage;
-use tidelog_engine::{Engine, NewIdentity, Options as EngineOptions};
-use tidelog_wire::batch::Batch;
-use tidelog_wire::ids::{
-    ClusterId, Generation, Incarnation, LeaderEpoch, LogId, NodeId, Partition, RaftIndex,
-};
+use tidelog_wire::limits::KIB;
 
-use crate::clock::{self, Limit};
+use self::ours::{APPEND, APPLY};
 use crate::error::{BenchError, Doing as _};
 use crate::floors::{SYNC, SyncFloor};
-use crate::options::Options;
+use crate::options::{Bench, Options};
 use crate::payload::{Payload, SIZES};
-use crate::report::{Report, Shared, Subject};
-use crate::rounds::{Operation, Stop, measure};
+use crate::report::{Report, Section, Subject, Target};
+use crate::rounds::{Plan, Stop, measure};
 
-/// Name of the operation in reports.
-const APPEND: &str = "engine append + sync";
-/// Name of the operation in reports.
-const APPLY: &str = "engine append, not synced";
-/// How many threads share syncs.
-const THREADS: [u64; 3] = [4, 16, 64];
+const SUBJECTS: [Subject; 4] = [
+    Subject { name: APPEND, floors: &[SYNC] },
+    Subject { name: others::RAFT_ENGINE, floors: &[SYNC] },
+    Subject { name: others::OKAYWAL, floors: &[SYNC] },
+    Subject { name: APPLY, floors: &[] },
+];
+/// For each sample that is asked for, each number of writers is watched so long.
+const SHARED_MICROSECONDS: u64 = 150;
+/// Most rounds of what writes and reads in bulk.
+const BULK_ROUNDS_MAX: u64 = 300;
+/// Appends whose calls are counted.
+const COUNTED: u64 = 1000;
+/// Batches larger than 1 KiB are measured so many times less often.
+const LARGE_SAMPLES_PART: u64 = 4;
 
-const LOG: LogId = LogId { generation: Generation(1), partition: Partition(0) };
-
-/// Measures both for every size of batch. Data goes to a folder of its own below `folder`, which is removed again.
+/// Measures everything. Data goes to a folder of its own below `folder`, which is removed again.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is measured then.
@@ -44,109 +49,71 @@ pub fn run(options: &Options, folder: &Path) -> Result<Report, BenchError> {
     let stop = Stop::default();
     let mut report = Report::new("engine");
     for size in SIZES {
-        let payload = Payload::of(size)?;
-        let folder =
-            tempfile::Builder::new().prefix("bench-engine-").tempdir_in(folder).doing("make a folder")?;
-        let mut floor = SyncFloor::prepare(folder.path(), payload.batch.bytes().clone())?;
-        let mut append = Append::open(&folder.path().join("embedded"), payload.batch.clone())?;
-        let mut apply = Apply::open(&folder.path().join("applied"), payload.batch.clone())?;
-        let measured = measure(&mut [&mut floor, &mut append, &mut apply], options, &stop)?;
-        let subjects = [Subject { name: APPEND, floors: &[SYNC] }, Subject { name: APPLY, floors: &[] }];
-        let section = report.add(size, payload.batch.bytes().len(), &measured, &[SYNC], &subjects)?;
-        for threads in THREADS {
-            section.shared.push(append.shared(threads, options.shared_time())?);
+        let plan = options.plan(Bench::Engine);
+        let large = size > KIB;
+        let samples = if large { plan.samples.div_ceil(LARGE_SAMPLES_PART) } else { plan.samples };
+        let section = appends(&mut report, size, &Plan { samples, ..plan }, folder, &stop)?;
+        if large {
+            continue;
         }
+        let length = Duration::from_micros(SHARED_MICROSECONDS.saturating_mul(samples));
+        let new = new_folder(folder)?;
+        section.shared = many::measure(new.path(), &Payload::of(size)?, length)?;
+        let new = new_folder(folder)?;
+        section.rates = bulk::measure_all(new.path(), samples.min(BULK_ROUNDS_MAX), &stop)?;
+        aim(section);
     }
     Ok(report)
 }
 
-/// Appends the same batch again and again.
-struct Append {
-    log: SharedLog,
-    batch: Batch,
+/// Single durable appends, one writer.
+fn appends<'a>(
+    report: &'a mut Report,
+    size: usize,
+    plan: &Plan,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<&'a mut Section, BenchError> {
+    let payload = Payload::of(size)?;
+    let new = new_folder(folder)?;
+    let at = |name: &str| new.path().join(name);
+    let bytes = payload.batch.bytes();
+    let mut floor = SyncFloor::prepare(new.path(), bytes.clone())?;
+    let mut append = ours::Append::open(&at("embedded"), payload.batch.clone())?;
+    let mut raft_engine = others::RaftEngine::open(&at("raft-engine"), bytes.clone(), 1)?;
+    let mut okaywal = others::OkayWal::open(&at("okaywal"), bytes.clone())?;
+    let mut apply = ours::Apply::open(&at("applied"), payload.batch.clone())?;
+    let measured =
+        measure(&mut [&mut floor, &mut append, &mut raft_engine, &mut okaywal, &mut apply], plan, stop)?;
+    let calls = append.calls_of(COUNTED)?;
+    let section = report.add(size, bytes.len(), &measured, &[SYNC], &SUBJECTS)?;
+    section.notes.push(format!(
+        "{COUNTED} durable appends: {} write calls, {} syncs, zeros ahead {} times, {} allocations",
+        calls.writes, calls.syncs, calls.prefills, calls.allocations
+    ));
+    Ok(section)
 }
 
-impl Append {
-    fn open(dir: &Path, batch: Batch) -> Result<Self, BenchError> {
-        let engine = engine(dir, EngineOptions::embedded(clock::wall()))?;
-        let (log, _recovery) = engine.open_shared(LOG, LogConfig::default()).doing("open a log")?;
-        Ok(Self { log, batch })
+/// What the figures of 1 KiB should be.
+fn aim(section: &mut Section) {
+    let append = section.rows.iter().find(|row| row.name == APPEND).and_then(|row| row.ratio_to_floors);
+    if let Some(ratio) = append {
+        section.targets.push(Target::at_most(
+            "durable append of 1 KiB, p50 over the floor's",
+            ratio.p50,
+            1.15,
+        ));
+        section.targets.push(Target::at_most(
+            "durable append of 1 KiB, p99 over the floor's",
+            ratio.p99,
+            1.5,
+        ));
     }
-
-    /// Appends from `threads` threads at once for some time, each thread waiting for each of its own.
-    fn shared(&self, threads: u64, length: Duration) -> Result<Shared, BenchError> {
-        let limit = Limit::of(length);
-        let work = || {
-            let mut appends = 0_u64;
-            while !limit.is_over() {
-                self.log.append_durable(&self.batch, clock::wall()).doing("append")?;
-                appends += 1;
-            }
-            Ok::<_, BenchError>(appends)
-        };
-        let (ended, took) = clock::timed(|| {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-                workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
-            })
-        });
-        let mut appends = 0;
-        for thread in ended {
-            appends += thread.map_err(|_| "a thread panicked").doing("append")??;
-        }
-        Ok(Shared::of(threads, appends, took))
-    }
-}
-
-fn engine(dir: &Path, options: EngineOptions) -> Result<Arc<Engine>, BenchError> {
-    let storage: Arc<dyn Storage> = Arc::new(OsStorage);
-    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(1) };
-    Engine::format(&storage, dir, new).doing("format a data directory")?;
-    Engine::open(storage, dir, options).doing("open the engine")
-}
-
-/// Appends the same batch again and again as a replica does, without a sync.
-struct Apply {
-    writer: LogWriter,
-    batch: Batch,
-    next: u64,
-}
-
-impl Apply {
-    fn open(dir: &Path, batch: Batch) -> Result<Self, BenchError> {
-        let engine = engine(dir, EngineOptions::consensus(clock::wall()))?;
-        let (writer, _recovery) = engine.open_log(LOG, LogConfig::default(), None).doing("open a log")?;
-        Ok(Self { writer, batch, next: 1 })
+    for rate in &section.rates {
+        section.targets.push(Target::at_least(&format!("{}, over raw", rate.name), rate.ratio, 0.7));
     }
 }
 
-impl Operation for Apply {
-    fn name(&self) -> &'static str {
-        APPLY
-    }
-
-    fn once(&mut self) -> Result<Duration, BenchError> {
-        let stamp = AppendStamp {
-            raft_index: RaftIndex(self.next),
-            append_time: clock::wall(),
-            leader_epoch: LeaderEpoch(1),
-        };
-        self.next += 1;
-        let (appended, took) = clock::timed(|| self.writer.append(&self.batch, stamp));
-        appended.doing("append")?;
-        Ok(took)
-    }
-}
-
-impl Operation for Append {
-    fn name(&self) -> &'static str {
-        APPEND
-    }
-
-    fn once(&mut self) -> Result<Duration, BenchError> {
-        let now = clock::wall();
-        let (appended, took) = clock::timed(|| self.log.append_durable(&self.batch, now));
-        appended.doing("append")?;
-        Ok(took)
-    }
+fn new_folder(folder: &Path) -> Result<tempfile::TempDir, BenchError> {
+    tempfile::Builder::new().prefix("bench-engine-").tempdir_in(folder).doing("make a folder")
 }

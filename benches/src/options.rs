@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::BenchError;
+use crate::rounds::Plan;
 
 /// The benchmarks that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +28,15 @@ impl Bench {
     }
 }
 
-/// Rounds for each size of batch, unless told otherwise: enough for a 99.9th percentile.
-const SAMPLES_DEFAULT: u64 = 5000;
+/// Rounds with batches of 1 KiB, unless told otherwise: enough for a 99.9th percentile.
+const SAMPLES_ENGINE: u64 = 20_000;
+/// The same of the cluster, whose rounds take longer.
+const SAMPLES_CLUSTER: u64 = 5000;
 /// Rounds of a `--quick` run.
 const SAMPLES_QUICK: u64 = 200;
-/// For each sample that is asked for, threads that share syncs are watched so long.
-const SHARED_MICROSECONDS: u64 = 200;
-/// Longest time for one size of batch in a benchmark. On a slow disk there are fewer samples, and the report says so.
-const SECONDS_MAX: u64 = 45;
+/// Longest time for one size of batch in a benchmark.
+const SECONDS_MAX_ENGINE: u64 = 900;
+const SECONDS_MAX_CLUSTER: u64 = 45;
 
 pub(crate) const USAGE: &str = "the arguments are [engine] [cluster] [--quick] [--samples N] [--json] [--programs DIR]; \
     N is 1 to 1000000, DIR holds release builds of tidelog and tidelogd, which are built otherwise";
@@ -44,10 +46,8 @@ pub(crate) const USAGE: &str = "the arguments are [engine] [cluster] [--quick] [
 pub struct Options {
     /// The benchmarks that were named; empty for all.
     pub named: Vec<Bench>,
-    /// Rounds for each size of batch.
-    pub samples: u64,
-    /// Longest time for one size of batch.
-    pub time_max: Duration,
+    /// Rounds for each size of batch, if it was said.
+    pub samples: Option<u64>,
     /// One line of JSON instead of tables.
     pub json: bool,
     /// Where the programs are; built if `None`.
@@ -80,13 +80,17 @@ impl Options {
                 _ => return Err(wrong()),
             }
         }
-        let samples = samples.unwrap_or(if quick { SAMPLES_QUICK } else { SAMPLES_DEFAULT });
-        Ok(Self { named, samples, time_max: Duration::from_secs(SECONDS_MAX), json, programs })
+        let samples = samples.or(if quick { Some(SAMPLES_QUICK) } else { None });
+        Ok(Self { named, samples, json, programs })
     }
 
-    /// How long each number of threads that share syncs is watched.
-    pub(crate) fn shared_time(&self) -> Duration {
-        Duration::from_micros(SHARED_MICROSECONDS.saturating_mul(self.samples)).min(self.time_max)
+    /// How long to measure with batches of one size.
+    pub(crate) fn plan(&self, bench: Bench) -> Plan {
+        let (samples, seconds) = match bench {
+            Bench::Engine => (SAMPLES_ENGINE, SECONDS_MAX_ENGINE),
+            Bench::Cluster => (SAMPLES_CLUSTER, SECONDS_MAX_CLUSTER),
+        };
+        Plan { samples: self.samples.unwrap_or(samples), time_max: Duration::from_secs(seconds), pause: true }
     }
 
     /// Whether `bench` is to be run.
@@ -110,7 +114,11 @@ mod tests {
         assert!(all.selects(Bench::Engine) && all.selects(Bench::Cluster));
         let engine = parse("engine --quick --json --bench").unwrap();
         assert!(engine.selects(Bench::Engine) && !engine.selects(Bench::Cluster) && engine.json);
-        assert_eq!((engine.samples, parse("--samples 7 --quick").unwrap().samples), (SAMPLES_QUICK, 7));
+        assert!(all.plan(Bench::Engine).samples >= 20_000);
+        assert_eq!(
+            (engine.samples, parse("--samples 7 --quick").unwrap().samples),
+            (Some(SAMPLES_QUICK), Some(7))
+        );
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The batches that are measured: one record each, of bytes that do not compress.
+//! The batches that are measured: of records of one size, whose bytes do not compress.
 
 use bytes::Bytes;
 use tidelog_wire::batch::{Batch, Codec};
 use tidelog_wire::ids::TimestampMs;
-use tidelog_wire::limits::KIB;
+use tidelog_wire::limits::{KIB, MIB};
 use tidelog_wire::records::{BatchBuilder, BuilderLimits};
 
 use crate::error::{BenchError, Doing as _};
@@ -23,6 +23,11 @@ pub(crate) struct Payload {
 impl Payload {
     /// A batch of one record of `size` bytes.
     pub(crate) fn of(size: usize) -> Result<Self, BenchError> {
+        Self::of_records(1, size)
+    }
+
+    /// A batch of `count` records of `size` bytes.
+    pub(crate) fn of_records(count: usize, size: usize) -> Result<Self, BenchError> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = || {
             state ^= state << 13;
@@ -31,10 +36,13 @@ impl Payload {
             state.to_le_bytes()
         };
         let value: Bytes = std::iter::repeat_with(&mut next).flatten().take(size).collect();
-        let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
-        let pushed = builder.push(TimestampMs::ZERO, None, Some(&value), &[]);
-        // A first record that does not fit is an error, never `Full`.
-        let _taken = pushed.doing("make a record")?;
+        let limits = BuilderLimits { batch_bytes_max: 2 * MIB, ..BuilderLimits::default() };
+        let mut builder = BatchBuilder::new(Codec::None, limits);
+        for _ in 0..count {
+            let pushed = builder.push(TimestampMs::ZERO, None, Some(&value), &[]);
+            // What the limits are well above of is never `Full`.
+            let _taken = pushed.doing("make a record")?;
+        }
         let batch = builder.build(None).doing("make a batch")?;
         Ok(Self { value, batch })
     }

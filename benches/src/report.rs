@@ -81,21 +81,129 @@ pub struct Row {
     pub ratio_to_sync: Option<Percentiles>,
 }
 
-/// What many threads do together when each waits for its own appends.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// What many writers do together when each waits for its own appends.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shared {
+    /// What they append to.
+    pub name: String,
     /// How many.
-    pub threads: u64,
+    pub writers: usize,
     /// Appends of all of them together.
     pub appends: u64,
+    /// How long they did so.
+    pub seconds: f64,
     /// Each durable.
     pub appends_per_second: f64,
+    /// Over those of one writer.
+    pub ratio_to_one: Option<f64>,
+    /// Syncs of files and directories, where they were counted.
+    pub syncs: Option<u64>,
+    /// Appends that one sync serves.
+    pub appends_per_sync: Option<f64>,
 }
 
 impl Shared {
-    pub(crate) fn of(threads: u64, appends: u64, took: Duration) -> Self {
-        let each = took.as_secs_f64() / u32::try_from(appends).map_or(f64::INFINITY, f64::from);
-        Self { threads, appends, appends_per_second: (1.0 / each.max(f64::MIN_POSITIVE)).round() }
+    pub(crate) fn none(name: &str, writers: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            writers,
+            appends: 0,
+            seconds: 0.0,
+            appends_per_second: 0.0,
+            ratio_to_one: None,
+            syncs: None,
+            appends_per_sync: None,
+        }
+    }
+
+    /// Adds what was done in one stretch of time.
+    pub(crate) fn add(&mut self, appends: u64, took: Duration, syncs: Option<u64>) {
+        self.appends += appends;
+        self.seconds += took.as_secs_f64();
+        self.appends_per_second = (float(self.appends) / self.seconds.max(f64::MIN_POSITIVE)).round();
+        self.syncs = syncs.map(|syncs| self.syncs.unwrap_or(0) + syncs);
+        self.appends_per_sync = self.syncs.map(|syncs| hundredths(float(self.appends) / float(syncs.max(1))));
+    }
+
+    /// Compares each with one writer to the same; what has none of its own, with the first there is.
+    pub(crate) fn compare(all: &mut [Self]) {
+        let ones: Vec<(String, f64)> = all
+            .iter()
+            .filter(|shared| shared.writers == 1)
+            .map(|shared| (shared.name.clone(), shared.appends_per_second))
+            .collect();
+        for shared in all {
+            let own = ones.iter().find(|(name, _)| *name == shared.name).or(ones.first());
+            shared.ratio_to_one =
+                own.map(|(_, one)| hundredths(shared.appends_per_second / one.max(f64::MIN_POSITIVE)));
+        }
+    }
+}
+
+/// Bytes a second beside those of the plain system calls.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rate {
+    /// What is done.
+    pub name: String,
+    /// How many times it was measured.
+    pub samples: usize,
+    /// Of the batches.
+    pub mib_per_second: f64,
+    /// Of plain writes or reads.
+    pub raw_mib_per_second: f64,
+    /// The one over the other, of all time together.
+    pub ratio: f64,
+    /// The same of half of the samples: the one's median over the other's.
+    pub ratio_p50: f64,
+}
+
+impl Rate {
+    /// From the two series of one measurement, of which each sample is about so many bytes.
+    pub(crate) fn of(series: &[Series], bytes: f64, raw_bytes: f64) -> Result<Self, BenchError> {
+        let [ours, raw] = series else { return Err("there are not two").doing("compare rates") };
+        let rate = |series: &Series, bytes: f64| {
+            let seconds: f64 = series.samples.iter().map(Duration::as_secs_f64).sum();
+            let count = float(u64::try_from(series.samples.len()).unwrap_or(u64::MAX));
+            bytes * count / seconds.max(f64::MIN_POSITIVE)
+        };
+        let (found, floor) = (rate(ours, bytes), rate(raw, raw_bytes));
+        let medians = (percentiles(&ours.samples)?.p50, percentiles(&raw.samples)?.p50);
+        let half =
+            (bytes / medians.0.max(f64::MIN_POSITIVE)) / (raw_bytes / medians.1.max(f64::MIN_POSITIVE));
+        let mib = |bytes: f64| (bytes / float(1 << 20)).round();
+        Ok(Self {
+            name: ours.name.to_owned(),
+            samples: ours.samples.len(),
+            mib_per_second: mib(found),
+            raw_mib_per_second: mib(floor),
+            ratio: hundredths(found / floor.max(f64::MIN_POSITIVE)),
+            ratio_p50: hundredths(half),
+        })
+    }
+}
+
+/// A figure that was aimed at. It is told and never asserted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Target {
+    /// What it is about.
+    pub name: String,
+    /// The ratio that was measured.
+    pub found: f64,
+    /// The least or the most that it should be.
+    pub bound: f64,
+    /// Whether it should be at most `bound`; else at least.
+    pub at_most: bool,
+    /// Whether it is.
+    pub met: bool,
+}
+
+impl Target {
+    pub(crate) fn at_most(name: &str, found: f64, bound: f64) -> Self {
+        Self { name: name.to_owned(), found, bound, at_most: true, met: found <= bound }
+    }
+
+    pub(crate) fn at_least(name: &str, found: f64, bound: f64) -> Self {
+        Self { name: name.to_owned(), found, bound, at_most: false, met: found >= bound }
     }
 }
 
@@ -108,9 +216,15 @@ pub struct Section {
     pub batch_bytes: usize,
     /// One for each operation and sum.
     pub rows: Vec<Row>,
-    /// Appends of many threads that share syncs.
+    /// Appends of many writers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<Shared>,
+    /// Bytes a second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<Rate>,
+    /// What was aimed at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Target>,
     /// Where the time goes, as the nodes themselves measured it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -171,6 +285,8 @@ impl Report {
             batch_bytes,
             rows,
             shared: Vec::new(),
+            rates: Vec::new(),
+            targets: Vec::new(),
             notes: Vec::new(),
         });
         self.sections.last_mut().ok_or("the section is gone").doing("add a section")
@@ -208,6 +324,12 @@ fn percentiles(samples: &[Duration]) -> Result<Percentiles, BenchError> {
     })
 }
 
+/// A count as a number to divide with; beyond 2^32 it is not exact, and need not be.
+fn float(count: u64) -> f64 {
+    let (high, low) = (u32::try_from(count >> 32), u32::try_from(count & u64::from(u32::MAX)));
+    f64::from(high.unwrap_or(u32::MAX)) * 4_294_967_296.0 + f64::from(low.unwrap_or(u32::MAX))
+}
+
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
@@ -235,18 +357,52 @@ impl fmt::Display for Report {
                 }
                 writeln!(out)?;
             }
-            for Shared { threads, appends_per_second, .. } in &section.shared {
-                writeln!(
-                    out,
-                    "  {threads} threads sharing syncs: {appends_per_second} durable appends a second"
-                )?;
+            for shared in &section.shared {
+                writeln!(out, "  {shared}")?;
+            }
+            for rate in &section.rates {
+                writeln!(out, "  {rate}")?;
             }
             for note in &section.notes {
                 writeln!(out, "  {note}")?;
             }
+            for target in &section.targets {
+                writeln!(out, "  {target}")?;
+            }
             writeln!(out)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, writers, appends_per_second, .. } = self;
+        write!(out, "{name:16} {writers:>3} writers: {appends_per_second:>8} durable appends a second")?;
+        if let Some(ratio) = self.ratio_to_one {
+            write!(out, ", {ratio:>6.2} x one writer")?;
+        }
+        if let (Some(syncs), Some(each)) = (self.syncs, self.appends_per_sync) {
+            write!(out, ", {syncs} syncs, {each} appends a sync")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, samples, mib_per_second, raw_mib_per_second, ratio, ratio_p50 } = self;
+        write!(out, "{name:44} {mib_per_second:>6} MiB/s, raw {raw_mib_per_second:>6}: x {ratio:.2}")?;
+        write!(out, " (medians x {ratio_p50:.2}, {samples} samples)")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, found, bound, .. } = self;
+        let (bounds, met) =
+            (if self.at_most { "at most" } else { "at least" }, if self.met { "pass" } else { "miss" });
+        write!(out, "{met}: {name} {found:.2}, aimed at {bounds} {bound:.2}")
     }
 }
 
@@ -295,8 +451,32 @@ mod tests {
     }
 
     #[test]
-    fn appends_of_all_threads_count_in_the_rate() {
-        assert!(close(Shared::of(4, 2000, Duration::from_millis(500)).appends_per_second, 4000.0));
+    fn appends_of_all_turns_and_writers_count_and_are_compared_with_one_writer() {
+        let mut all = [Shared::none("log", 1), Shared::none("log", 64), Shared::none("64 logs", 64)];
+        for (shared, appends) in all.iter_mut().zip([1000, 32_000, 16_000]) {
+            shared.add(appends, Duration::from_millis(250), Some(500));
+            shared.add(appends, Duration::from_millis(750), Some(500));
+        }
+        Shared::compare(&mut all);
+        assert!(
+            close(all[1].appends_per_second, 64_000.0) && all[1].appends_per_sync == Some(64.0),
+            "{all:?}"
+        );
+        assert_eq!([all[0].ratio_to_one, all[1].ratio_to_one], [Some(1.0), Some(32.0)]);
+        assert_eq!(
+            all[2].ratio_to_one,
+            Some(16.0),
+            "what has no single writer is compared with the first that has"
+        );
+    }
+
+    #[test]
+    fn a_rate_is_set_against_that_of_the_plain_calls_of_the_same_rounds() {
+        let rate = Rate::of(&[series("ours", [2000, 2000]), series("raw", [1000, 1000])], 1e6, 1e6).unwrap();
+        assert!(close(rate.ratio, 0.5) && close(rate.ratio_p50, 0.5), "{rate:?}");
+        assert!(
+            !Target::at_least("rate", rate.ratio, 0.7).met && Target::at_most("rate", rate.ratio, 0.7).met
+        );
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crate::clock::{self, Limit};
 use crate::error::BenchError;
-use crate::options::Options;
 
 /// Rounds that are not counted.
 const WARM_UP: u64 = 50;
@@ -53,26 +52,39 @@ impl Stop {
     }
 }
 
-/// Does the operations in turns until there are `options.samples` of each, or the time is over.
+/// How long to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Rounds that count.
+    pub(crate) samples: u64,
+    /// Longest time. On a slow disk there are fewer samples, and the report says so.
+    pub(crate) time_max: Duration,
+    /// Whether there is a pause before each operation.
+    pub(crate) pause: bool,
+}
+
+/// Does the operations in turns until there are `plan.samples` of each, or the time is over.
 ///
 /// The series come in the order of `operations` and are of one length.
 pub(crate) fn measure(
     operations: &mut [&mut dyn Operation],
-    options: &Options,
+    plan: &Plan,
     stop: &Stop,
 ) -> Result<Vec<Series>, BenchError> {
     let series = |operation: &&mut dyn Operation| Series { name: operation.name(), samples: Vec::new() };
     let mut measured: Vec<Series> = operations.iter().map(series).collect();
-    let limit = Limit::of(options.time_max);
-    let warm_up = WARM_UP.min(options.samples);
+    let limit = Limit::of(plan.time_max);
+    let warm_up = WARM_UP.min(plan.samples);
     let mut last = Duration::ZERO;
-    for round in 0..warm_up + options.samples {
+    for round in 0..warm_up + plan.samples {
         if limit.is_over() && round > warm_up {
             break;
         }
         let mut turn = |operation: &mut dyn Operation, series: &mut Series| {
             stop.check()?;
-            clock::pause(last.clamp(PAUSE_MIN, PAUSE_MAX));
+            if plan.pause {
+                clock::pause(last.clamp(PAUSE_MIN, PAUSE_MAX));
+            }
             last = operation.once()?;
             if round >= warm_up {
                 series.samples.push(last);
@@ -108,12 +120,15 @@ mod tests {
         }
     }
 
+    fn plan(samples: u64) -> Plan {
+        Plan { samples, time_max: Duration::from_secs(60), pause: true }
+    }
+
     #[test]
     fn operations_take_turns_forwards_and_backwards_and_the_warm_up_is_not_counted() {
         let order = RefCell::new(Vec::new());
         let (mut one, mut two) = (Noted("one", &order), Noted("two", &order));
-        let options = Options::parse(["--samples".to_owned(), "2".to_owned()]).unwrap();
-        let measured = measure(&mut [&mut one, &mut two], &options, &Stop::default()).unwrap();
+        let measured = measure(&mut [&mut one, &mut two], &plan(2), &Stop::default()).unwrap();
         assert_eq!(*order.borrow(), ["one", "two", "two", "one", "one", "two", "two", "one"]);
         assert!(measured.iter().all(|series| series.samples.len() == 2), "{measured:?}");
     }
@@ -123,8 +138,7 @@ mod tests {
         let order = RefCell::new(Vec::new());
         let stop = Stop::default();
         stop.raise();
-        let options = Options::parse([]).unwrap();
-        let ended = measure(&mut [&mut Noted("one", &order)], &options, &stop);
+        let ended = measure(&mut [&mut Noted("one", &order)], &plan(2), &stop);
         assert!(matches!(ended, Err(BenchError::Interrupted)) && order.borrow().is_empty());
     }
 }

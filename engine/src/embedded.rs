@@ -1,8 +1,10 @@
-//! Embedded logs: many threads append, one sync serves all that wait.
+//! Embedded logs: many threads append, one write and one sync serve all that wait.
 //!
-//! 1. An append writes its frame under the log's lock, which is short.
-//! 2. Whoever then finds no sync running becomes the leader: it syncs, off the lock, everything
-//!    written so far. The others wait; what they wrote meanwhile is covered by the next sync.
+//! 1. A durable append joins the queue of `crate::group_commit`. Whoever leads writes the whole group
+//!    with one call under the log's lock, and syncs off the lock.
+//! 2. Where the group ran past the zeros ahead of the frames, the leader writes more before it syncs: the
+//!    sync that has to write the file's new length anyway covers them, and those to come write data only.
+//!    An append that nobody waits for leaves no zeros.
 //! 3. A failed sync fences the log. Everyone who waits is told, and it is never tried again.
 //!
 //! There is no clock here: append times come from the caller, and so does the word that the log is
@@ -11,6 +13,7 @@
 //! The log start lies in a checkpoint of group 0, written before anything is unlinked.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use bytes::Bytes;
 use tidelog_wire::batch::Batch;
@@ -19,9 +22,11 @@ use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, Ti
 use crate::checkpoint::store::KEPT;
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig};
 use crate::engine::Engine;
-use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::group_commit::{Group, Queue, Wish};
+use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::log::{
-    AppendError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter, SyncError,
+    AppendError, AppendManyError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter,
+    SyncError,
 };
 use crate::producers::ProducerTable;
 
@@ -57,7 +62,6 @@ pub(crate) struct Starts {
 #[derive(Debug)]
 struct State {
     writer: LogWriter,
-    syncing: bool,
     until_look: usize,
 }
 
@@ -65,7 +69,7 @@ struct State {
 struct Inner {
     engine: Arc<Engine>,
     state: Mutex<State>,
-    synced: Condvar,
+    queue: Queue,
     reader: LogReader,
 }
 
@@ -109,8 +113,8 @@ impl Engine {
             writer.restore_damage(&known.damage);
         }
         let reader = writer.reader();
-        let state = Mutex::new(State { writer, syncing: false, until_look: 0 });
-        let inner = Inner { engine: Arc::clone(self), state, synced: Condvar::new(), reader };
+        let state = Mutex::new(State { writer, until_look: 0 });
+        let inner = Inner { engine: Arc::clone(self), state, queue: Queue::new(log), reader };
         Ok((SharedLog { inner: Arc::new(inner) }, recovery))
     }
 
@@ -172,10 +176,10 @@ impl SharedLog {
     /// - [`EmbeddedError::Sync`]: the batch was written and may or may not be there after the next
     ///   recovery. The log is fenced.
     pub fn append_durable(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
-        let mut state = self.state();
-        let appended = self.write(&mut state, batch, now)?;
-        self.wait_durable(state, appended.last_offset.plus(1))?;
-        Ok(appended)
+        let log = self.inner.reader.log();
+        let outcome = self.inner.queue.wish(Some((batch, now)), |group| self.commit(group))?;
+        // A wish with a batch is answered with where it stands, or with an error.
+        outcome.ok_or(AppendError::Fenced { log }.into())
     }
 
     /// Appends `batch` without waiting. It is durable, and readers see it, after [`SharedLog::sync`].
@@ -186,14 +190,33 @@ impl SharedLog {
         self.write(&mut self.state(), batch, now)
     }
 
+    /// Appends several batches in order, with one write for all that go into the same segment, and without
+    /// waiting: see [`SharedLog::append`].
+    ///
+    /// # Errors
+    /// As [`LogWriter::append_many`]: for the first batch that was not appended; those before it were.
+    pub fn append_many(&self, batches: &[Batch], now: TimestampMs) -> Result<Vec<Appended>, AppendManyError> {
+        let mut state = self.state();
+        let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
+        self.look(&mut state, bytes).map_err(|error| AppendManyError { done: Vec::new(), error })?;
+        let stamped: Vec<_> = batches.iter().map(|batch| (batch, stamp(now))).collect();
+        let appended = state.writer.append_many(&stamped);
+        if appended.is_err() {
+            state.until_look = 0;
+        }
+        appended
+    }
+
     /// Makes everything appended so far durable.
     ///
     /// # Errors
     /// [`EmbeddedError::Sync`]: the log is fenced.
     pub fn sync(&self) -> Result<(), EmbeddedError> {
-        let state = self.state();
-        let end = state.writer.state().end;
-        self.wait_durable(state, end)
+        let end = self.inner.reader.end_and_chain().0;
+        if self.inner.reader.durable_end() < end {
+            self.inner.queue.wish(None, |group| self.commit(group))?;
+        }
+        Ok(())
     }
 
     /// To be called when nothing was appended for a while (100 ms, say) and before the log is left:
@@ -254,45 +277,105 @@ impl SharedLog {
     }
 
     fn write(&self, state: &mut State, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
-        let bytes = batch.bytes().len();
-        match state.until_look.checked_sub(bytes) {
-            Some(left) => state.until_look = left,
-            None => {
-                if self.inner.engine.room().refuses_writes {
-                    let path = self.inner.engine.dir().to_path_buf();
-                    return Err(AppendError::DiskFull { path }.into());
-                }
-                state.until_look = LOOK_EVERY_BYTES;
-            }
-        }
-        let stamp =
-            AppendStamp { raft_index: RaftIndex::ZERO, append_time: now, leader_epoch: LeaderEpoch::ZERO };
-        let appended = state.writer.append(batch, stamp);
+        self.look(state, batch.bytes().len())?;
+        let appended = state.writer.append(batch, stamp(now));
         if appended.is_err() {
             state.until_look = 0;
         }
         Ok(appended?)
     }
 
-    /// Waits until everything below `end` is durable, syncing if nobody else does.
-    fn wait_durable(&self, state: MutexGuard<'_, State>, end: Offset) -> Result<(), EmbeddedError> {
-        let mut state = state;
-        loop {
-            if self.inner.reader.durable_end() >= end {
-                return Ok(());
+    /// Looks now and then whether the disk has room for appends.
+    fn look(&self, state: &mut State, bytes: usize) -> Result<(), AppendError> {
+        match state.until_look.checked_sub(bytes) {
+            Some(left) => state.until_look = left,
+            None => {
+                if self.inner.engine.room().refuses_writes {
+                    return Err(AppendError::DiskFull { path: self.inner.engine.dir().to_path_buf() });
+                }
+                state.until_look = LOOK_EVERY_BYTES;
             }
-            if state.syncing {
-                state = self.inner.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
+        }
+        Ok(())
+    }
+
+    /// Makes a group durable, and says to each of it what became of its batch.
+    fn commit(&self, group: &mut Group<'_>) {
+        let mut state = self.state();
+        self.write_group(&mut state, &mut group.wishes);
+        let zeros = state.writer.prefill_ahead();
+        let job = state.writer.sync_target();
+        drop(state);
+        let mut failed = match zeros {
+            Ok(()) if job.is_empty() => None,
+            Ok(()) => job.run().err().map(EmbeddedError::from),
+            Err(error) => Some(error.into()),
+        };
+        let any_failed = failed.is_some();
+        for wish in &mut group.wishes {
+            if any_failed && wish.outcome.as_ref().is_none_or(Result::is_ok) {
+                let told = failed.take().unwrap_or_else(|| self.sync_failed());
+                wish.outcome = Some(Err(told));
             }
-            state.syncing = true;
-            let job = state.writer.sync_target();
-            drop(state);
-            let outcome = job.run();
-            state = self.state();
-            state.syncing = false;
-            self.inner.synced.notify_all();
-            outcome?;
+            wish.outcome.get_or_insert(Ok(None));
         }
     }
+
+    /// Writes the batches of a group in order, with as few calls as there are failures in it and one more.
+    fn write_group(&self, state: &mut State, wishes: &mut [Wish]) {
+        let bytes =
+            wishes.iter().filter_map(|wish| wish.batch.as_ref()).map(|(batch, _)| batch.bytes().len());
+        let room = self.look(state, bytes.sum());
+        if let (Ok(()), [Wish { batch: Some((batch, now)), outcome, .. }]) = (&room, &mut *wishes) {
+            *outcome = Some(state.writer.append(batch, stamp(*now)).map(Some).map_err(EmbeddedError::from));
+        } else if let Err(AppendError::DiskFull { path }) = &room {
+            for wish in wishes.iter_mut().filter(|wish| wish.batch.is_some()) {
+                wish.outcome = Some(Err(AppendError::DiskFull { path: path.clone() }.into()));
+            }
+        } else {
+            write_many(&mut state.writer, wishes);
+        }
+        if wishes.iter().any(|wish| wish.outcome.as_ref().is_some_and(Result::is_err)) {
+            state.until_look = 0;
+        }
+    }
+
+    /// What all but the first of a group are told when their sync failed.
+    fn sync_failed(&self) -> EmbeddedError {
+        let source = io::Error::other("the sync that was to make this durable failed");
+        SyncError { path: self.inner.reader.shared.path.clone(), action: "sync", source }.into()
+    }
+}
+
+/// Appends what the wishes carry, with one call up to the first that fails, and so on behind it.
+fn write_many(writer: &mut LogWriter, wishes: &mut [Wish]) {
+    let mut rest = wishes;
+    loop {
+        let batches = rest.iter().filter_map(|wish| wish.batch.as_ref());
+        let batches: Vec<_> = batches.map(|(batch, now)| (batch, stamp(*now))).collect();
+        if batches.is_empty() {
+            return;
+        }
+        let (done, error) = match writer.append_many(&batches) {
+            Ok(done) => (done, None),
+            Err(AppendManyError { done, error }) => (done, Some(error)),
+        };
+        let failed = error.map(|error| Err(EmbeddedError::from(error)));
+        let mut outcomes = done.into_iter().map(|appended| Ok(Some(appended))).chain(failed);
+        let mut answered = 0_usize;
+        for wish in rest.iter_mut() {
+            if wish.batch.is_some() {
+                wish.outcome = outcomes.next();
+                if wish.outcome.is_none() {
+                    break;
+                }
+            }
+            answered = answered.saturating_add(1);
+        }
+        rest = std::mem::take(&mut rest).get_mut(answered..).unwrap_or_default();
+    }
+}
+
+fn stamp(now: TimestampMs) -> AppendStamp {
+    AppendStamp { raft_index: RaftIndex::ZERO, append_time: now, leader_epoch: LeaderEpoch::ZERO }
 }

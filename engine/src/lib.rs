@@ -18,6 +18,7 @@ mod engine;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod group_commit;
 pub mod identity;
 mod keep;
 mod lives;

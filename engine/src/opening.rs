@@ -218,6 +218,8 @@ impl Engine {
             append_time: recovered.append_time,
             replay: recovered.replay,
             dir_made,
+            planned: Vec::new(),
+            done: Vec::new(),
         };
         self.core.log_recovered(&recovered.report);
         (writer, recovered.report)

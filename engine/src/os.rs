@@ -15,13 +15,16 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::FlockOperation;
 
 use crate::locks::Arc;
 use crate::storage::{DirEntry, DirectoryLock, EntryKind, File, OpenMode, Position, Storage};
 
-/// Parts handed to the system in one call. Linux takes 1024.
-const PARTS_MAX: usize = 64;
+/// Parts handed to the system in one call: as many as Linux takes.
+const PARTS_MAX: usize = 1024;
+/// So few parts are handed over without allocating.
+const PARTS_FEW: usize = 8;
 
 /// The files of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,11 +117,37 @@ impl File for OsFile {
         self.file.read_exact_at(buf, position.get())
     }
 
+    fn read(&self, position: Position, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        let mut at = position.get();
+        while bytes.len() < len {
+            let read = match rustix::io::pread(&self.file, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => read,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            at = behind(at, read)?;
+        }
+        // The allocator may have given more room than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
     fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()> {
         let mut at = position.get();
         for group in parts.chunks(PARTS_MAX) {
-            let mut slices: Vec<IoSlice<'_>> = group.iter().map(|part| IoSlice::new(part)).collect();
-            let mut left = slices.as_mut_slice();
+            let (mut few, mut many) = ([IoSlice::new(&[]); PARTS_FEW], Vec::new());
+            let mut left = match few.get_mut(..group.len()) {
+                Some(few) => few,
+                None => {
+                    many.resize(group.len(), IoSlice::new(&[]));
+                    many.as_mut_slice()
+                }
+            };
+            for (slice, part) in left.iter_mut().zip(group) {
+                *slice = IoSlice::new(part);
+            }
             IoSlice::advance_slices(&mut left, 0);
             while !left.is_empty() {
                 let written = match rustix::io::pwritev(&self.file, left, at) {
@@ -127,10 +156,7 @@ impl File for OsFile {
                     Err(rustix::io::Errno::INTR) => continue,
                     Err(error) => return Err(error.into()),
                 };
-                at = u64::try_from(written)
-                    .ok()
-                    .and_then(|written| at.checked_add(written))
-                    .ok_or(ErrorKind::FileTooLarge)?;
+                at = behind(at, written)?;
                 IoSlice::advance_slices(&mut left, written);
             }
         }
@@ -144,6 +170,12 @@ impl File for OsFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// The byte behind `moved` bytes at `at`.
+fn behind(at: u64, moved: usize) -> io::Result<u64> {
+    let end = u64::try_from(moved).ok().and_then(|moved| at.checked_add(moved));
+    Ok(end.ok_or(ErrorKind::FileTooLarge)?)
 }
 
 /// An `flock`, which the system releases with the descriptor, also when the process is killed.

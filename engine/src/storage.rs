@@ -104,6 +104,13 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `position`; `ErrorKind::UnexpectedEof` if the file ends before.
     fn read_at(&self, position: Position, buf: &mut [u8]) -> io::Result<()>;
+    /// Reads `len` bytes from `position`; `ErrorKind::UnexpectedEof` if the file ends before. The memory
+    /// need not be written with zeros first, which for long reads takes as long as the checksums do.
+    fn read(&self, position: Position, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_at(position, &mut bytes)?;
+        Ok(bytes)
+    }
     /// Writes all of `parts`, one after the other, from `position` on, in as few calls as the
     /// system allows. Extends the file if needed. On an error any part may have been written.
     fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()>;

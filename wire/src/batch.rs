@@ -14,7 +14,7 @@
 //!
 //! Not here: the records inside, see [`crate::records`]. Nothing on the way from producer to consumer parses them.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut as _, Bytes};
 
 use crate::ids::{LeaderEpoch, Offset, ProducerId, TimestampMs};
 use crate::limits;
@@ -297,7 +297,7 @@ impl Batch {
             return Err(BatchError::Trailing { found: bytes.len(), expected: total });
         }
         let covered = bytes.get(PREFIX_BYTES..).unwrap_or_default();
-        let crc = crc32c::crc32c(covered);
+        let crc = crc_fast::crc32_iscsi(covered);
         if crc != header.crc {
             return Err(BatchError::Crc { found: crc, expected: header.crc });
         }
@@ -405,15 +405,13 @@ impl Batch {
     pub fn stamped(&self, base: Offset, epoch: LeaderEpoch) -> ([u8; PREFIX_BYTES], Bytes) {
         let base_offset = i64::try_from(base.get());
         assert!(base_offset.is_ok(), "offset {base} beyond i64");
-        let header = BatchHeader {
-            base_offset: base_offset.unwrap_or(i64::MAX),
-            leader_epoch: epoch.get(),
-            ..self.header
-        };
         let mut prefix = [0; PREFIX_BYTES];
-        for (to, from) in prefix.iter_mut().zip(header.encode()) {
-            *to = from;
-        }
+        let mut at = prefix.as_mut_slice();
+        at.put_i64(base_offset.unwrap_or(i64::MAX));
+        at.put_i32(self.header.length);
+        at.put_i32(epoch.get());
+        at.put_u8(self.header.magic);
+        at.put_u32(self.header.crc);
         (prefix, self.bytes.slice(PREFIX_BYTES.min(self.bytes.len())..))
     }
 

@@ -200,13 +200,9 @@ impl LogShared {
         open: &OpenSegment,
         offset: Offset,
     ) -> Result<Located, ReadError> {
-        let from = match self.hints.take(offset, segment.base) {
-            Some(position) => Some((offset, position)),
-            None => self
-                .entry_for(segment, open, Key::Offset(offset))?
-                .map(|entry| (entry.offset, entry.position)),
-        };
-        let (mut good_end, position) = from.unwrap_or((segment.base, FIRST_FRAME));
+        let entry = self.entry_for(segment, open, Key::Offset(offset))?;
+        let (mut good_end, position) =
+            entry.map_or((segment.base, FIRST_FRAME), |entry| (entry.offset, entry.position));
         let (segment_end, limit) = {
             let facts = segment.facts();
             (facts.end, facts.end_position.get())

@@ -67,9 +67,9 @@ pub(crate) fn frame(place: &Place, batch: &Batch, stamp: &AppendStamp) -> Planne
     }
     .sealed(place.position, &prefix);
     let mut head = [0; HEAD_BYTES];
-    for (to, from) in head.iter_mut().zip(header.encode().into_iter().chain(prefix)) {
-        *to = from;
-    }
+    let (frame, stamped) = head.split_at_mut(FRAME_HEADER_BYTES);
+    frame.copy_from_slice(&header.encode());
+    stamped.copy_from_slice(&prefix);
     let stored = StoredBatch {
         base_offset: place.end,
         leader_epoch: stamp.leader_epoch,

@@ -243,28 +243,57 @@ impl LogReader {
         max_bytes: usize,
     ) -> Result<ReadBatches, ReadError> {
         let open = self.shared.open_segment(segment)?;
+        let file = open.file.as_ref();
+        let span = Span { from, limit, max_bytes };
+        // Who reads on knows where. What lies there is verified as always, and if it does not hold it is
+        // searched for like anything else.
+        if let Some(position) = self.shared.hints.take(from, segment.base) {
+            let taken = self.take(segment, file, position, 0, span)?;
+            if let (false, Some(next)) = (taken.batches.is_empty(), taken.next) {
+                return Ok(self.taken(segment, taken, next));
+            }
+        }
         let walked = match self.shared.locate(segment, &open, from)? {
             Located::Frame(walked) => walked,
             Located::Damaged { from: damaged, to } => return Err(self.damaged_in(segment, damaged..to)),
         };
-        let frames_end = segment.facts().end_position.get();
+        let base = walked.batch.map_or(from, |batch| batch.base_offset);
         let first_len = narrow(u64::from(walked.header.frame_len));
-        let wanted = max_bytes.max(READ_BYTES_MIN).max(first_len);
-        let len = narrow(frames_end.saturating_sub(walked.position.get())).min(wanted);
-        let mut buffer = vec![0; len];
-        open.file
-            .read_at(walked.position, &mut buffer)
-            .map_err(|source| read_failed(segment, "read batches", source))?;
-        let bytes = Bytes::from(buffer);
-        let taken = take_batches(&bytes, walked.position, self.shared.tag, limit, max_bytes);
+        let taken = self.take(segment, file, walked.position, first_len, Span { from: base, ..span })?;
         if taken.batches.is_empty() && taken.faulty {
-            let to = self.shared.damage_end(segment, open.file.as_ref(), taken.position)?;
-            let base = walked.batch.map_or(from, |batch| batch.base_offset);
+            let to = self.shared.damage_end(segment, file, taken.position)?;
             return Err(self.damaged_in(segment, base..to));
         }
         let next = taken.next.unwrap_or(from);
+        Ok(self.taken(segment, taken, next))
+    }
+
+    /// Reads what `span` asks for from `position` on, at least `first_len` bytes, and verifies it.
+    fn take(
+        &self,
+        segment: &Segment,
+        file: &dyn File,
+        position: Position,
+        first_len: usize,
+        span: Span,
+    ) -> Result<Taken, ReadError> {
+        let frames_end = segment.facts().end_position.get();
+        let mut wanted = span.max_bytes.max(READ_BYTES_MIN).max(first_len);
+        loop {
+            let len = narrow(frames_end.saturating_sub(position.get())).min(wanted);
+            let bytes =
+                file.read(position, len).map_err(|source| read_failed(segment, "read batches", source))?;
+            let taken = take_batches(&Bytes::from(bytes), position, self.shared.tag, span);
+            match taken.longer {
+                Some(longer) if taken.batches.is_empty() && longer > wanted => wanted = longer,
+                Some(_) | None => return Ok(taken),
+            }
+        }
+    }
+
+    fn taken(&self, segment: &Segment, taken: Taken, next: Offset) -> ReadBatches {
         self.shared.hints.put(Hint { offset: next, base: segment.base, position: taken.position });
-        Ok(ReadBatches { batches: taken.batches, next })
+        ReadBatches { batches: taken.batches, next }
     }
 
     /// What could not be read because the disk does not give it is told so, and is no damage: the next read
@@ -308,6 +337,14 @@ impl LogReader {
     }
 }
 
+/// What is to be taken: batches from the one that begins at `from` on.
+#[derive(Clone, Copy)]
+struct Span {
+    from: Offset,
+    limit: Offset,
+    max_bytes: usize,
+}
+
 struct Taken {
     batches: Vec<Bytes>,
     /// Behind the last batch taken.
@@ -316,12 +353,15 @@ struct Taken {
     position: Position,
     /// It was not taken because it does not verify.
     faulty: bool,
+    /// It was not taken because the bytes end before; its header, unverified, says so many are needed.
+    longer: Option<usize>,
 }
 
-/// Takes verified batches off `bytes`, which were read at `position`, until `limit`, the budget or
+/// Takes verified batches off `bytes`, which were read at `position`, until the limit, the budget or
 /// the bytes end.
-fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, limit: Offset, max_bytes: usize) -> Taken {
-    let mut taken = Taken { batches: Vec::new(), next: None, position, faulty: false };
+fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, span: Span) -> Taken {
+    let Span { from, limit, max_bytes } = span;
+    let mut taken = Taken { batches: Vec::new(), next: None, position, faulty: false, longer: None };
     let mut at = 0;
     let mut sum = 0_usize;
     while let Some(frame) = bytes.get(at..).filter(|frame| frame.len() >= FRAME_HEADER_BYTES) {
@@ -332,7 +372,10 @@ fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, limit: Offset, m
             taken.faulty = true;
             break;
         }
-        let Some(frame) = frame.get(..narrow(len)) else { break };
+        let Some(frame) = frame.get(..narrow(len)) else {
+            taken.longer = Some(narrow(len));
+            break;
+        };
         let batch_bytes = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         let prefix = batch_bytes.get(..PREFIX_BYTES).unwrap_or_default();
         if header.verify(frame_position, prefix, tag).is_err() {
@@ -340,11 +383,10 @@ fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, limit: Offset, m
             break;
         }
         if !header.is_mark() {
-            let expected = taken.next;
-            let batch = StoredBatch::decode(batch_bytes).ok().filter(|batch| {
-                batch.matches(batch_bytes).is_ok()
-                    && expected.is_none_or(|expected| expected == batch.base_offset)
-            });
+            let expected = taken.next.unwrap_or(from);
+            let batch = StoredBatch::decode(batch_bytes).ok();
+            let batch =
+                batch.filter(|batch| batch.base_offset == expected && batch.matches(batch_bytes).is_ok());
             let Some(batch) = batch else {
                 taken.faulty = true;
                 break;

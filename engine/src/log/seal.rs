@@ -16,20 +16,28 @@ use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::{FIRST_FRAME, Summary};
 use crate::storage::Position;
 
-/// How far ahead embedded logs are filled with zeros.
-const PREFILL_BYTES: u64 = 1 << 20;
+/// Embedded logs are filled with zeros as far ahead as frames lie behind, within these bounds. The file of
+/// a log that is hardly used stays small, and in a busy one few appends pay for the zeros of many.
+const PREFILL_BYTES_MIN: u64 = 64 << 10;
+const PREFILL_BYTES_MAX: u64 = 8 << 20;
 
 impl LogWriter {
-    /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length.
-    pub(super) fn prefill(&mut self, end: Position) -> Result<(), AppendError> {
+    /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length. To be called
+    /// before a sync, which then covers the zeros too if there are new ones: there are if the last append
+    /// ran past those that were there, and then that sync has a new length to write in any case.
+    pub(crate) fn prefill_ahead(&mut self) -> Result<(), AppendError> {
         let Some(active) = &mut self.active else { return Ok(()) };
-        if active.prefilled_to >= end.get() {
+        let end = active.position.get();
+        if active.prefilled_to >= end || active.header.is_some() {
             return Ok(());
         }
-        match active.file.prefill(end, PREFILL_BYTES) {
-            Ok(()) => active.prefilled_to = end.get().saturating_add(PREFILL_BYTES),
+        let bytes = end.clamp(PREFILL_BYTES_MIN, PREFILL_BYTES_MAX);
+        // What lies beyond the segment's size is cut off by its seal.
+        let bytes = bytes.min(self.config.segment_bytes.saturating_sub(end));
+        match active.file.prefill(active.position, bytes) {
+            Ok(()) => active.prefilled_to = end.saturating_add(bytes),
             // The frames themselves are written; the next append says that the disk is full.
-            Err(error) if is_full(&error) => active.prefilled_to = end.get(),
+            Err(error) if is_full(&error) => active.prefilled_to = end,
             Err(error) => {
                 let path = active.segment.path.clone();
                 return Err(self.fenced(&path, "prefill", error));

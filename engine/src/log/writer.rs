@@ -31,6 +31,9 @@ use crate::segment::summary::{FIRST_FRAME, Summary};
 use crate::segment::{self};
 use crate::storage::{File, OpenMode, Position, create_dir_durably};
 
+/// Frames for which a writer keeps the room it planned them in.
+const PLANNED_KEPT: usize = 16;
+
 /// The segment that takes appends.
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -57,6 +60,9 @@ pub struct LogWriter {
     pub(crate) replay: Replay,
     /// The log's directory is there, durably.
     pub(crate) dir_made: bool,
+    /// Room for what an append plans and answers, used again so that an append allocates nothing.
+    pub(crate) planned: Vec<Planned>,
+    pub(crate) done: Vec<Appended>,
 }
 
 impl Drop for LogWriter {
@@ -80,10 +86,13 @@ impl LogWriter {
     /// # Invariants
     /// `start <= durable_end <= end`; `end` never falls.
     pub fn append(&mut self, batch: &Batch, stamp: AppendStamp) -> Result<Appended, AppendError> {
-        let mut done = Vec::with_capacity(1);
-        self.append_all(&[(batch, stamp)], &mut done)?;
+        let mut done = std::mem::take(&mut self.done);
+        let outcome = self.append_all(&[(batch, stamp)], &mut done);
+        let appended = done.pop();
+        self.done = done;
+        outcome?;
         // One batch in, one answer out: `append_all` either fails or answers each.
-        done.pop().ok_or(AppendError::Fenced { log: self.shared.id })
+        appended.ok_or(AppendError::Fenced { log: self.shared.id })
     }
 
     /// Appends several batches, in order, with one write for all that go into the same segment.
@@ -178,18 +187,33 @@ impl LogWriter {
         done: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
         self.shared.takes_writes()?;
-        let mut group: Vec<Planned> = Vec::with_capacity(batches.len());
+        let mut group = std::mem::take(&mut self.planned);
+        let outcome = self.append_planned(batches, &mut group, done);
+        group.clear();
+        if group.capacity() <= PLANNED_KEPT {
+            self.planned = group;
+        }
+        outcome
+    }
+
+    /// Plans each batch into `group`, and writes the group wherever a segment ends.
+    fn append_planned(
+        &mut self,
+        batches: &[(&Batch, AppendStamp)],
+        group: &mut Vec<Planned>,
+        done: &mut Vec<Appended>,
+    ) -> Result<(), AppendError> {
         let mut place = self.place();
         for (batch, stamp) in batches {
             let bytes = plan::frame_bytes(batch);
             if bytes > FRAME_BYTES_MAX {
-                self.flush(&mut group, done)?;
+                self.flush(group, done)?;
                 return Err(AppendError::TooLarge { log: self.shared.id, bytes, max: FRAME_BYTES_MAX });
             }
             if place.position > FIRST_FRAME
                 && place.position.get().saturating_add(bytes) > self.config.segment_bytes
             {
-                self.flush(&mut group, done)?;
+                self.flush(group, done)?;
                 self.roll()?;
                 place = self.place();
             }
@@ -204,7 +228,7 @@ impl LogWriter {
             place.append_time = planned.header.append_time;
             group.push(planned);
         }
-        self.flush(&mut group, done)
+        self.flush(group, done)
     }
 
     /// Where the next frame goes; position 0 if there is no active segment.
@@ -272,7 +296,7 @@ impl LogWriter {
 
     /// Writes the planned frames and makes them visible.
     fn flush(&mut self, group: &mut Vec<Planned>, done: &mut Vec<Appended>) -> Result<(), AppendError> {
-        let planned = std::mem::take(group);
+        let planned = group.as_slice();
         let mut known = 0;
         while !self.replay.is_empty() && known < planned.len() {
             let base = self.active.as_ref().map_or(Offset::ZERO, |active| active.segment.base);
@@ -282,36 +306,35 @@ impl LogWriter {
                 None => break,
             }
         }
-        let (there, missing) = planned.split_at_checked(known).unwrap_or((&[], planned.as_slice()));
+        let (there, missing) = planned.split_at_checked(known).unwrap_or((&[], planned));
         self.commit(there, false, done);
         self.replay.settle(&self.shared);
         if !missing.is_empty() {
             self.write(missing)?;
             self.commit(missing, true, done);
         }
+        group.clear();
         self.publish();
         Ok(())
     }
 
     /// One gathered write of all frames, which belong into the active segment.
-    fn write(&mut self, planned: &[Planned]) -> Result<(), AppendError> {
+    fn write(&self, planned: &[Planned]) -> Result<(), AppendError> {
         let Some(active) = &self.active else { return Err(AppendError::Fenced { log: self.shared.id }) };
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(planned.len().saturating_mul(2).saturating_add(1));
-        let mut at = active.position;
-        if let Some(header) = &active.header {
-            parts.push(header);
-            at = Position::ZERO;
+        let (at, header) = match &active.header {
+            Some(header) => (Position::ZERO, header.as_slice()),
+            None => (active.position, [].as_slice()),
+        };
+        if let [one] = planned {
+            return self.put(active, at, &[header, &one.head, &one.rest]);
         }
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(planned.len().saturating_mul(2).saturating_add(1));
+        parts.push(header);
         for frame in planned {
             parts.push(&frame.head);
             parts.push(&frame.rest);
         }
-        let end = planned.last().map_or(at, Planned::end);
-        self.put(active, at, &parts)?;
-        match self.shared.core.mode {
-            Mode::Consensus => Ok(()),
-            Mode::Embedded => self.prefill(end),
-        }
+        self.put(active, at, &parts)
     }
 
     /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.

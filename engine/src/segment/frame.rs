@@ -1,7 +1,9 @@
 //! The frame around a batch: what binds it to its place, its log and its history.
 
+use std::hash::Hasher;
+
 use tidelog_wire::ids::{Chain, Offset, RaftIndex, TimestampMs};
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
 use super::{FORMAT, LogTag};
 use crate::fields::{Fields, Short, wide};
@@ -144,10 +146,9 @@ impl FrameHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let (crc, rest) = bytes.split_at_mut(4);
-        crc.copy_from_slice(&self.crc32c.to_le_bytes());
-        let mut at = rest.iter_mut();
-        let fields: [&[u8]; 8] = [
+        let mut rest = bytes.as_mut_slice();
+        let fields: [&[u8]; 9] = [
+            &self.crc32c.to_le_bytes(),
             &self.frame_len.to_le_bytes(),
             &self.raft_index.get().to_le_bytes(),
             &self.append_time.get().to_le_bytes(),
@@ -157,10 +158,10 @@ impl FrameHeader {
             &self.format.to_le_bytes(),
             &self.reserved.to_le_bytes(),
         ];
-        for byte in fields.into_iter().flatten() {
-            if let Some(slot) = at.next() {
-                *slot = *byte;
-            }
+        for field in fields {
+            let (slot, behind) = rest.split_at_mut(field.len());
+            slot.copy_from_slice(field);
+            rest = behind;
         }
         bytes
     }
@@ -256,10 +257,14 @@ impl FrameHeader {
 /// base offset little-endian.
 #[must_use]
 pub fn chain_after(before: Chain, base_offset: Offset, from_byte_16: &[&[u8]]) -> Chain {
-    let mut hash = Xxh3::with_seed(before.get());
-    hash.update(&base_offset.get().to_le_bytes());
+    // The hasher takes whatever the processor has for it, and lies on the stack.
+    let Ok(state) = SecretBuffer::with_seed(before.get(), [0; DEFAULT_SECRET_LENGTH]) else {
+        unreachable!("the secret is as long as the hasher says itself");
+    };
+    let mut hash = RawHasher::new(state);
+    hash.write(&base_offset.get().to_le_bytes());
     for part in from_byte_16 {
-        hash.update(part);
+        hash.write(part);
     }
-    Chain(hash.digest())
+    Chain(hash.finish())
 }

@@ -137,6 +137,17 @@ impl File for Salvage {
         }
     }
 
+    fn read(&self, position: Position, len: usize) -> io::Result<Vec<u8>> {
+        match self.file.read(position, len) {
+            Err(error) if is_refusal(&error) => {
+                let mut bytes = vec![0; len];
+                self.read_in_blocks(position, &mut bytes);
+                Ok(bytes)
+            }
+            done => done,
+        }
+    }
+
     fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()> {
         self.file.write_at(position, parts)
     }

@@ -62,7 +62,7 @@ impl StoredBatch {
 
     /// Whether `bytes`, the whole batch, have its length and checksum.
     pub(crate) fn matches(&self, bytes: &[u8]) -> Result<(), u32> {
-        let found = crc32c::crc32c(bytes.get(21..).unwrap_or_default());
+        let found = crc_fast::crc32_iscsi(bytes.get(21..).unwrap_or_default());
         if found == self.crc && self.len == wide(bytes.len()) { Ok(()) } else { Err(found) }
     }
 }
