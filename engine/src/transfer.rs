@@ -19,8 +19,8 @@ use crate::checkpoint::LogState;
 use crate::engine::Engine;
 use crate::fields::narrow;
 use crate::keep::Pin;
-use crate::log::LogError;
 use crate::log::locate::{load_sealed, verified_summary};
+use crate::log::{LogError, ReadError};
 use crate::segment::header::HeaderFault;
 use crate::segment::walk::{Expected, Step};
 use crate::segment::{self, LogTag};
@@ -62,6 +62,19 @@ impl Engine {
     /// - [`LogError::CannotServe`]: a part is missing or damaged here; another replica must serve it.
     /// - [`LogError::Io`].
     pub fn segment_files(&self, log: LogId, state: &LogState) -> Result<Vec<SegmentFile>, LogError> {
+        if let Some(shared) = self.core.lives.latest(log) {
+            // What nobody has used since the start may lack a footer, or not belong here.
+            shared.look_at_all().map_err(|error| match error {
+                ReadError::Io { path, action, source } => LogError::Io { path, action, source },
+                ReadError::Unusable(error) => *error,
+                ReadError::OutOfRange { .. }
+                | ReadError::Damaged { .. }
+                | ReadError::Unreadable { .. }
+                | ReadError::InsideBatch { .. }
+                | ReadError::Reopened { .. }
+                | ReadError::Removed { .. } => LogError::CannotServe { log, base: state.start },
+            })?;
+        }
         let dir = self.core.log_dir(log);
         let entries = match self.core.storage.list(&dir) {
             Ok(entries) => entries,

@@ -298,6 +298,10 @@ pub enum ReadError {
         /// Which log.
         log: LogId,
     },
+    /// A segment was looked at for the first time and cannot be used: another cluster or a newer release
+    /// wrote it, or it could not be set aside. Nothing of it was served; the rest of the log can be read.
+    #[error(transparent)]
+    Unusable(Box<LogError>),
     /// The log was removed while it was read.
     #[error("E0117 log {log} was removed: its channel is gone; look the channel up again")]
     Removed {

@@ -69,7 +69,7 @@ pub(crate) enum Located {
 impl LogShared {
     pub(crate) fn open_segment(&self, segment: &Segment) -> Result<Arc<OpenSegment>, ReadError> {
         let key = (self.id, segment.base);
-        let opened = self.core.open_files.open(self.core.storage.as_ref(), key, self.life, &segment.path);
+        let opened = self.core.open_files.open(self.core.storage.as_ref(), key, self.life, &segment.path());
         if let Err(gone) = self.still_there(segment) {
             // Whoever unlinked it may have closed it before it was opened here.
             self.core.open_files.close(key);
@@ -82,7 +82,7 @@ impl LogShared {
     fn still_there(&self, segment: &Segment) -> Result<(), ReadError> {
         let view = self.view();
         self.not_ended(&view)?;
-        if view.segments.contains_key(&segment.base) {
+        if view.segments.contains(segment.base) {
             return Ok(());
         }
         Err(ReadError::OutOfRange { log: self.id, asked: segment.base, start: view.start, end: view.end })
@@ -146,7 +146,7 @@ impl LogShared {
         if facts.summary.is_none() {
             let whole = self.summarize(segment, file, summary, facts.end, facts.end_position)?;
             facts.max_timestamp = Some(whole.max_timestamp);
-            facts.summary = Some(whole);
+            facts.summary = Some(Box::new(whole));
         }
         Ok(())
     }
@@ -348,5 +348,5 @@ pub(crate) fn verified_summary(
 }
 
 pub(crate) fn read_failed(segment: &Segment, action: &'static str, source: io::Error) -> ReadError {
-    ReadError::Io { path: segment.path.clone(), action, source }
+    ReadError::Io { path: segment.path(), action, source }
 }

@@ -15,12 +15,14 @@
 
 mod damage;
 mod error;
+mod first_look;
 pub(crate) mod locate;
 pub(crate) mod plan;
 pub(crate) mod reader;
 pub mod recovery;
 pub(crate) mod replay;
 mod seal;
+pub(crate) mod segments;
 pub(crate) mod shared;
 mod sync;
 mod trim;

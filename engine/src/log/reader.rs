@@ -106,7 +106,7 @@ impl LogReader {
         let max_bytes = max_bytes.min(READ_BYTES_MAX);
         loop {
             let (segment, limit, next_base) = {
-                let view = self.shared.view();
+                let mut view = self.shared.view();
                 self.shared.not_ended(&view)?;
                 let limit = match self.visible {
                     Visible::Appended => view.end,
@@ -120,6 +120,10 @@ impl LogReader {
                 }
                 (view.segment_for(at), limit, view.next_base(at))
             };
+            match segment.as_ref().map_or(Ok(()), |segment| self.look_at(segment, at)) {
+                Err(ReadError::OutOfRange { .. }) => continue,
+                looked => looked?,
+            }
             if let Some(range) = self.shared.damage_at(at) {
                 return Err(ReadError::Damaged { log: self.shared.id, range });
             }
@@ -149,15 +153,26 @@ impl LogReader {
     /// # Errors
     /// [`ReadError::Io`].
     pub fn offset_at_time(&self, time: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
-        let (segments, start) = {
-            let view = self.shared.view();
-            self.shared.not_ended(&view)?;
-            (view.segments.values().map(Arc::clone).collect::<Vec<_>>(), view.start)
-        };
-        let end = self.end();
-        for segment in segments {
-            let known = segment.facts().max_timestamp;
-            if known.is_some_and(|newest| newest < time) || segment.facts().end <= start {
+        let (start, end) = (self.start(), self.end());
+        let mut at = start;
+        while at < end {
+            let (segment, next) = {
+                let mut view = self.shared.view();
+                self.shared.not_ended(&view)?;
+                (view.segment_for(at), view.next_base(at))
+            };
+            at = next;
+            let Some(segment) = segment else { continue };
+            match self.shared.look_at(&segment) {
+                // Trimmed since.
+                Err(ReadError::OutOfRange { .. }) => continue,
+                looked => looked?,
+            }
+            let (known, is_empty) = {
+                let facts = segment.facts();
+                (facts.max_timestamp, facts.end <= start.max(segment.base))
+            };
+            if known.is_some_and(|newest| newest < time) || is_empty {
                 continue;
             }
             let located = match self.shared.locate_time(&segment, time) {
@@ -183,7 +198,7 @@ impl LogReader {
     /// - As [`LogReader::read`].
     pub fn chain_at(&self, offset: Offset) -> Result<Chain, ReadError> {
         let (segment, begins) = {
-            let view = self.shared.view();
+            let mut view = self.shared.view();
             self.shared.not_ended(&view)?;
             if offset == view.end {
                 return Ok(view.chain);
@@ -195,17 +210,16 @@ impl LogReader {
                 return Ok(Chain::ZERO);
             }
             let before = Offset(offset.get().saturating_sub(1));
-            (view.segment_for(before), view.segments.get(&offset).map(Arc::clone))
+            let end = view.end;
+            (view.segment_for(before), view.segments.get(offset, end))
         };
-        if let Some(segment) = begins {
-            let open = self.shared.open_segment(&segment)?;
-            let header = crate::segment::read_header(open.file.as_ref())
-                .map_err(|source| read_failed(&segment, "read the segment header", source))?;
-            if let Some(header) = header {
-                return Ok(header.chain_start);
-            }
+        if let Some(chain) = begins.map(|segment| self.chain_before(&segment)).transpose()?.flatten() {
+            return Ok(chain);
         }
         let before = Offset(offset.get().saturating_sub(1));
+        if let Some(segment) = &segment {
+            self.shared.look_at(segment)?;
+        }
         let Some(segment) = segment.filter(|segment| segment.facts().end >= offset) else {
             let (start, end) = (self.start(), self.end());
             return Err(self.out_of_range(offset, start, end));
@@ -225,6 +239,15 @@ impl LogReader {
         }
     }
 
+    /// Looks at every segment that nobody has used since the log was opened, as the first read of each would:
+    /// what is found is in [`Engine::report`](crate::Engine::report) afterwards, and mended or marked damaged.
+    ///
+    /// # Errors
+    /// That of the first segment which cannot be used now; the others were looked at all the same.
+    pub fn look_at_all(&self) -> Result<(), ReadError> {
+        self.shared.look_at_all()
+    }
+
     /// Runs `callback` once, as soon as something at or above `offset` is visible to this reader, or
     /// reading it fails because the log was removed or opened again: at once and on this thread if it is
     /// so already. It runs on the thread that made it visible and should do no more than wake somebody.
@@ -233,6 +256,18 @@ impl LogReader {
         let subscription = self.shared.watch.register(self.visible, offset, callback);
         self.shared.watch.advanced(self.visible, self.end());
         subscription
+    }
+
+    /// The chain of the history below a segment, if its header says it.
+    fn chain_before(&self, segment: &Segment) -> Result<Option<Chain>, ReadError> {
+        self.shared.look_at(segment)?;
+        if segment.facts().end <= segment.base {
+            return Ok(None);
+        }
+        let open = self.shared.open_segment(segment)?;
+        let header = crate::segment::read_header(open.file.as_ref())
+            .map_err(|source| read_failed(segment, "read the segment header", source))?;
+        Ok(header.map(|header| header.chain_start))
     }
 
     fn read_segment(
@@ -296,11 +331,16 @@ impl LogReader {
         ReadBatches { batches: taken.batches, next }
     }
 
+    /// The first look at a segment that is to be read from `at` on.
+    fn look_at(&self, segment: &Segment, at: Offset) -> Result<(), ReadError> {
+        self.shared.look_at(segment).map_err(|error| self.named_unread(segment, at, error))
+    }
+
     /// What could not be read because the disk does not give it is told so, and is no damage: the next read
     /// asks the disk again.
     fn named_unread(&self, segment: &Segment, at: Offset, error: ReadError) -> ReadError {
         let log = self.shared.id;
-        let path = segment.path.clone();
+        let path = segment.path();
         match error {
             ReadError::Damaged { range, .. } => {
                 match self.shared.core.open_files.refused((log, segment.base)) {
@@ -316,6 +356,7 @@ impl LogReader {
             | ReadError::Unreadable { .. }
             | ReadError::Io { .. }
             | ReadError::InsideBatch { .. }
+            | ReadError::Unusable(_)
             | ReadError::Removed { .. }
             | ReadError::Reopened { .. }) => error,
         }

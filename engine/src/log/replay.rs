@@ -96,10 +96,10 @@ impl Replay {
             && self.files.contains(&segment.base)
         {
             let io = |action| {
-                let path = segment.path.clone();
+                let path = segment.path();
                 move |source| LogError::Io { path, action, source }
             };
-            let aside = core.set_aside_range(&segment.path, position, Position(u64::MAX), why)?;
+            let aside = core.set_aside_range(&segment.path(), position, Position(u64::MAX), why)?;
             late.cut_bytes = aside.bytes;
             late.put_aside(aside);
             file.truncate(position.get()).map_err(io("cut frames of an earlier run"))?;

@@ -13,7 +13,7 @@ use crate::fields::wide;
 use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;
 use crate::segment::state::{SegmentEvent, SegmentState};
-use crate::segment::summary::{FIRST_FRAME, Summary};
+use crate::segment::summary::FIRST_FRAME;
 use crate::storage::Position;
 
 /// Embedded logs are filled with zeros as far ahead as frames lie behind, within these bounds. The file of
@@ -39,7 +39,7 @@ impl LogWriter {
             // The frames themselves are written; the next append says that the disk is full.
             Err(error) if is_full(&error) => active.prefilled_to = end,
             Err(error) => {
-                let path = active.segment.path.clone();
+                let path = active.segment.path();
                 return Err(self.fenced(&path, "prefill", error));
             }
         }
@@ -56,7 +56,7 @@ impl LogWriter {
         if active.position <= FIRST_FRAME {
             return Ok(());
         }
-        let path = active.segment.path.clone();
+        let path = active.segment.path();
         let embedded = self.shared.core.mode == Mode::Embedded;
         let syncing = embedded.then(|| self.shared.syncing());
         self.shared.takes_writes()?;
@@ -69,7 +69,7 @@ impl LogWriter {
         let (bytes, sealed_len) = {
             let facts = active.segment.facts();
             let summary = facts.summary.as_ref();
-            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, Summary::sealed_len))
+            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, |all| all.sealed_len()))
         };
         let bytes = bytes.unwrap_or_default();
         self.put(active, active.position, &[&bytes])?;

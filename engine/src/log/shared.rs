@@ -1,6 +1,5 @@
 //! What the writer and the readers of a log share: how far it has come, and its segments.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,26 +9,40 @@ use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 use super::damage::Damage;
 use super::error::{AppendError, ReadError};
 use super::locate::Hints;
+use super::segments::Segments;
 use super::watch::Watch;
 use crate::core::Core;
 use crate::locks::atomic::{AtomicBool, Ordering};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
-use crate::segment::LogTag;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::segment::summary::Summary;
+use crate::segment::{self, LogTag};
 use crate::storage::{File, Position};
 
 /// One segment of an open log.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) base: Offset,
-    pub(crate) path: PathBuf,
+    /// The log's directory.
+    dir: Arc<PathBuf>,
     facts: Mutex<SegmentFacts>,
+}
+
+/// What is known of a segment's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nobody has looked at it: its facts are what its name and its successor's say.
+    Due,
+    /// It was looked at and cannot be used now, which was reported. The next one who wants it looks again.
+    Refused,
+    /// The facts are the file's.
+    Done,
 }
 
 /// What changes about a segment.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentFacts {
+    pub(crate) look: Look,
     pub(crate) state: SegmentState,
     /// Offset behind its last record.
     pub(crate) end: Offset,
@@ -38,7 +51,7 @@ pub(crate) struct SegmentFacts {
     /// Largest record timestamp, where it is known without reading the frames.
     pub(crate) max_timestamp: Option<TimestampMs>,
     /// The frames summed up. `None`: nobody needed it yet, or the index in the file says the same.
-    pub(crate) summary: Option<Summary>,
+    pub(crate) summary: Option<Box<Summary>>,
     /// The handle that wrote what is not synced yet.
     pub(crate) unsynced: Option<Arc<dyn File>>,
     /// Counts the writes, so that a sync knows whether it covered the last one.
@@ -48,8 +61,13 @@ pub(crate) struct SegmentFacts {
 }
 
 impl Segment {
-    pub(crate) fn new(base: Offset, path: PathBuf, facts: SegmentFacts) -> Self {
-        Self { base, path, facts: Mutex::new(facts) }
+    pub(crate) fn new(base: Offset, dir: &Arc<PathBuf>, facts: SegmentFacts) -> Self {
+        Self { base, dir: Arc::clone(dir), facts: Mutex::new(facts) }
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.join(segment::file_name(self.base))
     }
 
     pub(crate) fn facts(&self) -> MutexGuard<'_, SegmentFacts> {
@@ -58,6 +76,31 @@ impl Segment {
 }
 
 impl SegmentFacts {
+    /// Of a segment whose frames end at `end_position`.
+    pub(crate) const fn known(
+        state: SegmentState,
+        end: Offset,
+        end_position: Position,
+        max_timestamp: Option<TimestampMs>,
+    ) -> Self {
+        Self {
+            look: Look::Done,
+            state,
+            end,
+            end_position,
+            max_timestamp,
+            summary: None,
+            unsynced: None,
+            writes: 0,
+            synced_to: Position::ZERO,
+        }
+    }
+
+    /// Of a segment below the mark that nobody has looked at. `end`: where the next one begins.
+    pub(crate) fn unseen(end: Offset) -> Self {
+        Self { look: Look::Due, ..Self::known(SegmentState::Sealed, end, Position::ZERO, None) }
+    }
+
     /// Moves on in the state machine.
     ///
     /// # Panics
@@ -78,7 +121,7 @@ pub(crate) struct View {
     pub(crate) durable_end: Offset,
     /// Chain up to `end`.
     pub(crate) chain: Chain,
-    pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
+    pub(crate) segments: Segments,
     /// Why nothing comes any more.
     pub(crate) ended: Option<Ended>,
 }
@@ -94,13 +137,13 @@ pub(crate) enum Ended {
 
 impl View {
     /// The segment that would hold `offset`, if there is one that begins at or below it.
-    pub(crate) fn segment_for(&self, offset: Offset) -> Option<Arc<Segment>> {
-        self.segments.range(..=offset).next_back().map(|(_, segment)| Arc::clone(segment))
+    pub(crate) fn segment_for(&mut self, offset: Offset) -> Option<Arc<Segment>> {
+        self.segments.at_or_below(offset, self.end)
     }
 
     /// The base of the first segment above `offset`, or the end of the log.
     pub(crate) fn next_base(&self, offset: Offset) -> Offset {
-        self.segments.range(offset.plus(1)..).next().map_or(self.end, |(base, _)| *base)
+        self.segments.next_base(offset).unwrap_or(self.end)
     }
 }
 
@@ -109,7 +152,7 @@ impl View {
 pub(crate) struct LogShared {
     pub(crate) id: LogId,
     pub(crate) tag: LogTag,
-    pub(crate) path: PathBuf,
+    pub(crate) path: Arc<PathBuf>,
     pub(crate) core: Arc<Core>,
     /// The number of this opening: see `crate::lives`.
     pub(crate) life: u64,
@@ -121,6 +164,8 @@ pub(crate) struct LogShared {
     removed: AtomicBool,
     dir: Mutex<DirSync>,
     syncing: Mutex<()>,
+    /// Held by whoever writes to a segment below the mark, or sets one aside.
+    mending: Mutex<()>,
 }
 
 impl Drop for LogShared {
@@ -141,7 +186,7 @@ impl LogShared {
         Self {
             id,
             tag: LogTag::of(core.identity.cluster, id),
-            path: core.log_dir(id),
+            path: Arc::clone(view.segments.dir()),
             life: core.lives.number(),
             core,
             watch: Arc::default(),
@@ -152,6 +197,7 @@ impl LogShared {
             removed: AtomicBool::new(false),
             dir: Mutex::default(),
             syncing: Mutex::default(),
+            mending: Mutex::default(),
         }
     }
 
@@ -206,6 +252,11 @@ impl LogShared {
     /// well, and must not act upon that before the first has fenced. Taken before any other lock here.
     pub(crate) fn syncing(&self) -> MutexGuard<'_, ()> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a segment below the mark is mended, so that one does it. Taken before any other lock here.
+    pub(crate) fn mending(&self) -> MutexGuard<'_, ()> {
+        self.mending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A file was created: its name is durable only after a sync of the directory.

@@ -35,7 +35,7 @@ impl SyncJob {
         let mut targets = Vec::new();
         let end = {
             let view = log.view();
-            for segment in view.segments.values().rev() {
+            for segment in view.segments.used_newest_first() {
                 let facts = segment.facts();
                 // What lies before a sealed segment was sealed before it.
                 if facts.state == SegmentState::Sealed {
@@ -71,12 +71,12 @@ impl SyncJob {
         let syncing = self.log.syncing();
         if self.log.is_fenced() {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
-            return Err(SyncError { path: self.log.path.clone(), action: "sync", source });
+            return Err(SyncError { path: self.log.path.to_path_buf(), action: "sync", source });
         }
         for target in &self.targets {
             target.file.sync().map_err(|source| {
                 target.fail();
-                self.fence(&target.segment.path, "sync", source)
+                self.fence(&target.segment.path(), "sync", source)
             })?;
         }
         match self.log.sync_dir() {

@@ -41,17 +41,11 @@ impl LogWriter {
             let mut view = self.shared.view();
             view.start = to;
             view.durable_end = view.durable_end.max(to);
-            let gone: Vec<(Offset, Offset)> = view
-                .segments
-                .values()
-                .map(|segment| (segment.base, segment.facts().end))
-                .filter(|(base, segment_end)| {
-                    *segment_end <= to
-                        && self.active.as_ref().is_none_or(|active| active.segment.base != *base)
-                })
-                .collect();
+            let active = self.active.as_ref().map(|active| active.segment.base);
+            let mut gone = view.segments.ended_by(to, view.end);
+            gone.retain(|(base, _)| active != Some(*base));
             for (base, _) in &gone {
-                view.segments.remove(base);
+                view.segments.remove(*base);
             }
             gone
         };

@@ -276,19 +276,10 @@ impl LogWriter {
             self.shared.file_created();
             (file, Some(header.encode()))
         };
-        let facts = SegmentFacts {
-            state: SegmentState::Active,
-            end: base,
-            end_position: FIRST_FRAME,
-            max_timestamp: None,
-            summary: Some(Summary::new(base, place.chain)),
-            unsynced: None,
-            writes: 0,
-            synced_to: Position::ZERO,
-        };
-        let segment = Arc::new(Segment::new(base, path, facts));
+        let mut facts = SegmentFacts::known(SegmentState::Active, base, FIRST_FRAME, None);
+        facts.summary = Some(Box::new(Summary::new(base, place.chain)));
         self.shared.core.open_files.close((self.shared.id, base));
-        self.shared.view().segments.insert(base, Arc::clone(&segment));
+        let segment = self.shared.view().segments.add(base, facts);
         self.active =
             Some(Active { segment, file, position: FIRST_FRAME, header, prefilled_to: 0, marked: false });
         Ok(())
@@ -339,7 +330,7 @@ impl LogWriter {
 
     /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.
     pub(super) fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
-        let path = &active.segment.path;
+        let path = &active.segment.path();
         let mut written = active.file.write_at(at, parts);
         if written.as_ref().is_err_and(is_full) && self.shared.core.room.give_reserve(&self.shared.core) {
             written = active.file.write_at(at, parts);

@@ -6,8 +6,8 @@ use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::Offset;
 
 use crate::world::{
-    CONFIG, Content, LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open,
-    read_all, segment_path,
+    CONFIG, Content, LOG, append, batch, engine, entry, formatted, found_late, log_files, make_checkpoint,
+    open, read_all, segment_path,
 };
 
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
@@ -138,6 +138,9 @@ fn a_missing_footer_below_the_checkpoint_is_sealed_again() {
     disk.flip_bit(&before[0].0, Position(len - 10), 0).unwrap();
     let engine = engine(&disk);
     let (writer, recovery) = open(&engine, Some(&state));
+    assert!(recovery.is_clean(), "nothing below the checkpoint is read at start");
+    assert_eq!(writer.reader().read(Offset(0), 10).unwrap().batches.len(), 1);
+    let recovery = found_late(&engine);
     assert!(
         recovery.findings.iter().any(|one| one.seen == Seen::NoFooter && one.verdict == Verdict::SealAgain)
     );
@@ -153,8 +156,11 @@ fn a_missing_segment_costs_its_range() {
     let files = log_files(&disk);
     disk.storage().remove(&files[1].0).unwrap();
     let engine = engine(&disk);
-    let (mut writer, recovery) = open(&engine, Some(&state));
+    let (mut writer, _) = open(&engine, Some(&state));
+    writer.reader().look_at_all().unwrap();
+    let recovery = found_late(&engine);
     let [range] = recovery.damage.as_slice() else { panic!("{:?}", recovery.damage) };
+    assert_eq!(writer.damage(), recovery.damage);
     assert_eq!(segment_path(range.start.get()), files[1].0);
     assert_eq!(segment_path(range.end.get()), files[2].0);
     assert!(matches!(writer.reader().read(range.start, 10), Err(ReadError::Damaged { .. })));
@@ -283,10 +289,12 @@ fn a_broken_header_below_the_checkpoint_costs_nothing() {
         disk.flip_bit(&path, Position(20), 1).unwrap();
     }
     let engine = engine(&disk);
-    let (writer, recovery) = open(&engine, Some(&state));
-    assert_eq!(recovery.damage, []);
-    assert!(recovery.findings.iter().all(|one| one.verdict == Verdict::FramesOnly));
+    let (writer, _) = open(&engine, Some(&state));
     assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 60);
+    let recovery = found_late(&engine);
+    assert_eq!(recovery.damage, []);
+    assert_eq!(recovery.findings.len(), log_files(&disk).len());
+    assert!(recovery.findings.iter().all(|one| one.verdict == Verdict::FramesOnly));
 }
 
 /// A broken segment header above the checkpoint is a torn tail, and so is everything behind it.

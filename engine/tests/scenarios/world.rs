@@ -80,6 +80,11 @@ pub(crate) fn open(engine: &Engine, state: Option<&LogState>) -> (LogWriter, Log
     engine.open_log(LOG, CONFIG, state).unwrap()
 }
 
+/// What was found out about the one log, at its opening and since.
+pub(crate) fn found_late(engine: &Engine) -> LogRecovery {
+    engine.report().logs.into_iter().find(|log| log.log == LOG).unwrap()
+}
+
 /// A checkpoint of the one log, at `index`.
 pub(crate) fn checkpoint(index: u64, writer: &LogWriter) -> Checkpoint {
     Checkpoint {

@@ -5,7 +5,7 @@ use tidelog_wire::ids::Offset;
 use super::files::{Examined, Found, Listed, missing_path, next_of};
 use super::report::Phase;
 use super::table::{Place, Seen, Verdict};
-use super::{Recovered, Recovery, Standing, facts, failed};
+use super::{Recovered, Recovery, Standing, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
 use crate::fields::wide;
@@ -13,6 +13,7 @@ use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
 use crate::log::replay::Kept;
+use crate::log::shared::SegmentFacts;
 use crate::log::writer::Active;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault};
 use crate::segment::state::SegmentState;
@@ -42,10 +43,9 @@ impl Recovery<'_> {
         let sealed_end = if has_active { state.active_base } else { state.end };
         let mark = if has_active { state.active_base.plus(1) } else { state.end };
         let files = self.list(mark)?;
-        let any_file = !files.is_empty();
         let (sealed, rest): (Vec<Listed>, Vec<Listed>) =
             files.into_iter().partition(|listed| listed.base < sealed_end);
-        self.below_the_mark(&sealed, state, sealed_end)?;
+        self.below_the_mark(&sealed, state, sealed_end);
 
         self.stopwatch.enter(Phase::Walk);
         let mut rest = rest.into_iter().peekable();
@@ -66,6 +66,7 @@ impl Recovery<'_> {
                 }
             }
         }
+        let above = rest.peek().is_some();
         for listed in rest {
             going = match going {
                 Some(expected) => self.take_above(&listed, expected)?,
@@ -75,7 +76,8 @@ impl Recovery<'_> {
                 }
             };
         }
-        if any_file {
+        // The names of the others were durable before the checkpoint vouched for what they hold.
+        if above {
             self.sync_kept_names()?;
         }
         let standing = Standing {
@@ -88,10 +90,9 @@ impl Recovery<'_> {
         Ok((standing, active))
     }
 
-    /// Segments that end below the checkpoint: headers and footers only.
-    fn below_the_mark(&mut self, files: &[Listed], state: &LogState, end: Offset) -> Result<(), LogError> {
+    /// Segments that end below the checkpoint: names only. What they hold is looked at when it is used.
+    fn below_the_mark(&mut self, files: &[Listed], state: &LogState, end: Offset) {
         let mut cursor = state.start;
-        let mut chain = None;
         for (at, listed) in files.iter().enumerate() {
             let next = next_of(files, at, end);
             if next <= state.start {
@@ -100,25 +101,22 @@ impl Recovery<'_> {
             }
             if listed.base > cursor {
                 self.lost(&listed.path, cursor, listed.base);
-                chain = None;
             }
-            chain = self.take_sealed(listed, next, chain)?;
+            self.segments.defer(listed.base);
             cursor = next;
         }
         if cursor < end {
             let path = missing_path(&self.core.log_dir(self.id), cursor);
             self.lost(&path, cursor, end);
         }
-        Ok(())
     }
 
     /// The segment that was active at the checkpoint and that the disk does not give. It stays as it is;
     /// what is appended next begins a file of its own.
     fn leave_unread(&mut self, state: &LogState) {
-        let path = missing_path(&self.core.log_dir(self.id), state.active_base);
         self.mark_unread(state.active_base, state.end);
-        let known = facts(SegmentState::Sealed, state.end, state.active_position, None);
-        self.add_segment(state.active_base, &path, known);
+        let known = SegmentFacts::known(SegmentState::Sealed, state.end, state.active_position, None);
+        self.segments.add(state.active_base, known);
     }
 
     /// The segment that was active at the checkpoint. Returns it as the active one, unless it lost
@@ -136,13 +134,13 @@ impl Recovery<'_> {
             if self.judge(&found.path, Position(found.len), Place::BelowMark, Seen::End) == Verdict::Corrupt {
                 self.mark_holes(found, found.base, FIRST_FRAME, state.end)?;
             }
-            let known = facts(SegmentState::Sealed, state.end, Position(found.len), None);
-            self.add_segment(found.base, &found.path, known);
+            let known = SegmentFacts::known(SegmentState::Sealed, state.end, Position(found.len), None);
+            self.segments.add(found.base, known);
             return Ok((None, Some(at_mark)));
         }
         let goes_on = self.walk_above(found, state.active_position, at_mark)?;
-        let known = facts(SegmentState::Active, state.end, state.active_position, None);
-        let segment = self.add_segment(found.base, &found.path, known);
+        let known = SegmentFacts::known(SegmentState::Active, state.end, state.active_position, None);
+        let segment = self.segments.add(found.base, known);
         let active = Active {
             segment,
             file: Arc::clone(found.file.file()),

@@ -17,13 +17,14 @@ use tidelog_wire::ids::{Chain, LeaderEpoch, LogId, Offset, TimestampMs};
 use super::files::{Examined, Found, Listed, is_zeros, missing_path};
 use super::report::Phase;
 use super::table::{Place, Seen, Verdict};
-use super::{Recovered, Recovery, Standing, facts, failed};
+use super::{Recovered, Recovery, Standing, failed};
 use crate::checkpoint::LogState;
 use crate::core::Core;
 use crate::fields::wide;
 use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::load_sealed;
+use crate::log::shared::SegmentFacts;
 use crate::log::writer::Active;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
 use crate::segment::state::SegmentState;
@@ -102,10 +103,13 @@ impl Recovery<'_> {
                 self.trim(listed, next);
                 continue;
             }
-            if self.gap(listed.base, &listed.path, &mut standing) {
-                chain = None;
+            self.gap(listed.base, &listed.path, &mut standing);
+            // The last one's chain is where the active segment begins; of the others the name is enough.
+            if at.saturating_add(1) == files.len() {
+                chain = self.take_sealed(listed, next, None)?;
+            } else {
+                self.segments.defer(listed.base);
             }
-            chain = self.take_sealed(listed, next, chain)?;
             standing.end = next;
             standing.chain = chain.unwrap_or(standing.chain);
         }
@@ -208,7 +212,7 @@ impl Recovery<'_> {
         standing.end = gathered.summary.end;
         if self.report.read_only.is_some() {
             let time = Some(gathered.summary.max_timestamp);
-            self.add_segment(found.base, &found.path, facts(SegmentState::Sealed, standing.end, end, time));
+            self.segments.add(found.base, SegmentFacts::known(SegmentState::Sealed, standing.end, end, time));
             self.sync_kept(found, gathered.mark.min(end), end)?;
             return Ok(None);
         }
@@ -223,11 +227,16 @@ impl Recovery<'_> {
         // What a later frame says was synced needs no second sync.
         self.sync_kept(found, gathered.mark.min(end), end)?;
         self.sync_kept_names()?;
-        let mut state = facts(SegmentState::Active, standing.end, end, Some(gathered.summary.max_timestamp));
+        let mut state = SegmentFacts::known(
+            SegmentState::Active,
+            standing.end,
+            end,
+            Some(gathered.summary.max_timestamp),
+        );
         gathered.summary.end_position = end;
-        state.summary = Some(gathered.summary);
+        state.summary = Some(Box::new(gathered.summary));
         state.synced_to = end;
-        let segment = self.add_segment(found.base, &found.path, state);
+        let segment = self.segments.add(found.base, state);
         let file = Arc::clone(found.file.file());
         Ok(Some(Active { segment, file, position: end, header: None, prefilled_to: 0, marked: false }))
     }
@@ -248,8 +257,8 @@ impl Recovery<'_> {
         standing.end = footer.last_offset.plus(1);
         standing.chain = footer.chain_end;
         let time = Some(footer.max_timestamp);
-        let sealed = facts(SegmentState::Sealed, standing.end, footer.index_position, time);
-        self.add_segment(found.base, &found.path, sealed);
+        let sealed = SegmentFacts::known(SegmentState::Sealed, standing.end, footer.index_position, time);
+        self.segments.add(found.base, sealed);
         // Its frames were synced before the footer was written.
         self.sync_kept(found, footer.index_position, Position(found.len))?;
         self.sync_kept_names()
@@ -329,7 +338,7 @@ impl Recovery<'_> {
 
     /// The last segment ends below what is known to have been durable: it takes no more appends.
     fn close_behind(&mut self, end: Offset) {
-        if let Some(last) = self.segments.values().next_back() {
+        if let Some(last) = self.segments.last_used() {
             let mut facts = last.facts();
             facts.state = SegmentState::Sealed;
             facts.end = end;

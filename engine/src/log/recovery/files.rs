@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::table::{Place, Seen, Verdict};
-use super::{Recovery, facts, failed};
+use super::{Recovery, failed};
 use crate::fields::{narrow, wide};
 use crate::locks::Arc;
 use crate::log::error::LogError;
 use crate::log::locate::{load_sealed, verified_summary};
 use crate::log::recovery::report::Phase;
+use crate::log::shared::SegmentFacts;
 use crate::segment::footer::FooterFault;
 use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader};
 use crate::segment::header::{HeaderFault, SegmentHeader};
@@ -166,11 +167,8 @@ impl Recovery<'_> {
             Examined::Found(found) => self.take_examined(&found, next, chain_start),
             Examined::Unread => {
                 self.mark_unread(listed.base, next);
-                self.add_segment(
-                    listed.base,
-                    &listed.path,
-                    facts(SegmentState::Sealed, next, FIRST_FRAME, None),
-                );
+                self.segments
+                    .add(listed.base, SegmentFacts::known(SegmentState::Sealed, next, FIRST_FRAME, None));
                 Ok(None)
             }
             Examined::Gone => {
@@ -196,10 +194,11 @@ impl Recovery<'_> {
         chain_start: Option<Chain>,
     ) -> Result<Option<Chain>, LogError> {
         let (path, place) = (&found.path, Place::BelowMark);
-        let sealed = |end, end_position, time| facts(SegmentState::Sealed, end, end_position, time);
+        let sealed =
+            |end, end_position, time| SegmentFacts::known(SegmentState::Sealed, end, end_position, time);
         if found.len == 0 {
             self.mark(found.base, next);
-            self.add_segment(found.base, path, sealed(next, Position::ZERO, None));
+            self.segments.add(found.base, sealed(next, Position::ZERO, None));
             return Ok(None);
         }
         match &found.header {
@@ -209,7 +208,7 @@ impl Recovery<'_> {
             Some(header) if chain_start.is_some_and(|chain| chain != header.chain_start) => {
                 if self.judge(path, Position::ZERO, place, Seen::OtherHistory) == Verdict::Corrupt {
                     self.mark(found.base, next);
-                    self.add_segment(found.base, path, sealed(next, Position(found.len), None));
+                    self.segments.add(found.base, sealed(next, Position(found.len), None));
                     return Ok(None);
                 }
             }
@@ -221,7 +220,7 @@ impl Recovery<'_> {
             Ok((footer, _)) => {
                 let end = footer.last_offset.plus(1);
                 let time = Some(footer.max_timestamp);
-                self.add_segment(found.base, path, sealed(end.min(next), footer.index_position, time));
+                self.segments.add(found.base, sealed(end.min(next), footer.index_position, time));
                 if end < next {
                     let seen = Seen::FooterShort;
                     if self.judge(path, footer.index_position, place, seen) == Verdict::Corrupt {
@@ -263,12 +262,12 @@ impl Recovery<'_> {
                 tracing::warn!(path = %path.display(), %error, "cannot seal it now; its frames are used, and the next start tries again");
             }
             let time = Some(summary.max_timestamp);
-            let known = facts(SegmentState::Sealed, summary.end, summary.end_position, time);
-            self.add_segment(found.base, path, known);
+            let known = SegmentFacts::known(SegmentState::Sealed, summary.end, summary.end_position, time);
+            self.segments.add(found.base, known);
             return Ok(Some(summary.chain));
         }
-        let known = facts(SegmentState::Sealed, next, Position(found.len), None);
-        self.add_segment(found.base, path, known);
+        let known = SegmentFacts::known(SegmentState::Sealed, next, Position(found.len), None);
+        self.segments.add(found.base, known);
         if summary.end > next {
             self.judge(path, summary.end_position, Place::BelowMark, Seen::FooterContradicts);
             return Ok(None);

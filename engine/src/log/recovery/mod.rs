@@ -19,7 +19,6 @@ pub(crate) mod files;
 pub mod report;
 pub mod table;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -33,13 +32,12 @@ use self::table::{Place, Seen, Verdict, decide};
 use super::damage::Damage;
 use super::error::LogError;
 use super::replay::Replay;
-use super::shared::{Segment, SegmentFacts};
+use super::segments::Segments;
 use super::writer::Active;
 use crate::core::Core;
 use crate::locks::Arc;
 use crate::segment::LogTag;
 use crate::segment::frame::FrameFault;
-use crate::segment::state::SegmentState;
 use crate::segment::walk::Step;
 use crate::storage::{File, Position};
 
@@ -54,7 +52,7 @@ pub(crate) struct Recovered {
     pub(crate) chain: Chain,
     pub(crate) append_time: TimestampMs,
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
-    pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
+    pub(crate) segments: Segments,
     pub(crate) active: Option<Active>,
     pub(crate) replay: Replay,
     pub(crate) damage: Damage,
@@ -71,7 +69,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) id: LogId,
     pub(crate) tag: LogTag,
-    pub(crate) segments: BTreeMap<Offset, Arc<Segment>>,
+    pub(crate) segments: Segments,
     pub(crate) damage: Damage,
     /// Ranges that the disk does not give now. They are no damage: the disk is asked again at each read.
     pub(crate) unread: Damage,
@@ -87,7 +85,7 @@ impl<'a> Recovery<'a> {
             core,
             id,
             tag: LogTag::of(core.identity.cluster, id),
-            segments: BTreeMap::new(),
+            segments: Segments::new(core.log_dir(id)),
             damage: Damage::default(),
             unread: Damage::default(),
             report: LogRecovery::new(id),
@@ -139,12 +137,6 @@ impl<'a> Recovery<'a> {
             self.report.trimmed = self.report.trimmed.saturating_add(1);
             self.trimmed.push((listed.base, end));
         }
-    }
-
-    pub(crate) fn add_segment(&mut self, base: Offset, path: &Path, facts: SegmentFacts) -> Arc<Segment> {
-        let segment = Arc::new(Segment::new(base, path.to_path_buf(), facts));
-        self.segments.insert(base, Arc::clone(&segment));
-        segment
     }
 
     /// Copies what lies from `position` on into quarantine and cuts it off, durably. Zeros are cut
@@ -247,21 +239,29 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
+    /// What was found, without a log to start: of one segment that was looked at later.
+    pub(crate) fn report(mut self) -> LogRecovery {
+        self.sum_up();
+        self.report
+    }
+
     /// The log is not opened: what was found out about it is told all the same.
-    pub(crate) fn give_up(mut self) {
+    pub(crate) fn give_up(self) {
+        let core = Arc::clone(self.core);
+        core.found_late(self.report());
+    }
+
+    fn sum_up(&mut self) {
         self.report.damage = self.damage.ranges();
         self.report.unread = self.unread.ranges();
         self.report.took = self.stopwatch.stop();
-        self.core.found_late(self.report);
+        self.report.kept_to = self.replay.last_index();
     }
 
     pub(crate) fn finish(mut self, log: Standing, active: Option<Active>) -> Recovered {
         self.damage.forget_below(log.start);
         self.unread.forget_below(log.start);
-        self.report.damage = self.damage.ranges();
-        self.report.unread = self.unread.ranges();
-        self.report.took = self.stopwatch.stop();
-        self.report.kept_to = self.replay.last_index();
+        self.sum_up();
         Recovered {
             start: log.start,
             end: log.end,
@@ -286,25 +286,6 @@ pub(crate) struct Standing {
     pub(crate) chain: Chain,
     pub(crate) append_time: TimestampMs,
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
-}
-
-/// Facts of a segment whose frames end at `end_position`.
-pub(crate) const fn facts(
-    state: SegmentState,
-    end: Offset,
-    end_position: Position,
-    max_timestamp: Option<TimestampMs>,
-) -> SegmentFacts {
-    SegmentFacts {
-        state,
-        end,
-        end_position,
-        max_timestamp,
-        summary: None,
-        unsynced: None,
-        writes: 0,
-        synced_to: Position::ZERO,
-    }
 }
 
 pub(crate) fn failed(path: &Path, action: &'static str, source: io::Error) -> LogError {
