@@ -212,8 +212,8 @@ const fn sealed(end: Offset, end_position: Position, max_timestamp: Option<Times
 }
 
 fn unusable(error: LogError) -> ReadError {
-    match error {
-        LogError::Io { path, action, source } => ReadError::Io { path, action, source },
-        other => ReadError::Unusable(Box::new(other)),
+    if let LogError::Io { path, action, source } = error {
+        return ReadError::Io { path, action, source };
     }
+    ReadError::Unusable(Box::new(error))
 }
