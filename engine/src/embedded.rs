@@ -343,7 +343,7 @@ impl SharedLog {
     /// What all but the first of a group are told when their sync failed.
     fn sync_failed(&self) -> EmbeddedError {
         let source = io::Error::other("the sync that was to make this durable failed");
-        SyncError { path: self.inner.reader.shared.path.clone(), action: "sync", source }.into()
+        SyncError { path: self.inner.reader.shared.path.to_path_buf(), action: "sync", source }.into()
     }
 }
 
