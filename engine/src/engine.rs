@@ -8,14 +8,13 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tidelog_wire::ids::{
-    ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs,
-};
+use tidelog_wire::ids::{ClusterId, GroupId, Incarnation, LogId, NodeId, Offset, TimestampMs};
 
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint};
 use crate::clock::Clock;
 use crate::core::{Core, Mode};
+use crate::directory::take_identity;
 use crate::embedded::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
@@ -27,10 +26,10 @@ use crate::log::shared::Ended;
 use crate::open_files::OpenFiles;
 use crate::opening::{OPEN_THREADS_DEFAULT, Progress, Tally};
 use crate::quarantine::{self, Quarantine};
-use crate::report::RecoveryReport;
+use crate::report::{Laps, RecoveryReport};
 use crate::room::{DiskRoom, Room};
 use crate::segment;
-use crate::storage::{EntryKind, Storage};
+use crate::storage::Storage;
 
 /// Files open for reading at once, unless told otherwise.
 pub const OPEN_FILES_DEFAULT: usize = 512;
@@ -173,22 +172,23 @@ impl Engine {
     /// [`OpenError`]. The boot epoch may have been raised.
     pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Arc<Self>, OpenError> {
         let lock = lock::take(storage.as_ref(), dir)?;
-        let opened = Identity::open(storage.as_ref(), dir)?;
+        let clock = options.clock.clone();
+        let mut watch = Laps::new(clock.as_ref());
+        let quarantine = Quarantine::new(dir, options.quarantine);
+        let (opened, findings) = take_identity(storage.as_ref(), dir, &quarantine, options.now)?;
+        watch.lap("identity");
         let core = Core {
             data_dir: dir.to_path_buf(),
             identity: opened.identity,
             mode: options.mode,
             open_files: OpenFiles::new(options.open_files_max),
-            quarantine: Quarantine::new(dir, options.quarantine),
+            quarantine,
             opened_at: options.now,
             keep: Keep::default(),
             room: Room::new(options.reserve_bytes),
             lives: Lives::default(),
             clock: options.clock,
-            report: Mutex::new(RecoveryReport {
-                healed_identity: opened.healed,
-                ..RecoveryReport::default()
-            }),
+            report: Mutex::new(RecoveryReport::of_identity(&opened, findings)),
             open_threads: options.open_threads,
             tally: Tally::new(options.progress),
             #[cfg(feature = "defects")]
@@ -197,25 +197,14 @@ impl Engine {
             storage,
         };
         let engine = Self { core: Arc::new(core), starts: Mutex::default() };
-        for group in store::groups(engine.core.storage.as_ref(), dir)? {
-            store::sync_names(engine.core.storage.as_ref(), dir, group)?;
-            match store::load(engine.core.storage.as_ref(), dir, group) {
-                Ok(Some(loaded)) => {
-                    if !loaded.bad.is_empty() {
-                        engine.core.keep.blind();
-                    }
-                    for checkpoint in loaded.older.iter().chain([&loaded.newest]) {
-                        engine.core.keep.named(checkpoint, KEPT);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(%error, "a group has no valid checkpoint");
-                    engine.core.keep.blind();
-                }
-            }
+        engine.core.look_at_checkpoints()?;
+        watch.lap("checkpoints");
+        match engine.core.logs_on_disk(true) {
+            Ok(logs) => engine.core.keep.found_on_disk(&logs),
+            Err(error) => engine.core.note("unlisted", engine.core.logs_dir(), error.to_string()),
         }
-        engine.core.keep.found_on_disk(&engine.logs_on_disk()?);
+        watch.lap("names");
+        engine.core.report.lock().unwrap_or_else(PoisonError::into_inner).took = watch.finish();
         engine.core.room.look(&engine.core);
         Ok(Arc::new(engine))
     }
@@ -261,27 +250,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError::Io`].
     pub fn logs_on_disk(&self) -> Result<Vec<LogId>, OpenError> {
-        let dir = self.core.logs_dir();
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| OpenError::Io { path, action: "list the logs", source }
-        };
-        let generations = match self.core.storage.list(&dir) {
-            Ok(generations) => generations,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io(&dir)(error)),
-        };
-        let mut logs = Vec::new();
-        for generation in generations.iter().filter(|entry| entry.kind == EntryKind::Directory) {
-            let Ok(number) = generation.name.parse() else { continue };
-            let path = dir.join(&generation.name);
-            for partition in self.core.storage.list(&path).map_err(io(&path))? {
-                if let (EntryKind::Directory, Ok(partition)) = (partition.kind, partition.name.parse()) {
-                    logs.push(LogId { generation: Generation(number), partition: Partition(partition) });
-                }
-            }
-        }
-        Ok(logs)
+        self.core.logs_on_disk(false)
     }
 
     /// Keeps the files of all logs that nobody has opened, whatever the checkpoints say, until it is called
@@ -298,7 +267,10 @@ impl Engine {
     /// [`CheckpointError::Io`]: the older ones are as they were.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let storage = self.core.storage.as_ref();
-        store::write(storage, &self.core.data_dir, checkpoint)?;
+        self.core.with_reserve(
+            || store::write(storage, &self.core.data_dir, checkpoint),
+            CheckpointError::is_full,
+        )?;
         let kept = self.core.keep.named(checkpoint, KEPT);
         store::remove_others(storage, &store::group_dir(&self.core.data_dir, checkpoint.group), &kept)?;
         if self.core.mode == Mode::Consensus {

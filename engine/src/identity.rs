@@ -12,6 +12,7 @@
 //! Not here: the lock of the directory (`lock`), and what peers do about an epoch that falls
 //! (`consensus`).
 
+pub mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation, NodeId};
 
+use self::table::{Seen, Verdict};
 use crate::storage::{Storage, create_dir_durably, read_whole, replace_file};
 
 /// The newest format that this build reads and writes.
@@ -60,6 +62,8 @@ pub struct OpenedIdentity {
     pub identity: Identity,
     /// The copy that was bad or missing and has been written again, for the caller to log.
     pub healed: Option<PathBuf>,
+    /// The row of the table that decided.
+    pub row: &'static str,
 }
 
 /// Why a directory's identity cannot be used. In every case but [`IdentityError::Io`] nothing was
@@ -167,6 +171,21 @@ pub enum BadCopy {
     Unreadable,
 }
 
+impl IdentityError {
+    /// Whether there was no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => crate::log::writer::is_full(source),
+            Self::BothBad { .. }
+            | Self::Disagree { .. }
+            | Self::Missing { .. }
+            | Self::Exists { .. }
+            | Self::UnknownFormat { .. } => false,
+        }
+    }
+}
+
 impl Identity {
     /// The bytes of one copy.
     #[must_use]
@@ -257,24 +276,34 @@ impl Identity {
     pub fn read(storage: &dyn Storage, data_dir: &Path) -> Result<OpenedIdentity, IdentityError> {
         let [path_a, path_b] = paths(data_dir);
         let (a, b) = (read_copy(storage, &path_a), read_copy(storage, &path_b));
-        for (path, copy) in [(&path_a, &a), (&path_b, &b)] {
-            if let Err(BadCopy::Format(found)) = *copy {
-                return Err(IdentityError::UnknownFormat { path: path.clone(), found });
-            }
-        }
+        let owners_differ = matches!((&a, &b), (Ok(a), Ok(b)) if !a.same_owner(b));
+        let seen = |copy: &Result<Self, BadCopy>| match copy {
+            Ok(_) if owners_differ => Seen::OtherOwner,
+            Ok(_) => Seen::Valid,
+            Err(fault) => Seen::of(*fault),
+        };
+        let row = table::decide(seen(&a), seen(&b));
         let dir = data_dir.to_path_buf();
-        match (a, b) {
-            (Ok(a), Ok(b)) if !a.same_owner(&b) => {
-                Err(IdentityError::Disagree { dir, a: Box::new(a), b: Box::new(b) })
-            }
-            (Ok(a), Ok(b)) => {
+        match (row.verdict, a, b) {
+            (Verdict::Use, Ok(a), Ok(b)) => {
                 let identity = if a.boot_epoch >= b.boot_epoch { a } else { b };
-                Ok(OpenedIdentity { identity, healed: None })
+                Ok(OpenedIdentity { identity, healed: None, row: row.name })
             }
-            (Ok(identity), Err(_)) => Ok(OpenedIdentity { identity, healed: Some(path_b) }),
-            (Err(_), Ok(identity)) => Ok(OpenedIdentity { identity, healed: Some(path_a) }),
-            (Err(BadCopy::Missing), Err(BadCopy::Missing)) => Err(IdentityError::Missing { dir }),
-            (Err(a), Err(b)) => Err(IdentityError::BothBad { dir, a, b }),
+            (Verdict::Heal, Ok(identity), Err(_)) => {
+                Ok(OpenedIdentity { identity, healed: Some(path_b), row: row.name })
+            }
+            (Verdict::Heal, Err(_), Ok(identity)) => {
+                Ok(OpenedIdentity { identity, healed: Some(path_a), row: row.name })
+            }
+            (Verdict::NotFormatted, _, _) => Err(IdentityError::Missing { dir }),
+            (_, Err(BadCopy::Format(found)), _) => Err(IdentityError::UnknownFormat { path: path_a, found }),
+            (_, _, Err(BadCopy::Format(found))) => Err(IdentityError::UnknownFormat { path: path_b, found }),
+            (_, Err(a), Err(b)) => Err(IdentityError::BothBad { dir, a, b }),
+            (_, Ok(a), Ok(b)) => Err(IdentityError::Disagree { dir, a: Box::new(a), b: Box::new(b) }),
+            // The table refuses nothing that leaves one copy valid and the other merely bad.
+            (_, Ok(_), Err(fault)) | (_, Err(fault), Ok(_)) => {
+                Err(IdentityError::BothBad { dir, a: fault, b: fault })
+            }
         }
     }
 
@@ -284,10 +313,10 @@ impl Identity {
     /// # Errors
     /// See [`IdentityError`]; only after [`IdentityError::Io`] may a copy have been written.
     pub fn open(storage: &dyn Storage, data_dir: &Path) -> Result<OpenedIdentity, IdentityError> {
-        let OpenedIdentity { mut identity, healed } = Self::read(storage, data_dir)?;
+        let OpenedIdentity { mut identity, healed, row } = Self::read(storage, data_dir)?;
         identity.boot_epoch = BootEpoch(identity.boot_epoch.get().saturating_add(1));
         write_both(storage, data_dir, &identity)?;
-        Ok(OpenedIdentity { identity, healed })
+        Ok(OpenedIdentity { identity, healed, row })
     }
 }
 

@@ -13,6 +13,7 @@ mod adopt;
 pub mod checkpoint;
 pub mod clock;
 mod core;
+mod directory;
 pub mod embedded;
 mod engine;
 mod fields;
@@ -44,7 +45,7 @@ pub use self::core::Mode;
 pub use self::engine::{Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT};
 pub use self::keep::Pin;
 pub use self::opening::{LogToOpen, OpenProgress, Progress};
-pub use self::report::RecoveryReport;
+pub use self::report::{DirectoryFinding, RecoveryCounts, RecoveryReport};
 pub use self::room::DiskRoom;
 
 /// The program in the README runs.

@@ -3,12 +3,16 @@
 //! It grows as logs are opened, as frames of an earlier run are compared, and as segments below the
 //! mark, which nobody reads at a start, are read for the first time.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::clock::Clock;
 use crate::core::Core;
 use crate::fields::wide;
-use crate::locks::PoisonError;
+use crate::identity::OpenedIdentity;
+use crate::locks::{Arc, PoisonError};
 use crate::log::LogRecovery;
+use crate::log::recovery::report::FINDINGS_MAX;
 
 /// Most logs whose recovery is told one by one; of further ones only the sums are kept.
 pub(crate) const REPORTS_MAX: usize = 10_000;
@@ -18,12 +22,74 @@ pub(crate) const REPORTS_MAX: usize = 10_000;
 pub struct RecoveryReport {
     /// The copy of the identity that was written again.
     pub healed_identity: Option<PathBuf>,
+    /// How often each row of the tables of the identity and of checkpoints decided.
+    pub rows: BTreeMap<&'static str, u64>,
+    /// What was found about the directory as a whole.
+    pub findings: Vec<DirectoryFinding>,
+    /// How long opening the directory took, part by part, in microseconds.
+    pub took: Vec<(&'static str, u64)>,
     /// Logs opened so far.
     pub logs_opened: u64,
     /// Sums over all logs, also those that are not named below.
     pub counts: RecoveryCounts,
     /// The recoveries that found something, oldest first.
     pub logs: Vec<LogRecovery>,
+}
+
+/// Something about the data directory that is no log's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryFinding {
+    /// The row of the decision table.
+    pub row: &'static str,
+    /// Which file or directory.
+    pub path: PathBuf,
+    /// What was seen and done.
+    pub said: String,
+}
+
+impl RecoveryReport {
+    pub(crate) fn of_identity(opened: &OpenedIdentity, findings: Vec<DirectoryFinding>) -> Self {
+        let mut report = Self { healed_identity: opened.healed.clone(), ..Self::default() };
+        if findings.is_empty() {
+            report.rows.insert(opened.row, 1);
+        }
+        for finding in findings {
+            report.found(finding);
+        }
+        report
+    }
+
+    pub(crate) fn found(&mut self, finding: DirectoryFinding) {
+        let count = self.rows.entry(finding.row).or_default();
+        *count = count.saturating_add(1);
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// Measures the parts of something, one after the other, by a clock that may be lacking.
+pub(crate) struct Laps<'a> {
+    clock: Option<&'a Arc<dyn Clock>>,
+    since: u64,
+    parts: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Laps<'a> {
+    pub(crate) fn new(clock: Option<&'a Arc<dyn Clock>>) -> Self {
+        Self { clock, since: clock.map_or(0, |clock| clock.micros()), parts: Vec::new() }
+    }
+
+    /// What ran until now is done.
+    pub(crate) fn lap(&mut self, part: &'static str) {
+        let now = self.clock.map_or(0, |clock| clock.micros());
+        self.parts.push((part, now.saturating_sub(self.since)));
+        self.since = now;
+    }
+
+    pub(crate) fn finish(self) -> Vec<(&'static str, u64)> {
+        self.parts
+    }
 }
 
 /// The sums of a recovery, for metrics. All but the last are counts since the engine was opened.

@@ -6,10 +6,11 @@
 //! writes resume by themselves. A reserve that an earlier run left is held as it is.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::core::Core;
 use crate::locks::{Mutex, PoisonError};
-use crate::storage::{OpenMode, Position};
+use crate::storage::{OpenMode, Position, Storage};
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,15 @@ pub struct DiskRoom {
     pub reserve_held: bool,
     /// New appends are to be refused; reads, trims and deletes go on.
     pub refuses_writes: bool,
+}
+
+/// Gives the reserve away before there is an engine to hold it. Says whether there was any.
+pub(crate) fn give_away(storage: &dyn Storage, data_dir: &Path) -> bool {
+    let given = storage.remove(&data_dir.join("reserve")).is_ok();
+    if given {
+        tracing::error!("the disk is full: the reserve is in use to start at all");
+    }
+    given
 }
 
 #[derive(Debug)]

@@ -120,7 +120,15 @@ impl Checkpoint {
         }
         let format = head.u16().map_err(|_| CheckpointFault::NotACheckpoint)?;
         if format != FORMAT {
-            return Err(CheckpointFault::UnknownFormat { found: format });
+            // Every format ends in the checksum of what is before it: so a flipped bit is no newer release.
+            let (checked, crc) =
+                bytes.split_last_chunk::<CRC_BYTES>().ok_or(CheckpointFault::NotACheckpoint)?;
+            let (expected, found) = (u32::from_le_bytes(*crc), crc32c::crc32c(checked));
+            return Err(if expected == found {
+                CheckpointFault::UnknownFormat { found: format }
+            } else {
+                CheckpointFault::Checksum { expected, found }
+            });
         }
         let reserved = head.u16().map_err(|_| CheckpointFault::NotACheckpoint)?;
         let body_len = head.u64().map_err(|_| CheckpointFault::NotACheckpoint)?;

@@ -15,6 +15,7 @@
 
 mod codec;
 pub(crate) mod store;
+pub mod table;
 #[cfg(test)]
 mod tests;
 

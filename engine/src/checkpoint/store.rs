@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
+use super::table::{self, Row, Seen, Verdict};
 use super::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointFault, EntryId};
 use crate::fields::wide;
 use crate::storage::{EntryKind, Storage, create_dir_durably, read_whole, replace_file};
@@ -46,6 +47,18 @@ pub enum CheckpointError {
         /// The limit.
         max: u64,
     },
+    /// A newer release wrote the newest one. Nothing was changed.
+    #[error(
+        "E0225 {path}: {fault}; group {group} does not start and nothing was changed: start the version that wrote it"
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        group: GroupId,
+        /// Its format.
+        fault: CheckpointFault,
+    },
     /// None of a group's checkpoints can be read.
     #[error(
         "E0221 {dir}: none of the {count} checkpoints of group {group} is valid (newest: {fault}); \
@@ -61,6 +74,26 @@ pub enum CheckpointError {
         /// What is wrong with the newest.
         fault: CheckpointFault,
     },
+}
+
+impl CheckpointError {
+    /// The row of the table that decided so.
+    pub(crate) const fn row(&self) -> &'static str {
+        match self {
+            Self::AllBad { .. } => "checkpoint_none_valid",
+            Self::Newer { .. } => "checkpoint_newer_format",
+            Self::Io { .. } | Self::TooLarge { .. } => "unlisted",
+        }
+    }
+
+    /// Whether there was no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => crate::log::writer::is_full(source),
+            Self::TooLarge { .. } | Self::Newer { .. } | Self::AllBad { .. } => false,
+        }
+    }
 }
 
 /// How a load went.
@@ -196,23 +229,62 @@ pub(crate) fn load(
 ) -> Result<Option<Loaded>, CheckpointError> {
     let dir = group_dir(data, group);
     let entries = list(storage, &dir)?;
-    let mut bad = Vec::new();
-    let mut newest: Option<Checkpoint> = None;
+    let (mut valid, mut bad, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for entry in &entries {
-        match (read(storage, &dir, group, *entry), newest.take()) {
-            (Ok(checkpoint), None) => newest = Some(checkpoint),
-            (Ok(older), Some(found)) => return Ok(Some(Loaded { newest: found, older: Some(older), bad })),
-            (Err(fault), None) => bad.push((*entry, fault)),
-            (Err(_), Some(found)) => newest = Some(found),
+        // Behind two valid ones a file is surplus whatever is in it.
+        let read = (valid.len() < KEPT).then(|| read(storage, &dir, group, *entry));
+        let (seen, fault) = match &read {
+            Some(Err(fault)) => (Seen::of(*fault), Some(*fault)),
+            Some(Ok(_)) | None => (Seen::Valid, None),
+        };
+        let row = table::decide(valid.len(), seen);
+        rows.push(row.name);
+        match (row.verdict, read, fault) {
+            (Verdict::Newest | Verdict::Older, Some(Ok(checkpoint)), _) => valid.push(checkpoint),
+            (Verdict::PassOver, _, Some(fault)) => bad.push((*entry, fault)),
+            (Verdict::Refuse, _, Some(fault)) => {
+                return Err(CheckpointError::Newer { path: dir.join(file_name(*entry)), group, fault });
+            }
+            (
+                Verdict::Newest
+                | Verdict::Older
+                | Verdict::Surplus
+                | Verdict::PassOver
+                | Verdict::SetAside
+                | Verdict::Remove
+                | Verdict::Done
+                | Verdict::Refuse,
+                _,
+                _,
+            ) => {}
         }
     }
-    match (newest, bad.first()) {
-        (Some(newest), _) => Ok(Some(Loaded { newest, older: None, bad })),
-        (None, None) => Ok(None),
-        (None, Some((_, fault))) => {
-            Err(CheckpointError::AllBad { dir, group, count: entries.len(), fault: *fault })
-        }
+    let end = table::decide(valid.len(), if bad.is_empty() { Seen::NoMore } else { Seen::NoMoreGood });
+    rows.push(end.name);
+    if let (Verdict::Refuse, Some((_, fault))) = (end.verdict, bad.first()) {
+        return Err(CheckpointError::AllBad { dir, group, count: entries.len(), fault: *fault });
     }
+    let mut valid = valid.into_iter();
+    Ok(valid.next().map(|newest| Loaded { newest, older: valid.next(), bad, rows }))
+}
+
+/// What lies in a group's directory that is no checkpoint, with the row that decides about it.
+pub(crate) fn strays(
+    storage: &dyn Storage,
+    dir: &Path,
+) -> Result<Vec<(PathBuf, &'static Row)>, CheckpointError> {
+    let entries = storage.list(dir).map_err(|source| failed(dir, "list", source))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let unfinished = entry.name.strip_suffix(".tmp").is_some_and(|name| parse_name(name).is_some());
+        let seen = match entry.kind {
+            EntryKind::File if parse_name(&entry.name).is_some() => continue,
+            EntryKind::File if unfinished => Seen::Unfinished,
+            EntryKind::File | EntryKind::Directory | EntryKind::Other => Seen::UnknownName,
+        };
+        found.push((dir.join(&entry.name), table::decide(0, seen)));
+    }
+    Ok(found)
 }
 
 /// The two newest valid checkpoints.
@@ -220,16 +292,18 @@ pub(crate) fn load(
 pub(crate) struct Loaded {
     pub(crate) newest: Checkpoint,
     pub(crate) older: Option<Checkpoint>,
+    /// Passed over, newest first.
     pub(crate) bad: Vec<(EntryId, CheckpointFault)>,
+    /// The rows of the table that decided.
+    pub(crate) rows: Vec<&'static str>,
 }
 
 impl From<Loaded> for LoadedCheckpoint {
     fn from(loaded: Loaded) -> Self {
-        let verdict = if loaded.bad.is_empty() {
-            CheckpointVerdict::Newest
-        } else {
-            CheckpointVerdict::FellBack { bad: loaded.bad }
-        };
+        let bad: Vec<_> =
+            loaded.bad.into_iter().filter(|(entry, _)| *entry > loaded.newest.applied).collect();
+        let verdict =
+            if bad.is_empty() { CheckpointVerdict::Newest } else { CheckpointVerdict::FellBack { bad } };
         Self { newest: loaded.newest, older: loaded.older.map(|older| older.applied), verdict }
     }
 }

@@ -306,7 +306,31 @@ pub(crate) fn load_footer(file: &dyn File, tag: LogTag) -> io::Result<Result<Foo
     let Some(at) = len.checked_sub(wide(FOOTER_BYTES)) else { return Ok(Err(FooterFault::Absent)) };
     let mut bytes = [0; FOOTER_BYTES];
     file.read_at(Position(at), &mut bytes)?;
-    Ok(Footer::decode(&bytes, len, tag))
+    Ok(match Footer::decode(&bytes, len, tag) {
+        // A flipped bit is no newer release.
+        Err(FooterFault::UnknownFormat { .. }) if !checksum_holds(file, &bytes, len)? => {
+            Err(FooterFault::Bad)
+        }
+        decoded => decoded,
+    })
+}
+
+/// Whether the checksum of a footer of any format holds: it covers what lies from the index on, and both
+/// stand where they stand in format 1.
+fn checksum_holds(file: &dyn File, footer: &[u8; FOOTER_BYTES], len: u64) -> io::Result<bool> {
+    const STEP: u64 = 64 << 10;
+    let Some((covered, crc)) = footer.split_last_chunk::<4>() else { return Ok(false) };
+    let index_position = covered.get(48..56).and_then(|bytes| bytes.first_chunk::<8>());
+    let mut at = index_position.map_or(len, |bytes| u64::from_le_bytes(*bytes));
+    let end = len.saturating_sub(4);
+    let mut sum = 0;
+    while at < end {
+        let mut bytes = vec![0; narrow(end.saturating_sub(at).min(STEP))];
+        file.read_at(Position(at), &mut bytes)?;
+        sum = crc32c::crc32c_append(sum, &bytes);
+        at = at.saturating_add(wide(bytes.len()));
+    }
+    Ok(at == end && sum == u32::from_le_bytes(*crc))
 }
 
 /// The footer and the index of a sealed file, both checked.

@@ -6,7 +6,9 @@
 
 mod above;
 mod below;
+mod checkpoints;
 mod embedded_last;
+mod identity;
 mod names;
 
 use std::collections::BTreeSet;
@@ -47,6 +49,25 @@ scenarios! { of_logs:
         footer_short, broken_header_below, other_history_below, missing, trimmed;
     embedded_last: unreadable_above_embedded, other_history_above_embedded;
     names: unknown_name, misplaced, newer_format, foreign_cluster, unlisted;
+}
+
+scenarios! { of_identity:
+    identity: identity_whole, identity_one_bad, identity_owners_differ, identity_absent, identity_both_bad,
+        identity_newer;
+}
+
+scenarios! { of_checkpoints:
+    checkpoints: checkpoint_newest, checkpoint_older, checkpoint_bad, checkpoint_unreadable,
+        checkpoint_misplaced, checkpoint_newer_format, checkpoint_surplus, checkpoint_unfinished,
+        checkpoint_unknown_name, checkpoint_done, checkpoint_none, checkpoint_none_valid;
+}
+
+#[test]
+fn every_row_of_the_tables_of_identity_and_checkpoints_has_its_scenario() {
+    let rows: Rows = tidelog_engine::identity::table::TABLE.iter().map(|row| row.name).collect();
+    assert_eq!(rows, of_identity::SCENARIOS.iter().copied().collect());
+    let rows: Rows = tidelog_engine::checkpoint::table::TABLE.iter().map(|row| row.name).collect();
+    assert_eq!(rows, of_checkpoints::SCENARIOS.iter().copied().collect());
 }
 
 #[test]

@@ -4,7 +4,9 @@ use tidelog_engine::log::LogError;
 use tidelog_engine::sim_disk::Operation;
 use tidelog_engine::storage::OpenMode;
 
-use super::{Rows, bases, crashed, read_around, refuse, refused, reopen, rewrite, rewrite_header};
+use super::{
+    Rows, bases, crashed, read_around, refuse, refused, reopen, rewrite, rewrite_footer, rewrite_header,
+};
 use crate::world::{append, log_files, read_file, segment_path};
 
 /// A file and a directory that no engine made: moved away whole, and named.
@@ -45,10 +47,7 @@ pub(super) fn newer_format() -> Rows {
 
     let (disk, state) = crashed(3, 60);
     let second = segment_path(bases(&disk)[1]);
-    rewrite(&disk, &second, |bytes| {
-        let at = bytes.len() - 64;
-        bytes[at + 8] = 2;
-    });
+    rewrite_footer(&disk, &second, |footer| footer[8] = 2);
     let before = log_files(&disk);
     let (error, _) = refused(&disk, &state);
     assert!(matches!(error, LogError::UnknownFormat { found: 2, .. }), "{error}");
