@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::eraftpb::Entry;
+use raft_engine::env::{DefaultFileSystem, FileSystem};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use tidelog_engine::storage::{Storage, create_dir_durably, parent};
 use tidelog_wire::ids::{GroupId, RaftIndex};
@@ -70,15 +71,15 @@ impl MessageExt for Entries {
     }
 }
 
-/// The raft log of a server. See the module.
-pub struct EngineLog {
-    engine: Engine<WatchedFiles>,
+/// The raft log of a server, over the operating system's files unless told otherwise. See the module.
+pub struct EngineLog<F: FileSystem = DefaultFileSystem> {
+    engine: Engine<WatchedFiles<F>>,
     dir: PathBuf,
     /// Held from a look at what a group has until the batch that follows from it is written.
     turn: Mutex<()>,
 }
 
-impl fmt::Debug for EngineLog {
+impl<F: FileSystem> fmt::Debug for EngineLog<F> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("EngineLog").field("dir", &self.dir).finish_non_exhaustive()
     }
@@ -99,9 +100,27 @@ impl EngineLog {
         options: EngineLogOptions,
         policy: Arc<dyn SyncPolicy>,
     ) -> Result<Self, RaftLogError> {
+        Self::open_over(DefaultFileSystem, storage, dir, options, policy)
+    }
+}
+
+impl<F: FileSystem + 'static> EngineLog<F> {
+    /// The same over other files, so that they can be recorded. raft-engine itself lists and locks `dir`
+    /// of the operating system: a directory with the names of `files` must be there. `storage` must
+    /// mean the directories that `files` are in.
+    ///
+    /// # Errors
+    /// As [`EngineLog::open`].
+    pub fn open_over(
+        files: F,
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        options: EngineLogOptions,
+        policy: Arc<dyn SyncPolicy>,
+    ) -> Result<Self, RaftLogError> {
         let at = |action| move |source| RaftLogError::Io { path: dir.to_path_buf(), action, source };
         create_dir_durably(storage.as_ref(), parent(dir), dir).map_err(at("make the directory"))?;
-        let files = Arc::new(WatchedFiles::new(storage, policy));
+        let files = Arc::new(WatchedFiles::new(files, storage, policy));
         let config = config(dir, options)?;
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, files)));
         let engine = match opened {
@@ -253,7 +272,7 @@ impl EngineLog {
     }
 }
 
-impl RaftLog for EngineLog {
+impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
     fn write(&self, writes: &[GroupWrite], sync: bool) -> Result<(), RaftLogError> {
         let _turn = self.turn();
         let mut spans = std::collections::BTreeMap::new();

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission};
+use raft_engine::env::{FileSystem, Handle, Permission};
 use tidelog_engine::storage::{Storage, parent};
 
 /// Runs the syncs of the raft log, and decides what a failed one means.
@@ -48,22 +48,20 @@ pub fn sync_failed(path: &Path, error: &io::Error) -> String {
     )
 }
 
-type InnerHandle = <DefaultFileSystem as FileSystem>::Handle;
-
 /// raft-engine's files under a [`SyncPolicy`].
-pub(super) struct WatchedFiles {
-    files: DefaultFileSystem,
+pub(super) struct WatchedFiles<F> {
+    files: F,
     /// For directories, which raft-engine's own trait cannot sync.
     storage: Arc<dyn Storage>,
     policy: Arc<dyn SyncPolicy>,
 }
 
-impl WatchedFiles {
-    pub(super) fn new(storage: Arc<dyn Storage>, policy: Arc<dyn SyncPolicy>) -> Self {
-        Self { files: DefaultFileSystem, storage, policy }
+impl<F: FileSystem> WatchedFiles<F> {
+    pub(super) fn new(files: F, storage: Arc<dyn Storage>, policy: Arc<dyn SyncPolicy>) -> Self {
+        Self { files, storage, policy }
     }
 
-    fn handle(&self, path: &Path, inner: InnerHandle) -> WatchedHandle {
+    fn handle(&self, path: &Path, inner: F::Handle) -> WatchedHandle<F::Handle> {
         WatchedHandle { inner: Arc::new(inner), path: path.to_path_buf(), policy: Arc::clone(&self.policy) }
     }
 
@@ -74,13 +72,13 @@ impl WatchedFiles {
 }
 
 /// One open file under a [`SyncPolicy`].
-pub(super) struct WatchedHandle {
-    inner: Arc<InnerHandle>,
+pub(super) struct WatchedHandle<H> {
+    inner: Arc<H>,
     path: PathBuf,
     policy: Arc<dyn SyncPolicy>,
 }
 
-impl Handle for WatchedHandle {
+impl<H: Handle> Handle for WatchedHandle<H> {
     fn truncate(&self, offset: usize) -> io::Result<()> {
         self.inner.truncate(offset)
     }
@@ -94,19 +92,19 @@ impl Handle for WatchedHandle {
     }
 }
 
-impl FileSystem for WatchedFiles {
-    type Handle = WatchedHandle;
-    type Reader = <DefaultFileSystem as FileSystem>::Reader;
-    type Writer = <DefaultFileSystem as FileSystem>::Writer;
+impl<F: FileSystem> FileSystem for WatchedFiles<F> {
+    type Handle = WatchedHandle<F::Handle>;
+    type Reader = F::Reader;
+    type Writer = F::Writer;
 
-    fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<WatchedHandle> {
+    fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<Self::Handle> {
         let path = path.as_ref();
         let inner = self.files.create(path)?;
         self.sync_dir_of(path)?;
         Ok(self.handle(path, inner))
     }
 
-    fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<WatchedHandle> {
+    fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<Self::Handle> {
         let path = path.as_ref();
         let handle = self.handle(path, self.files.open(path, permission)?);
         match permission {
@@ -126,11 +124,11 @@ impl FileSystem for WatchedFiles {
         self.sync_dir_of(to.as_ref())
     }
 
-    fn new_reader(&self, handle: Arc<WatchedHandle>) -> io::Result<Self::Reader> {
+    fn new_reader(&self, handle: Arc<Self::Handle>) -> io::Result<Self::Reader> {
         self.files.new_reader(Arc::clone(&handle.inner))
     }
 
-    fn new_writer(&self, handle: Arc<WatchedHandle>) -> io::Result<Self::Writer> {
+    fn new_writer(&self, handle: Arc<Self::Handle>) -> io::Result<Self::Writer> {
         self.files.new_writer(Arc::clone(&handle.inner))
     }
 }

@@ -66,12 +66,16 @@ impl Image {
         let mut rest = bytes;
         for piece in pieces(position, bytes.len()) {
             let Some((from, after)) = rest.split_at_checked(piece.len) else { return };
+            rest = after;
+            // Zeros where nothing is need no page: a prefill costs nothing.
+            if is_zeros(from) && !self.pages.contains_key(&piece.page) {
+                continue;
+            }
             let page = self.pages.entry(piece.page).or_insert_with(|| Arc::new([0; PAGE_LEN]));
             let end = piece.start.saturating_add(piece.len);
             if let Some(into) = Arc::make_mut(page).get_mut(piece.start..end) {
                 into.copy_from_slice(from);
             }
-            rest = after;
         }
     }
 
@@ -100,10 +104,10 @@ impl Image {
     pub(super) fn holds_same(&self, other: &Self, sector: u64) -> bool {
         let position = sector.saturating_mul(SECTOR);
         let page = position.wrapping_div(PAGE);
-        if let (Some(ours), Some(theirs)) = (self.pages.get(&page), other.pages.get(&page))
-            && Arc::ptr_eq(ours, theirs)
-        {
-            return true;
+        match (self.pages.get(&page), other.pages.get(&page)) {
+            (None, None) => return true,
+            (Some(ours), Some(theirs)) if Arc::ptr_eq(ours, theirs) => return true,
+            (Some(_) | None, Some(_)) | (Some(_), None) => {}
         }
         let (mut ours, mut theirs) = ([0; 512], [0; 512]);
         self.read(position, &mut ours);
@@ -122,8 +126,9 @@ impl Image {
     /// Takes the length, and the pages that cover `position..position + len`, from `other`.
     pub(super) fn take_range(&mut self, other: &Self, position: u64, len: usize) {
         for piece in pieces(position, len) {
-            if let Some(page) = other.pages.get(&piece.page) {
-                self.pages.insert(piece.page, Arc::clone(page));
+            match other.pages.get(&piece.page) {
+                Some(page) => drop(self.pages.insert(piece.page, Arc::clone(page))),
+                None => drop(self.pages.remove(&piece.page)),
             }
         }
         self.len = other.len;
@@ -148,17 +153,17 @@ impl Image {
         true
     }
 
-    /// All bytes in pieces of a page at most, for hashing.
-    pub(super) fn each_piece(&self, mut visit: impl FnMut(&[u8])) {
-        let mut at = 0;
-        let mut page = [0; PAGE_LEN];
-        while at < self.len {
-            let len = usize::try_from(self.len.saturating_sub(at)).unwrap_or(PAGE_LEN).min(PAGE_LEN);
-            if let Some(buf) = page.get_mut(..len) {
-                self.read(at, buf);
-                visit(buf);
+    /// All bytes but zeros, page by page with the page's number, for hashing.
+    pub(super) fn each_page(&self, mut visit: impl FnMut(u64, &[u8])) {
+        for (number, page) in &self.pages {
+            if !is_zeros(page.as_slice()) {
+                visit(*number, page.as_slice());
             }
-            at = at.saturating_add(PAGE);
         }
     }
+}
+
+fn is_zeros(bytes: &[u8]) -> bool {
+    static ZEROS: Page = [0; PAGE_LEN];
+    ZEROS.get(..bytes.len()) == Some(bytes)
 }

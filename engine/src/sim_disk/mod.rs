@@ -244,15 +244,27 @@ impl SimDisk {
     /// Hash of all names and bytes that a process would see now, to tell distinct images apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
+        self.fingerprint_of(&|_| true)
+    }
+
+    /// The same for those names alone that count.
+    #[must_use]
+    pub fn fingerprint_of(&self, counts: &dyn Fn(&Path) -> bool) -> u64 {
         let state = self.state();
         let mut hash = Xxh3::new();
         for (path, ino) in state.names.walk() {
+            if !counts(Path::new(&path)) {
+                continue;
+            }
             hash.update(path.as_bytes());
             match state.names.contents(ino) {
                 Ok(contents) => {
                     hash.update(b"\0file");
                     hash.update(&contents.cached().len().to_le_bytes());
-                    contents.cached().each_piece(|piece| hash.update(piece));
+                    contents.cached().each_page(|number, page| {
+                        hash.update(&number.to_le_bytes());
+                        hash.update(page);
+                    });
                 }
                 Err(_) => hash.update(b"\0dir"),
             }

@@ -346,12 +346,14 @@ impl Recovery<'_> {
 
 /// Whether a file holds nothing but zeros from `position` up to `len`.
 pub(crate) fn is_zeros(file: &dyn File, position: Position, len: u64) -> io::Result<bool> {
+    // Compared as a whole, which is many times faster than byte by byte: a prefill is a mebibyte.
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = position.get();
     while at < len {
         let step = len.saturating_sub(at).min(STEP);
         let mut bytes = vec![0; narrow(step)];
         file.read_at(Position(at), &mut bytes)?;
-        if bytes.iter().any(|byte| *byte != 0) {
+        if ZEROS.get(..bytes.len()) != Some(bytes.as_slice()) {
             return Ok(false);
         }
         at = at.saturating_add(step);

@@ -1,0 +1,165 @@
+//! The workloads: small ones, of which every state is tried, and larger ones, which are sampled.
+
+mod embedded;
+mod records;
+
+use tidelog_engine::checkpoint::LogConfig;
+
+use self::embedded::{Embedded, Step, log};
+use crate::recorder::LeftOut;
+use crate::replay::{Replayed, State};
+use crate::run::{Outcome, Plan, run};
+use crate::scenario::{Broken, Scenario};
+
+/// The names of all workloads, in the order in which they are run.
+pub const NAMES: [&str; 4] = ["first", "sizes", "rolls", "lives"];
+
+const A: tidelog_wire::ids::LogId = log(7, 0);
+const B: tidelog_wire::ids::LogId = log(7, 1);
+const A_AGAIN: tidelog_wire::ids::LogId = log(9, 0);
+const SMALL: u64 = LogConfig::SEGMENT_BYTES_MIN;
+
+/// A log's first batches: few enough that every state is tried.
+const FIRST: Embedded = Embedded {
+    name: "first",
+    steps: &[
+        Step::Open(A),
+        Step::Append(A, 1, 20),
+        Step::Append(A, 2, 300),
+        Step::Durable(A, 1, 700),
+        Step::Append(A, 1, 1),
+        Step::Idle(A),
+        Step::Append(A, 1, 1_500),
+        Step::Append(A, 3, 100),
+    ],
+    segment_bytes: SMALL,
+    skips_recovered_sync: false,
+};
+
+/// From one byte to more than a prefill.
+const SIZES: Embedded = Embedded {
+    name: "sizes",
+    steps: &[
+        Step::Open(A),
+        Step::Durable(A, 1, 1),
+        Step::Append(A, 1, 400),
+        Step::Append(A, 1, 512),
+        Step::Durable(A, 4, 5_000),
+        Step::Append(A, 1, 60_000),
+        Step::Durable(A, 1, 900_000),
+        Step::Append(A, 1, 700_000),
+        Step::Durable(A, 1, 3),
+        Step::Idle(A),
+    ],
+    segment_bytes: 4 << 20,
+    skips_recovered_sync: false,
+};
+
+/// Two logs over many small segments: sealed, rolled, marked, trimmed, emptied, stopped and started.
+const ROLLS: Embedded = Embedded {
+    name: "rolls",
+    steps: &[
+        Step::Open(A),
+        Step::Open(B),
+        Step::Append(A, 3, 600),
+        Step::Append(B, 1, 2_500),
+        Step::Durable(A, 3, 600),
+        Step::Append(A, 1, 3_500),
+        Step::Durable(B, 1, 2_500),
+        Step::Append(A, 2, 500),
+        Step::Idle(A),
+        Step::Trim(A),
+        Step::Append(B, 1, 10),
+        Step::Durable(A, 1, 3_900),
+        Step::Append(A, 1, 200),
+        Step::Restart,
+        Step::Append(A, 1, 3_000),
+        Step::Append(B, 5, 300),
+        Step::Purge(B),
+        Step::Durable(B, 1, 100),
+        Step::Append(A, 1, 3_000),
+        Step::Durable(A, 1, 100),
+        Step::Trim(A),
+        Step::Append(A, 1, 50),
+        Step::Append(B, 1, 50),
+    ],
+    segment_bytes: SMALL,
+    skips_recovered_sync: false,
+};
+
+/// A log is removed, and its name's next life begins beside what is left of it.
+const LIVES: Embedded = Embedded {
+    name: "lives",
+    steps: &[
+        Step::Open(A),
+        Step::Open(B),
+        Step::Durable(A, 2, 1_000),
+        Step::Durable(A, 2, 1_500),
+        Step::Append(B, 1, 300),
+        Step::Trim(A),
+        Step::Remove(A),
+        Step::Open(A_AGAIN),
+        Step::Append(A_AGAIN, 1, 800),
+        Step::Durable(A_AGAIN, 1, 30),
+        Step::Restart,
+        Step::Durable(A_AGAIN, 3, 1_200),
+        Step::Append(A_AGAIN, 1, 2_000),
+        Step::Durable(B, 1, 60),
+    ],
+    segment_bytes: SMALL,
+    skips_recovered_sync: false,
+};
+
+/// Something to do with a workload, whatever it is.
+trait Task {
+    type Output;
+    fn with<S: Scenario>(&self, scenario: &S) -> Self::Output;
+}
+
+fn named<T: Task>(name: &str, task: &T, defect: bool) -> Option<T::Output> {
+    let embedded = [FIRST, SIZES, ROLLS, LIVES].into_iter().find(|embedded| embedded.name == name);
+    embedded.map(|embedded| task.with(&Embedded { skips_recovered_sync: defect, ..embedded }))
+}
+
+struct RunIt<'a> {
+    plan: &'a Plan,
+    done: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+impl Task for RunIt<'_> {
+    type Output = Result<Outcome, Broken>;
+
+    fn with<S: Scenario>(&self, scenario: &S) -> Self::Output {
+        run(scenario, self.plan, self.done)
+    }
+}
+
+struct ReplayIt<'a> {
+    state: &'a State,
+    left_out: LeftOut,
+}
+
+impl Task for ReplayIt<'_> {
+    type Output = Result<Replayed, Broken>;
+
+    fn with<S: Scenario>(&self, scenario: &S) -> Self::Output {
+        self.state.replay(scenario, self.left_out)
+    }
+}
+
+/// Goes through the workload `name`: see [`run`]. `None` if there is none of that name. With `defect`,
+/// recovery does not sync what it keeps (a build with the feature `defects`).
+pub fn run_named(
+    name: &str,
+    plan: &Plan,
+    defect: bool,
+    done: &(dyn Fn(usize, usize) + Sync),
+) -> Option<Result<Outcome, Broken>> {
+    named(name, &RunIt { plan, done }, defect)
+}
+
+/// Makes a state again: see [`State::replay`]. `None` if there is no such workload.
+#[must_use]
+pub fn replay(state: &State, left_out: LeftOut, defect: bool) -> Option<Result<Replayed, Broken>> {
+    named(&state.workload, &ReplayIt { state, left_out }, defect)
+}
