@@ -31,7 +31,7 @@ pub(super) fn formatted() -> Result<SimDisk, Broken> {
 
 /// Whether a file is one of those that a start leaves as they are.
 pub(super) fn is_steady(path: &Path) -> bool {
-    let is_file = path.extension().is_some();
+    let is_file = path.extension().is_some_and(|extension| extension != "tmp");
     is_file && (path.starts_with("/data/logs") || path.starts_with("/data/checkpoints"))
 }
 
