@@ -13,11 +13,13 @@ use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
 use crate::segment::state::SegmentState;
+use crate::segment::stored::StoredBatch;
 use crate::segment::summary::{FIRST_FRAME, Summary, entry_for_offset, entry_for_time};
 use crate::segment::walk::{Depth, Expected, Step, Walk, Walked};
 use crate::storage::{File, Position};
 
-/// How often a reader that sums up a segment tries to catch up with its writer before it holds it up.
+/// How often a reader that sums up a segment tries to catch up with its writer. More than once: the writer
+/// itself, whom nobody outruns, has then all of it.
 const CATCH_UP_ROUNDS: usize = 4;
 
 /// Places that sequential readers are about to read.
@@ -119,36 +121,45 @@ impl LogShared {
                 Ok(pick(open.index.get_or_init(|| loaded)))
             }
             SegmentState::Active | SegmentState::Sealing | SegmentState::Fenced => {
-                self.complete_summary(segment, open.file.as_ref())?;
-                Ok(segment.facts().summary.as_ref().and_then(|summary| pick(&summary.index)))
+                self.with_summary(segment, open.file.as_ref(), |summary| pick(&summary.index))
             }
         }
     }
 
-    /// Makes sure that the summary of a segment is there, walking its frame headers if it is not. A
-    /// writer that goes on meanwhile is caught up with; the last steps are done with it held up.
-    pub(crate) fn complete_summary(&self, segment: &Segment, file: &dyn File) -> Result<(), ReadError> {
-        let mut summary: Option<Summary> = None;
-        for _ in 0..CATCH_UP_ROUNDS {
+    /// Looks at the summary of a segment that is not sealed. If it has none its frame headers are walked
+    /// first, with no lock held. A writer that goes on meanwhile is caught up with; when it cannot be, what
+    /// was summed up by then serves this caller, who asked for no later frame, and the next one tries again.
+    pub(crate) fn with_summary<T>(
+        &self,
+        segment: &Segment,
+        file: &dyn File,
+        look: impl Fn(&Summary) -> T,
+    ) -> Result<T, ReadError> {
+        let mut known: Option<Summary> = None;
+        let mut rounds = 0_usize;
+        loop {
             let (end, end_position) = {
-                let facts = segment.facts();
-                if facts.summary.is_some() {
-                    return Ok(());
+                let mut facts = segment.facts();
+                if let Some(summary) = &facts.summary {
+                    return Ok(look(summary));
                 }
-                (facts.end, facts.end_position)
+                let now = facts.end_position;
+                if let Some(whole) = known.take_if(|known| known.end_position == now) {
+                    let answer = look(&whole);
+                    if !facts.state.is_immutable() {
+                        facts.summary = Some(Box::new(whole));
+                    }
+                    return Ok(answer);
+                }
+                (facts.end, now)
             };
-            if summary.as_ref().is_some_and(|summary| summary.end_position == end_position) {
-                break;
+            let summary = self.summarize(segment, file, known, end, end_position)?;
+            rounds = rounds.saturating_add(1);
+            if rounds >= CATCH_UP_ROUNDS {
+                return Ok(look(&summary));
             }
-            summary = Some(self.summarize(segment, file, summary, end, end_position)?);
+            known = Some(summary);
         }
-        let mut facts = segment.facts();
-        if facts.summary.is_none() {
-            let whole = self.summarize(segment, file, summary, facts.end, facts.end_position)?;
-            facts.max_timestamp = Some(whole.max_timestamp);
-            facts.summary = Some(Box::new(whole));
-        }
-        Ok(())
     }
 
     /// Sums up the frames of a segment up to `end`, which lies at `end_position`, by walking their
@@ -229,31 +240,18 @@ impl LogShared {
         }
     }
 
-    /// The first batch of `segment` with a record at or after `time`.
-    pub(crate) fn locate_time(
+    /// The batches of `segment` whose newest record is at or after `time`, in order.
+    pub(crate) fn batches_at_time<'a>(
         &self,
-        segment: &Segment,
+        segment: &'a Segment,
+        open: &'a OpenSegment,
         time: TimestampMs,
-    ) -> Result<Option<Walked>, ReadError> {
-        let open = self.open_segment(segment)?;
+    ) -> Result<NewerBatches<'a>, ReadError> {
         let from =
-            self.entry_for(segment, &open, Key::Time(time))?.map_or(FIRST_FRAME, |entry| entry.position);
+            self.entry_for(segment, open, Key::Time(time))?.map_or(FIRST_FRAME, |entry| entry.position);
         let limit = segment.facts().end_position.get();
-        let failed = |source| read_failed(segment, "find a time in the segment", source);
-        let mut walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, from, limit, None);
-        loop {
-            let walked = match walk.step().map_err(failed)? {
-                Step::Frame(walked) => walked,
-                Step::End => return Ok(None),
-                Step::Fault(_) => match walk.resync().map_err(failed)? {
-                    Some(walked) => walked,
-                    None => return Ok(None),
-                },
-            };
-            if walked.batch.is_some_and(|batch| batch.max_timestamp >= time) {
-                return Ok(Some(walked));
-            }
-        }
+        let walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, from, limit, None);
+        Ok(NewerBatches { segment, walk, time })
     }
 
     /// Where the next good batch behind the damaged frame at `position` begins, or the segment ends.
@@ -282,6 +280,32 @@ impl LogShared {
             }
         }
         Ok(segment_end)
+    }
+}
+
+/// A walk that stops at batches which may hold a record at or after a time.
+pub(crate) struct NewerBatches<'a> {
+    segment: &'a Segment,
+    walk: Walk<'a>,
+    time: TimestampMs,
+}
+
+impl NewerBatches<'_> {
+    pub(crate) fn next(&mut self) -> Result<Option<StoredBatch>, ReadError> {
+        let failed = |source| read_failed(self.segment, "find a time in the segment", source);
+        loop {
+            let walked = match self.walk.step().map_err(failed)? {
+                Step::Frame(walked) => walked,
+                Step::End => return Ok(None),
+                Step::Fault(_) => match self.walk.resync().map_err(failed)? {
+                    Some(walked) => walked,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(batch) = walked.batch.filter(|batch| batch.max_timestamp >= self.time) {
+                return Ok(Some(batch));
+            }
+        }
     }
 }
 

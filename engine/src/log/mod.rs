@@ -25,6 +25,7 @@ mod seal;
 pub(crate) mod segments;
 pub(crate) mod shared;
 mod sync;
+mod times;
 mod trim;
 mod watch;
 pub(crate) mod writer;

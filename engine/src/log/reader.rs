@@ -5,7 +5,7 @@
 //! marked damaged, and reading them fails and names the range.
 
 use bytes::Bytes;
-use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
+use tidelog_wire::ids::{Chain, LogId, Offset};
 
 use super::ReadBatches;
 use super::error::ReadError;
@@ -145,49 +145,6 @@ impl LogReader {
             }
             at = read.next;
         }
-    }
-
-    /// The first batch with a record at or after `time`: its base offset and its largest timestamp.
-    /// `None` if every visible record is older.
-    ///
-    /// # Errors
-    /// [`ReadError::Io`].
-    pub fn offset_at_time(&self, time: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
-        let (start, end) = (self.start(), self.end());
-        let mut at = start;
-        while at < end {
-            let (segment, next) = {
-                let mut view = self.shared.view();
-                self.shared.not_ended(&view)?;
-                (view.segment_for(at), view.next_base(at))
-            };
-            at = next;
-            let Some(segment) = segment else { continue };
-            match self.shared.look_at(&segment) {
-                // Trimmed since.
-                Err(ReadError::OutOfRange { .. }) => continue,
-                looked => looked?,
-            }
-            let (known, is_empty) = {
-                let facts = segment.facts();
-                (facts.max_timestamp, facts.end <= start.max(segment.base))
-            };
-            if known.is_some_and(|newest| newest < time) || is_empty {
-                continue;
-            }
-            let located = match self.shared.locate_time(&segment, time) {
-                // Trimmed since the look.
-                Err(ReadError::OutOfRange { .. }) => continue,
-                located => located?,
-            };
-            if let Some(walked) = located
-                && let Some(batch) = walked.batch
-                && batch.base_offset < end
-            {
-                return Ok(Some((batch.base_offset.max(start), batch.max_timestamp)));
-            }
-        }
-        Ok(None)
     }
 
     /// The chain of the history below `offset`, which must be the end of a batch, or where the log or

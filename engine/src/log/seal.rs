@@ -63,15 +63,12 @@ impl LogWriter {
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
         }
-        self.shared
-            .complete_summary(&active.segment, active.file.as_ref())
+        let (bytes, sealed_len, newest) = self
+            .shared
+            .with_summary(&active.segment, active.file.as_ref(), |summary| {
+                (summary.seal_bytes(self.shared.tag), summary.sealed_len(), summary.max_timestamp)
+            })
             .map_err(|error| self.fenced(&path, "sum up", io::Error::other(error)))?;
-        let (bytes, sealed_len) = {
-            let facts = active.segment.facts();
-            let summary = facts.summary.as_ref();
-            (summary.map(|all| all.seal_bytes(self.shared.tag)), summary.map_or(0, |all| all.sealed_len()))
-        };
-        let bytes = bytes.unwrap_or_default();
         self.put(active, active.position, &[&bytes])?;
         let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
         if len > sealed_len {
@@ -89,7 +86,7 @@ impl LogWriter {
         if facts.state == SegmentState::Fenced {
             return Err(AppendError::Fenced { log: self.shared.id });
         }
-        facts.max_timestamp = facts.summary.as_ref().map(|summary| summary.max_timestamp);
+        facts.max_timestamp = Some(newest);
         facts.apply(SegmentEvent::Filled);
         facts.writes = facts.writes.wrapping_add(1);
         facts.unsynced = Some(Arc::clone(&active.file));

@@ -48,7 +48,8 @@ pub(crate) struct SegmentFacts {
     pub(crate) end: Offset,
     /// Where its frames end.
     pub(crate) end_position: Position,
-    /// Largest record timestamp, where it is known without reading the frames.
+    /// Largest record timestamp of a segment that takes no more frames, where it is known without reading
+    /// them. Of one that grows the summary says it.
     pub(crate) max_timestamp: Option<TimestampMs>,
     /// The frames summed up. `None`: nobody needed it yet, or the index in the file says the same.
     pub(crate) summary: Option<Box<Summary>>,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use tidelog_engine::Engine;
 use tidelog_engine::Options;
-use tidelog_engine::log::LogError;
+use tidelog_engine::log::{LogError, ReadError};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::{DirEntry, DirectoryLock, File, OpenMode, Position, Storage};
 use tidelog_wire::ids::{Offset, TimestampMs};
@@ -30,6 +30,10 @@ type Step = Box<dyn FnOnce() + Send>;
 struct Moments {
     /// Done once, before the next listing of the log's directory.
     at_list: Mutex<Option<Step>>,
+    /// Done once, before the next opening of a segment.
+    at_open: Mutex<Option<Step>>,
+    /// Done once, when a segment was opened.
+    after_open: Mutex<Option<Step>>,
     /// Done once, after the next sync of a segment.
     after_sync: Mutex<Option<Step>>,
     syncing: Mutex<BTreeSet<PathBuf>>,
@@ -65,7 +69,14 @@ struct WatchedFile {
 
 impl Storage for Watched {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let segment = path.extension().is_some_and(|extension| extension == "seg");
+        if segment {
+            now(&self.moments.at_open);
+        }
         let file = self.disk.open(path, mode)?;
+        if segment {
+            now(&self.moments.after_open);
+        }
         Ok(Arc::new(WatchedFile { file, path: path.to_path_buf(), moments: Arc::clone(&self.moments) }))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -246,4 +257,36 @@ fn the_checkpoint_of_a_trim_names_only_what_is_durable() {
     let (log, recovery) = shared(&disk);
     assert_eq!(recovery.damage, []);
     assert_eq!(log.reader().end(), Offset(3));
+}
+
+/// A reader had chosen a segment, and before it opened the file, or before it kept it open, a trim or a
+/// removal took it away. The reader was told that the disk has lost a file, or kept the unlinked file open and
+/// its room with it. Now it is told what happened.
+#[test]
+fn a_segment_that_goes_while_it_is_opened_is_not_a_lost_file() {
+    for early in [true, false] {
+        for removed in [true, false] {
+            let disk = formatted(7);
+            let (engine, moments) = watched(&disk, options());
+            let (mut writer, _) = engine.open_log(LOG, CONFIG, None).unwrap();
+            append(&mut writer, 1..=30);
+            let reader = writer.reader();
+            let other = Arc::clone(&engine);
+            let goes: Step = Box::new(move || {
+                if removed {
+                    drop(writer);
+                    other.remove_log(LOG).unwrap();
+                } else {
+                    writer.set_log_start(Offset(50)).unwrap();
+                }
+            });
+            *if early { &moments.at_open } else { &moments.after_open }.lock().unwrap() = Some(goes);
+            match reader.read(Offset(0), 1) {
+                Err(ReadError::Removed { .. }) => assert!(removed),
+                Err(ReadError::OutOfRange { start, .. }) => assert!(!removed && start == Offset(50)),
+                read => panic!("{read:?}"),
+            }
+            assert_eq!(engine.open_files(), 0);
+        }
+    }
 }

@@ -174,6 +174,49 @@ fn after_a_purge_offsets_and_chain_go_on() {
     assert_eq!(log.append_durable(&batch(2, 1, 10), NOW).unwrap().base_offset, Offset(3));
 }
 
+/// Two readers of one log waited together, whatever they saw: one for what is appended was not woken before
+/// a sync, and one for what is durable was woken, once and for nothing, when the other looked.
+#[test]
+fn each_reader_is_woken_by_what_it_sees_itself() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    let woken = [AtomicU64::new(0), AtomicU64::new(0)].map(std::sync::Arc::new);
+    let wait = |number: usize, visible, offset| {
+        let woken = std::sync::Arc::clone(&woken[number]);
+        let wake = move || {
+            woken.fetch_add(1, Ordering::SeqCst);
+        };
+        log.reader().seeing(visible).on_advance(Offset(offset), Box::new(wake))
+    };
+    let counts = || [0, 1].map(|number: usize| woken[number].load(Ordering::SeqCst));
+    let _durable = wait(0, Visible::Durable, 0);
+    let _early = wait(1, Visible::Appended, 0);
+    log.append(&batch(1, 1, 10), NOW).unwrap();
+    assert_eq!(counts(), [0, 1], "by the append");
+    let _early = wait(1, Visible::Appended, 0);
+    assert_eq!(counts(), [0, 2], "it was there already, for this one");
+    log.sync().unwrap();
+    assert_eq!(counts(), [1, 2], "by the sync");
+}
+
+/// The end of a segment makes it durable. If its successor could not be made, nobody told those who waited.
+#[test]
+fn who_waits_is_woken_by_the_end_of_a_segment_even_without_a_next_one() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append(&batch(1, 1, 3_000), NOW).unwrap();
+    let woken = std::sync::Arc::new(AtomicU64::new(0));
+    let counts = std::sync::Arc::clone(&woken);
+    let wake = move || {
+        counts.fetch_add(1, Ordering::SeqCst);
+    };
+    let _waiting = log.reader().on_advance(Offset(0), Box::new(wake));
+    disk.inject(Fault::next(Operation::Create, Failure::NoSpace).on_path(".seg"));
+    let refused = log.append(&batch(2, 1, 3_000), NOW);
+    assert!(matches!(refused, Err(EmbeddedError::Append(AppendError::DiskFull { .. }))));
+    assert_eq!((log.reader().end(), woken.load(Ordering::SeqCst)), (Offset(1), 1));
+}
+
 /// With the disk full writes are refused, reads and trims go on, and writes resume by themselves.
 #[test]
 fn a_full_disk_refuses_writes_and_resumes_by_itself() {

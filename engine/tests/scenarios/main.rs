@@ -11,7 +11,10 @@ mod crash_enumeration;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod golden_files;
+mod model;
 #[cfg(test)]
 mod offline_verify;
 #[cfg(test)]
