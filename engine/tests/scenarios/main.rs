@@ -14,6 +14,7 @@ mod embedded;
 mod generations;
 #[cfg(test)]
 mod golden_files;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod offline_verify;
