@@ -25,6 +25,8 @@ mod recovery_rows;
 #[cfg(test)]
 mod recovery_under_consensus;
 #[cfg(test)]
+mod seals;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod world;

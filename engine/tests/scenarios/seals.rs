@@ -1,0 +1,176 @@
+//! Sealing again, from whatever a crash left of a seal: the same bytes each time, and by whoever does it.
+//!
+//! Index and footer are a function of the frames. So the tests take a sealed file, leave of its seal what a
+//! crash may leave, and let each of those seal it that do: recovery of a segment that has a successor, and the
+//! writer that goes on in the last one.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tidelog_engine::checkpoint::{LogConfig, LogState};
+use tidelog_engine::sim_disk::SimDisk;
+use tidelog_engine::storage::{OpenMode, Position};
+use tidelog_wire::batch::Batch;
+use tidelog_wire::ids::{Offset, TimestampMs};
+
+use crate::world::{
+    LOG, append, batch, embedded_engine, engine, entry, formatted, make_checkpoint, read_all, read_file,
+    segment_path,
+};
+
+const NOW: TimestampMs = TimestampMs(5);
+const FOOTER_BYTES: usize = 64;
+
+/// Where the frames of a sealed file end: the footer says it, 48 bytes in.
+fn frames_end(sealed: &[u8]) -> usize {
+    let at = sealed.len() - FOOTER_BYTES + 48;
+    usize::try_from(u64::from_le_bytes(sealed[at..at + 8].try_into().unwrap())).unwrap()
+}
+
+/// What a crash may leave of a sealed file whose frames are whole: nothing of the seal, each part of it, the
+/// same in a file that is longer because zeros lie ahead, a seal torn at a sector, one that was never cut to
+/// size, one with a bit that is not its own.
+fn left_of(sealed: &[u8]) -> Vec<Vec<u8>> {
+    let frames = frames_end(sealed);
+    let mut all = Vec::new();
+    for kept in frames..=sealed.len() {
+        let short = sealed[..kept].to_vec();
+        let mut zeros_up_to_size = short.clone();
+        zeros_up_to_size.resize(sealed.len(), 0);
+        let mut zeros_ahead = short.clone();
+        zeros_ahead.resize(sealed.len() + 700, 0);
+        all.extend([short, zeros_up_to_size, zeros_ahead]);
+    }
+    let mut second_half_only = sealed.to_vec();
+    let middle = frames + (sealed.len() - frames) / 2;
+    second_half_only[frames..middle].fill(0);
+    all.push(second_half_only);
+    for at in [frames, middle, sealed.len() - 1] {
+        let mut flipped = sealed.to_vec();
+        flipped[at] ^= 4;
+        all.push(flipped);
+    }
+    all
+}
+
+fn put(disk: &SimDisk, path: &PathBuf, bytes: &[u8]) {
+    let file = disk.storage().open(path, OpenMode::ReadWrite).unwrap();
+    file.truncate(0).unwrap();
+    file.write_at(Position::ZERO, &[bytes]).unwrap();
+    file.sync().unwrap();
+}
+
+/// A log under consensus of several segments, its state, and the bytes of the first.
+fn under_consensus(config: LogConfig, entries: u64) -> (SimDisk, LogState, Vec<u8>) {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = engine.open_log(LOG, config, None).unwrap();
+    append(&mut writer, 1..=entries);
+    let state = make_checkpoint(&engine, entries, &writer);
+    assert!(state.active_base > Offset(0), "there is a second segment");
+    let sealed = read_file(&disk, &segment_path(0));
+    (disk, state, sealed)
+}
+
+/// An embedded log of two segments and the bytes of the first. `idle_at`: there a mark is written.
+fn embedded(config: LogConfig, sizes: &[usize], idle_at: usize) -> (SimDisk, Vec<Batch>, Vec<u8>) {
+    let disk = formatted(1);
+    let (log, _) = embedded_engine(&disk).open_shared(LOG, config).unwrap();
+    let mut sent = Vec::new();
+    for number in 0.. {
+        let size = sizes[number % sizes.len()];
+        let next = batch(u64::try_from(number).unwrap(), 2, size);
+        log.append_durable(&next, NOW).unwrap();
+        sent.push(next);
+        if number == idle_at {
+            log.idle().unwrap();
+        }
+        if disk.files().iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).count() == 2 {
+            break;
+        }
+    }
+    drop(log);
+    let sealed = read_file(&disk, &segment_path(0));
+    (disk, sent, sealed)
+}
+
+/// Recovery, or whoever looks first at a sealed segment, twice.
+fn sealed_again_by_recovery(disk: &SimDisk, config: LogConfig, state: Option<&LogState>, sealed: &[u8]) {
+    for time in 0..2 {
+        let reader = match state {
+            Some(state) => engine(disk).open_log(LOG, config, Some(state)).unwrap().0.reader(),
+            None => embedded_engine(disk).open_shared(LOG, config).unwrap().0.reader(),
+        };
+        let all = read_all(&reader, Offset(0)).unwrap();
+        assert_eq!(reader.damage(), [], "and {} batches", all.len());
+        assert!(read_file(disk, &segment_path(0)) == sealed, "the same bytes, time {time}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_segment_below_the_mark_is_sealed_again(segment_bytes in 600..3_000_u64, marked in 0..4_usize) {
+        let config = LogConfig { segment_bytes, epoch_base: 0 };
+        let (disk, state, sealed) = under_consensus(config, 24);
+        for left in left_of(&sealed) {
+            let disk = disk.fork();
+            put(&disk, &segment_path(0), &left);
+            sealed_again_by_recovery(&disk, config, Some(&state), &sealed);
+        }
+        let (disk, _, sealed) = embedded(config, &[40, 90, 10], marked);
+        for left in left_of(&sealed) {
+            let disk = disk.fork();
+            put(&disk, &segment_path(0), &left);
+            sealed_again_by_recovery(&disk, config, None, &sealed);
+        }
+    }
+
+    /// The crash came before the successor was there: the frames are walked, the rest of the seal goes, and
+    /// the next batch that does not fit ends the segment again. Every file comes out as if nothing had been.
+    #[test]
+    fn the_last_segment_is_sealed_again_by_its_writer(segment_bytes in 600..3_000_u64, marked in 0..4_usize) {
+        let config = LogConfig { segment_bytes, epoch_base: 0 };
+        let (disk, sent, sealed) = embedded(config, &[40, 90, 10], marked);
+        let second = disk.files().into_iter().filter(|path| path.starts_with("/data/logs")).nth(1).unwrap();
+        for left in left_of(&sealed) {
+            let disk = disk.fork();
+            disk.storage().remove(&second).unwrap();
+            put(&disk, &segment_path(0), &left);
+            let (log, recovery) = embedded_engine(&disk).open_shared(LOG, config).unwrap();
+            assert_eq!(recovery.damage, []);
+            log.append_durable(sent.last().unwrap(), NOW).unwrap();
+            assert!(read_file(&disk, &segment_path(0)) == sealed);
+            assert_eq!(read_all(&log.reader(), Offset(0)).unwrap().len(), sent.len());
+        }
+    }
+
+    /// Under consensus the entries above a checkpoint are applied again, whatever lies there of their frames
+    /// and of the seals: every prefix of the first segment's file.
+    #[test]
+    fn replay_seals_again_from_every_prefix(segment_bytes in 600..1_500_u64) {
+        let config = LogConfig { segment_bytes, epoch_base: 0 };
+        let (whole, _, sealed) = under_consensus(config, 8);
+        let files = crate::world::log_files(&whole);
+        let disk = formatted(1);
+        let state = {
+            let engine = engine(&disk);
+            let (mut writer, _) = engine.open_log(LOG, config, None).unwrap();
+            append(&mut writer, [1]);
+            make_checkpoint(&engine, 1, &writer)
+        };
+        let checkpointed = usize::try_from(state.active_position.get()).unwrap();
+        for kept in checkpointed..=sealed.len() {
+            let disk = disk.fork();
+            put(&disk, &segment_path(0), &sealed[..kept]);
+            let engine = engine(&disk);
+            let (mut writer, _) = engine.open_log(LOG, config, Some(&state)).unwrap();
+            for index in 2..=8 {
+                let (batch, stamp) = entry(index);
+                writer.append(&batch, stamp).unwrap();
+            }
+            assert!(crate::world::log_files(&disk) == files, "{kept} bytes kept");
+        }
+    }
+}
