@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tidelog_engine::{OpenProgress, Progress};
+
 /// Upper bounds of the buckets, in microseconds.
 pub const BOUNDS_US: [u64; 22] = [
     50, 75, 100, 150, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000,
@@ -39,6 +41,11 @@ impl Gauge {
     /// Sets it.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Sets it, unless it is higher already.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
     }
 
     /// The number now.
@@ -97,6 +104,8 @@ pub struct RecoveryProgress {
     pub groups_done: u64,
     /// Groups of this node.
     pub groups: u64,
+    /// How far their logs are opened.
+    pub opening: OpenProgress,
 }
 
 /// Everything that a node measures.
@@ -132,19 +141,52 @@ pub struct NodeMetrics {
     pub recovered_groups: Gauge,
     /// Groups to recover by this start.
     pub groups: Gauge,
+    /// Logs that the engine was asked to open since this start.
+    pub logs_to_open: Gauge,
+    /// Those of them that are done.
+    pub logs_opened: Gauge,
+    /// Segments of the logs opened.
+    pub segments_found: Gauge,
+    /// Bytes of tails that were verified when logs were opened.
+    pub bytes_walked: Gauge,
 }
 
 impl NodeMetrics {
     /// How far recovery has come.
     #[must_use]
     pub fn recovery(&self) -> RecoveryProgress {
-        RecoveryProgress { groups_done: self.recovered_groups.value(), groups: self.groups.value() }
+        let opening = OpenProgress {
+            logs_done: self.logs_opened.value(),
+            logs: self.logs_to_open.value(),
+            segments: self.segments_found.value(),
+            bytes_walked: self.bytes_walked.value(),
+        };
+        RecoveryProgress { groups_done: self.recovered_groups.value(), groups: self.groups.value(), opening }
+    }
+}
+
+impl Progress for NodeMetrics {
+    fn opening(&self, at: OpenProgress) {
+        // Several threads tell, and one that was slow must not take back what another has told.
+        self.logs_opened.raise(at.logs_done);
+        self.logs_to_open.raise(at.logs);
+        self.segments_found.raise(at.segments);
+        self.bytes_walked.raise(at.bytes_walked);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_tells_late_takes_nothing_back() {
+        let metrics = NodeMetrics::default();
+        let told = |logs_done| OpenProgress { logs_done, logs: 9, segments: logs_done, bytes_walked: 0 };
+        metrics.opening(told(9));
+        metrics.opening(told(8));
+        assert_eq!(metrics.recovery().opening, told(9));
+    }
 
     #[test]
     fn a_histogram_counts_each_bucket_with_all_below() {

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::{EntryId, LogCheckpoint, LogConfig};
 use tidelog_engine::log::{AppendStamp, LogError, LogWriter, SyncJob};
 use tidelog_engine::producers::{ProducerStamp, ProducerTable, Verdict};
+use tidelog_engine::{Engine, LogToOpen};
 use tidelog_wire::batch::{Batch, BatchError, BatchLimits};
 use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch, LogId, Offset, Partition, TimestampMs};
 
@@ -69,14 +69,15 @@ impl DataMachine {
         let closed = decode(state).map_err(RestoreError::State)?;
         let leaving = BTreeSet::new();
         let mut machine = Self { group, engine, readers, logs: BTreeMap::new(), closed, leaving };
-        for log in logs {
-            if log.closed {
-                machine.leaving.insert(log.log);
-                continue;
-            }
-            let (writer, _) = machine
-                .engine
-                .open_log(log.log, log.config, Some(&log.state))
+        let (leaving, logs): (Vec<_>, Vec<_>) = logs.into_iter().partition(|log| log.closed);
+        machine.leaving.extend(leaving.iter().map(|log| log.log));
+        let wanted: Vec<LogToOpen<'_>> = logs
+            .iter()
+            .map(|log| LogToOpen { log: log.log, config: log.config, state: Some(&log.state) })
+            .collect();
+        let opened = machine.engine.open_logs(&wanted);
+        for (log, opened) in logs.into_iter().zip(opened) {
+            let (writer, _) = opened
                 .map_err(|source| RestoreError::Apply(machine.cannot(log.log, "open the log", source)))?;
             writer.restore_damage(&log.damage);
             machine.admit(log.log, writer, log.config, log.producers, log.state.append_time);

@@ -280,7 +280,7 @@ fn count(number: usize) -> u64 {
 }
 
 fn engine_options(config: &NodeConfig) -> Options {
-    Options::consensus(config.clock.wall())
+    Options { progress: Some(config.metrics.clone()), ..Options::consensus(config.clock.wall()) }
 }
 
 /// How the threads reach each other.

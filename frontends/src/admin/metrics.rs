@@ -112,6 +112,18 @@ fn recovery(page: &mut Page, progress: RecoveryProgress, groups: &[GroupStatus],
             "Groups of them whose log and state are back.",
             progress.groups_done,
         ),
+        ("tidelog_recovery_logs", "Logs to open, of the groups begun so far.", progress.opening.logs),
+        (
+            "tidelog_recovery_logs_done",
+            "Logs of them that were opened, or could not be.",
+            progress.opening.logs_done,
+        ),
+        ("tidelog_recovery_segments", "Segments of the logs opened.", progress.opening.segments),
+        (
+            "tidelog_recovery_walked_bytes",
+            "Bytes of tails that were verified when logs were opened.",
+            progress.opening.bytes_walked,
+        ),
         ("tidelog_recovery_groups_with_leader", "Groups whose leader is known here.", count(with_leader)),
         ("tidelog_recovery_entries_to_apply", "Committed entries not yet applied here.", lag),
     ];

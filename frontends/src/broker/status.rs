@@ -59,11 +59,27 @@ pub struct Recovery {
     pub groups_done: u64,
     /// Groups of this node; 0 until that is known.
     pub groups: u64,
+    /// Logs opened, or that could not be.
+    pub logs_done: u64,
+    /// Logs to open, of the groups begun so far.
+    pub logs: u64,
+    /// Segments of the logs opened.
+    pub segments: u64,
+    /// Bytes of tails that were verified.
+    pub bytes_walked: u64,
 }
 
 impl From<RecoveryProgress> for Recovery {
     fn from(progress: RecoveryProgress) -> Self {
-        Self { groups_done: progress.groups_done, groups: progress.groups }
+        let RecoveryProgress { groups_done, groups, opening } = progress;
+        Self {
+            groups_done,
+            groups,
+            logs_done: opening.logs_done,
+            logs: opening.logs,
+            segments: opening.segments,
+            bytes_walked: opening.bytes_walked,
+        }
     }
 }
 
