@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::ops::{RangeBounds, RangeInclusive};
 
 use tidelog_wire::ids::{GroupId, LogId, Offset};
 
@@ -53,6 +54,10 @@ impl Pinned {
 /// What a checkpoint names: per log its start and its end.
 fn ranges(checkpoint: &Checkpoint) -> BTreeMap<LogId, (Offset, Offset)> {
     checkpoint.logs.iter().map(|log| (log.log, (log.state.start, log.state.end))).collect()
+}
+
+fn all_of(log: LogId) -> RangeInclusive<SegmentKey> {
+    (log, Offset::ZERO)..=(log, Offset(u64::MAX))
 }
 
 fn reaches_into(logs: &BTreeMap<LogId, (Offset, Offset)>, (log, base): SegmentKey, end: Offset) -> bool {
@@ -142,7 +147,10 @@ impl Keep {
     pub(crate) fn opened(&self, log: LogId) {
         let mut state = self.state();
         state.unopened.remove(&log);
-        state.doomed.retain(|(doomed, _), _| *doomed != log);
+        let of_log: Vec<SegmentKey> = state.doomed.range(all_of(log)).map(|(key, _)| *key).collect();
+        for key in of_log {
+            state.doomed.remove(&key);
+        }
     }
 
     /// Files to unlink when nothing names them: base and end of each.
@@ -217,10 +225,19 @@ impl Core {
     /// Unlinks what may go and is named by nothing. A file that cannot be unlinked waits for the next
     /// time: it costs space and nothing else.
     pub(crate) fn unlink_unnamed(&self) {
+        self.unlink_among(..);
+    }
+
+    /// The same, of one log: many that are opened do not each go through the files of all.
+    pub(crate) fn unlink_unnamed_of(&self, log: LogId) {
+        self.unlink_among(all_of(log));
+    }
+
+    fn unlink_among(&self, keys: impl RangeBounds<SegmentKey>) {
         let mut state = self.keep.state();
         let due: Vec<SegmentKey> = state
             .doomed
-            .iter()
+            .range(keys)
             .filter(|(key, end)| !state.must_stay(**key, **end))
             .map(|(key, _)| *key)
             .collect();

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod group_commit;
 pub mod identity;
 mod keep;
+mod lazy_file;
 mod lives;
 pub mod lock;
 mod locks;

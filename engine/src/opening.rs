@@ -208,8 +208,10 @@ impl Engine {
             shared.fence();
         }
         self.core.lives.opened(&shared);
-        self.core.keep.doom(log, &recovered.trimmed);
-        self.core.unlink_unnamed();
+        if !recovered.trimmed.is_empty() {
+            self.core.keep.doom(log, &recovered.trimmed);
+            self.core.unlink_unnamed_of(log);
+        }
         let writer = LogWriter {
             shared,
             config,

@@ -44,11 +44,6 @@ impl Salvage {
         Self { file, refused: Mutex::default() }
     }
 
-    /// The file itself.
-    pub(crate) fn file(&self) -> &Arc<dyn File> {
-        &self.file
-    }
-
     /// What the system said about bytes of `range` that it refused; `None` if all that was read of it came.
     pub(crate) fn refused(&self, range: Range<u64>) -> Option<String> {
         let refused = self.state();

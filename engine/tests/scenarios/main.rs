@@ -19,6 +19,8 @@ mod model;
 #[cfg(test)]
 mod offline_verify;
 #[cfg(test)]
+mod opening;
+#[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
 mod recovery_rows;

@@ -143,7 +143,7 @@ impl Recovery<'_> {
         let segment = self.segments.add(found.base, known);
         let active = Active {
             segment,
-            file: Arc::clone(found.file.file()),
+            file: self.writers_file(found.base),
             position: state.active_position,
             header: None,
             prefilled_to: 0,

@@ -237,7 +237,7 @@ impl Recovery<'_> {
         state.summary = Some(Box::new(gathered.summary));
         state.synced_to = end;
         let segment = self.segments.add(found.base, state);
-        let file = Arc::clone(found.file.file());
+        let file = self.writers_file(found.base);
         Ok(Some(Active { segment, file, position: end, header: None, prefilled_to: 0, marked: false }))
     }
 

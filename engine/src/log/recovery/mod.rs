@@ -35,6 +35,7 @@ use super::replay::Replay;
 use super::segments::Segments;
 use super::writer::Active;
 use crate::core::Core;
+use crate::lazy_file::LazyFile;
 use crate::locks::Arc;
 use crate::segment::LogTag;
 use crate::segment::frame::FrameFault;
@@ -139,6 +140,11 @@ impl<'a> Recovery<'a> {
         }
     }
 
+    /// The handle that will append to a segment: opened when that happens.
+    pub(crate) fn writers_file(&self, base: Offset) -> Arc<dyn File> {
+        Arc::new(LazyFile::new(&self.core.storage, self.segments.dir(), base))
+    }
+
     /// Copies what lies from `position` on into quarantine and cuts it off, durably. Zeros are cut
     /// without a copy.
     pub(crate) fn cut(&mut self, found: &Found, position: Position) -> Result<(), LogError> {
@@ -217,7 +223,8 @@ impl<'a> Recovery<'a> {
     /// They are written again first. A sync that failed in an earlier life of this process may have left them
     /// in the cache alone, called clean; a sync by itself would then report success and write nothing.
     pub(crate) fn sync_kept(&mut self, found: &Found, from: Position, to: Position) -> Result<(), LogError> {
-        if !self.core.syncs_recovered() {
+        // Of a range of no bytes nothing is kept that was not durable before.
+        if from >= to || !self.core.syncs_recovered() {
             return Ok(());
         }
         let before = self.stopwatch.enter(Phase::Sync);
