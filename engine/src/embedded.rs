@@ -129,11 +129,16 @@ impl Engine {
         Ok(())
     }
 
-    fn record_start(&self, log: LogCheckpoint) -> Result<(), CheckpointError> {
+    /// Records where a log starts, unless it is being removed: its start may be forgotten already.
+    fn record_start(&self, log: LogCheckpoint) -> Result<(), EmbeddedError> {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.core.lives.latest(log.log).is_some_and(|latest| latest.is_removed()) {
+            return Err(LogError::Removed { log: log.log }.into());
+        }
         self.load_starts(&mut starts)?;
         starts.logs.insert(log.log, log);
-        self.write_starts(&mut starts)
+        self.write_starts(&mut starts)?;
+        Ok(())
     }
 
     /// Records that a log has no start any more, in every checkpoint that is kept: none names its files then.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use shuttle::thread;
 use tidelog_engine::Engine;
+use tidelog_engine::embedded::EmbeddedError;
 use tidelog_engine::log::{LogError, ReadError};
-use tidelog_wire::ids::{Generation, LogId, Offset};
+use tidelog_wire::ids::{Generation, LogId, Offset, TimestampMs};
 
 use crate::stage::{NOW, Sent, TINY, disk, shared_log, small, tail};
 use crate::world::{self, LOG, append, read_all};
@@ -80,7 +81,7 @@ pub(crate) fn two_open_at_once() {
                     log.append_durable(&small(number), NOW).unwrap();
                     1
                 }
-                Err(tidelog_engine::embedded::EmbeddedError::Log(LogError::AlreadyOpen { .. })) => 0,
+                Err(EmbeddedError::Log(LogError::AlreadyOpen { .. })) => 0,
                 Err(error) => panic!("{error}"),
             })
         })
@@ -91,4 +92,72 @@ pub(crate) fn two_open_at_once() {
     assert_eq!(read_all(&log.reader(), Offset::ZERO).unwrap().len(), 1 + opened);
     let reader = log.reader();
     assert!(matches!(reader.read(Offset(9), 1), Err(ReadError::OutOfRange { .. })));
+}
+
+/// A log is removed while its start is raised. Whoever comes first, nothing names it afterwards.
+pub(crate) fn removed_while_trimmed() {
+    let disk = disk();
+    let (engine, log) = shared_log(&disk);
+    for number in 0..4 {
+        log.append(&small(number), NOW).unwrap();
+    }
+    log.sync().unwrap();
+    let trimmer = {
+        let log = log.clone();
+        thread::spawn(move || {
+            for to in [1, 3] {
+                match log.trim(Offset(to)) {
+                    Ok(()) | Err(EmbeddedError::Log(LogError::Removed { .. })) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    };
+    drop(log);
+    engine.remove_log(LOG).unwrap();
+    trimmer.join().unwrap();
+    assert_eq!(engine.checkpoints_naming(LOG), []);
+    assert_eq!(world::log_files(&disk), []);
+}
+
+/// After a start nobody has looked at the sealed segments yet. Readers look first, and mend what a crash left
+/// undone, while the writer goes on and the start is raised over them.
+pub(crate) fn first_looks_and_trims() {
+    let disk = disk();
+    {
+        let (_engine, log) = shared_log(&disk);
+        for number in 0..6 {
+            log.append_durable(&small(number), NOW).unwrap();
+        }
+        log.idle().unwrap();
+    }
+    // Index and footer are missing: the first look writes them again.
+    let second = world::segment_path(2);
+    let whole = world::read_file(&disk, &second);
+    let file = disk.storage().open(&second, tidelog_engine::storage::OpenMode::ReadWrite).unwrap();
+    file.truncate(u64::try_from(whole.len() - 24 - 64).unwrap()).unwrap();
+    drop(file);
+    let (engine, log) = shared_log(&disk);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let reader = log.reader();
+            thread::spawn(move || tail(&reader, Offset(7)).0.len())
+        })
+        .collect();
+    let asking = {
+        let reader = log.reader();
+        thread::spawn(move || drop(reader.offset_at_time(TimestampMs(3_000)).unwrap()))
+    };
+    log.append_durable(&small(6), NOW).unwrap();
+    for to in [2, 3, 4, 5] {
+        log.trim(Offset(to)).unwrap();
+    }
+    asking.join().unwrap();
+    for reader in readers {
+        assert!(reader.join().unwrap() > 0);
+    }
+    assert_eq!(log.reader().damage(), []);
+    let aside = disk.files().into_iter().any(|path| path.starts_with("/data/quarantine"));
+    assert!(!aside, "there was nothing that is not ours");
+    drop((log, engine));
 }

@@ -31,4 +31,6 @@ mod seals;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod world;
