@@ -15,6 +15,7 @@ use crate::open_files::OpenFiles;
 use crate::opening::Tally;
 use crate::quarantine::{Quarantine, QuarantineError, SetAside};
 use crate::report::RecoveryReport;
+use crate::report_file::ReportFile;
 use crate::room::Room;
 use crate::storage::{DirectoryLock, Position, Storage};
 
@@ -52,6 +53,7 @@ pub(crate) struct Core {
     /// Lent by the caller, for reports only.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) report: Mutex<RecoveryReport>,
+    pub(crate) report_file: Mutex<ReportFile>,
     pub(crate) open_threads: usize,
     /// How far the opening of logs has come.
     pub(crate) tally: Tally,

@@ -189,6 +189,7 @@ impl Engine {
             lives: Lives::default(),
             clock: options.clock,
             report: Mutex::new(RecoveryReport::of_identity(&opened, findings)),
+            report_file: Mutex::default(),
             open_threads: options.open_threads,
             tally: Tally::new(options.progress),
             #[cfg(feature = "defects")]
@@ -205,6 +206,7 @@ impl Engine {
         }
         watch.lap("names");
         engine.core.report.lock().unwrap_or_else(PoisonError::into_inner).took = watch.finish();
+        engine.core.tell_directory();
         engine.core.room.look(&engine.core);
         Ok(Arc::new(engine))
     }

@@ -34,6 +34,7 @@ pub mod os;
 pub mod producers;
 pub mod quarantine;
 mod report;
+pub mod report_file;
 mod room;
 pub mod segment;
 pub mod sim_disk;

@@ -277,6 +277,6 @@ mod tests {
         for threads in [0, 1, 2, 7, 1000] {
             assert_eq!(in_parallel(threads, &items, |item| item + 1), (1..=1000).collect::<Vec<u64>>());
         }
-        assert_eq!(in_parallel::<u64, u64>(4, &[], |item| *item), []);
+        assert_eq!(in_parallel::<u64, u64>(4, &[], |item| *item), Vec::<u64>::new());
     }
 }

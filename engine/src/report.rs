@@ -164,11 +164,16 @@ impl Core {
             if report.logs.len() < REPORTS_MAX {
                 report.logs.push(recovery.clone());
             }
+            drop(report);
+            self.tell_log(recovery);
         }
     }
 
     /// Something was found out about a log that is open.
     pub(crate) fn found_late(&self, late: LogRecovery) {
+        if !late.is_clean() {
+            self.tell_log(&late);
+        }
         let mut guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let report = &mut *guard;
         report.counts.add(&late);

@@ -23,6 +23,8 @@ mod opening;
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
+mod recovery_report;
+#[cfg(test)]
 mod recovery_rows;
 #[cfg(test)]
 mod recovery_under_consensus;

@@ -21,7 +21,7 @@ use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDis
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::Offset;
 
-use crate::world::{CONFIG, LOG, append, engine, formatted, log_files, make_checkpoint, open, read_file};
+use crate::world::{CONFIG, LOG, append, engine, formatted, make_checkpoint, open, read_file, segment_path};
 
 /// Names of the rows that decided something.
 pub(super) type Rows = BTreeSet<&'static str>;
@@ -77,7 +77,7 @@ fn every_row_of_the_table_of_logs_has_its_scenario() {
 }
 
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
-pub(super) fn crashed(at: u64, last: u64) -> (SimDisk, LogState) {
+pub(crate) fn crashed(at: u64, last: u64) -> (SimDisk, LogState) {
     let disk = formatted(1);
     let engine = engine(&disk);
     let (mut writer, _) = open(&engine, None);
@@ -90,13 +90,13 @@ pub(super) fn crashed(at: u64, last: u64) -> (SimDisk, LogState) {
 }
 
 /// What came of opening a damaged log.
-pub(super) struct Reopened {
-    pub(super) engine: std::sync::Arc<Engine>,
-    pub(super) writer: LogWriter,
-    pub(super) recovery: LogRecovery,
+pub(crate) struct Reopened {
+    pub(crate) engine: std::sync::Arc<Engine>,
+    pub(crate) writer: LogWriter,
+    pub(crate) recovery: LogRecovery,
 }
 
-pub(super) fn reopen(disk: &SimDisk, state: &LogState) -> Reopened {
+pub(crate) fn reopen(disk: &SimDisk, state: &LogState) -> Reopened {
     let engine = engine(disk);
     let (writer, recovery) = open(&engine, Some(state));
     Reopened { engine, writer, recovery }
@@ -126,10 +126,11 @@ pub(super) fn all_rows(engine: &Engine) -> Rows {
 }
 
 /// Reads everything, going on behind what cannot be read. Returns the offsets read and the errors.
-pub(super) fn read_around(reader: &LogReader) -> (BTreeSet<u64>, Vec<ReadError>) {
+pub(crate) fn read_around(reader: &LogReader) -> (BTreeSet<u64>, Vec<ReadError>) {
     let (mut offsets, mut errors) = (BTreeSet::new(), Vec::new());
     let mut at = reader.start();
     while at < reader.end() {
+        let before = at;
         match reader.read(at, 1_000) {
             Ok(read) => {
                 offsets.extend(at.get()..read.next.get());
@@ -143,6 +144,7 @@ pub(super) fn read_around(reader: &LogReader) -> (BTreeSet<u64>, Vec<ReadError>)
                 errors.push(error);
             }
         }
+        assert!(at > before, "reading goes on: {errors:?}");
     }
     (offsets, errors)
 }
@@ -155,10 +157,11 @@ pub(super) fn only_range(errors: &[ReadError]) -> std::ops::Range<Offset> {
     }
 }
 
-/// The log's files with their bases, in order.
-pub(super) fn bases(disk: &SimDisk) -> Vec<u64> {
-    let name = |path: &std::path::Path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-    log_files(disk).iter().map(|(path, _)| name(path)).collect()
+/// The bases of the log's files, in order. Other files in its directory are passed over.
+pub(crate) fn bases(disk: &SimDisk) -> Vec<u64> {
+    let dir = segment_path(0).parent().unwrap().to_path_buf();
+    let files = disk.files().into_iter().filter(|path| path.parent() == Some(dir.as_path()));
+    files.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect()
 }
 
 /// Replaces the content of a file.
@@ -199,7 +202,7 @@ pub(super) fn shift_last_offset(footer: &mut [u8], by: i64) {
 }
 
 /// Every such operation on the path fails until the faults are cleared.
-pub(super) fn refuse(disk: &SimDisk, operation: Operation, path: &str) {
+pub(crate) fn refuse(disk: &SimDisk, operation: Operation, path: &str) {
     let fault = Fault { lasting: Lasting::Always, ..Fault::next(operation, Failure::Io).on_path(path) };
     disk.inject(fault);
 }
