@@ -168,7 +168,8 @@ pub(crate) fn sync_jobs_and_rolls() {
         let (writer, recovery) = engine.open_log(LOG, TINY, Some(&state)).unwrap();
         assert_eq!(recovery.damage, []);
         assert_eq!(writer.reader().end_and_chain(), (state.end, state.chain));
-        assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len() as u64 * 2, state.end.get());
+        let batches = read_all(&writer.reader(), Offset::ZERO).unwrap().len();
+        assert_eq!(Offset(u64::try_from(2 * batches).unwrap()), state.end);
     }
 }
 
@@ -183,8 +184,7 @@ pub(crate) fn trims_and_checkpoints() {
     let (mut writer, _) = engine.open_log(LOG, TINY, None).unwrap();
     let queue: Arc<Queue<Due>> = Arc::default();
     let keeper = {
-        let (queue, engine, disk, reader) =
-            (Arc::clone(&queue), Arc::clone(&engine), disk.clone(), writer.reader());
+        let (queue, engine, reader) = (Arc::clone(&queue), Arc::clone(&engine), writer.reader());
         thread::spawn(move || keep_checkpoints(&queue, &engine, &disk, &reader))
     };
     for index in 1..=6 {

@@ -146,7 +146,7 @@ pub(crate) fn first_looks_and_trims() {
         .collect();
     let asking = {
         let reader = log.reader();
-        thread::spawn(move || drop(reader.offset_at_time(TimestampMs(3_000)).unwrap()))
+        thread::spawn(move || reader.offset_at_time(TimestampMs(3_000)).unwrap())
     };
     log.append_durable(&small(6), NOW).unwrap();
     for to in [2, 3, 4, 5] {

@@ -28,7 +28,7 @@ pub(crate) fn tailing_readers() {
         })
     };
     let appender = {
-        let (log, sent) = (log.clone(), Arc::clone(&sent));
+        let sent = Arc::clone(&sent);
         thread::spawn(move || {
             for number in 0..2 {
                 let batch = small(number);

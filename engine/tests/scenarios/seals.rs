@@ -4,7 +4,7 @@
 //! crash may leave, and let each of those seal it that do: recovery of a segment that has a successor, and the
 //! writer that goes on in the last one.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use proptest::prelude::*;
 use tidelog_engine::checkpoint::{LogConfig, LogState};
@@ -53,7 +53,7 @@ fn left_of(sealed: &[u8]) -> Vec<Vec<u8>> {
     all
 }
 
-fn put(disk: &SimDisk, path: &PathBuf, bytes: &[u8]) {
+fn put(disk: &SimDisk, path: &Path, bytes: &[u8]) {
     let file = disk.storage().open(path, OpenMode::ReadWrite).unwrap();
     file.truncate(0).unwrap();
     file.write_at(Position::ZERO, &[bytes]).unwrap();
