@@ -7,11 +7,11 @@ use bytes::Bytes;
 use shuttle::sync::{Condvar, Mutex};
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::SharedLog;
-use tidelog_engine::log::{Appended, LogReader, ReadError, Visible};
+use tidelog_engine::log::{AppendStamp, Appended, LogReader, LogWriter, ReadError, Visible};
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::{Engine, Options};
 use tidelog_wire::batch::{Batch, BatchLimits};
-use tidelog_wire::ids::{LogId, Offset, TimestampMs};
+use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, RaftIndex, TimestampMs};
 
 use crate::world::{LOG, batch, data, formatted};
 
@@ -23,6 +23,12 @@ pub(crate) const TINY: LogConfig = LogConfig { segment_bytes: LogConfig::SEGMENT
 /// A small batch of one record, which says its number.
 pub(crate) fn small(number: u64) -> Batch {
     batch(number, 1, 40)
+}
+
+/// Appends entry number `index`: a small batch, so that a segment takes two.
+pub(crate) fn append_small(writer: &mut LogWriter, index: u64) {
+    let stamp = AppendStamp { raft_index: RaftIndex(index), append_time: NOW, leader_epoch: LeaderEpoch(5) };
+    writer.append(&small(index), stamp).unwrap();
 }
 
 pub(crate) fn embedded(disk: &SimDisk) -> Arc<Engine> {
