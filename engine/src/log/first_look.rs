@@ -26,7 +26,7 @@ use super::error::{LogError, ReadError};
 use super::locate::load_sealed;
 use super::recovery::Recovery;
 use super::recovery::files::Listed;
-use super::recovery::table::Place;
+use super::recovery::table::{Place, Seen, Verdict};
 use super::shared::{LogShared, Look, Segment, SegmentFacts};
 use crate::locks::Arc;
 use crate::open_files::OpenSegment;
@@ -38,6 +38,9 @@ use crate::segment::summary::FIRST_FRAME;
 use crate::segment::walk::{Depth, Expected, Step, Walk};
 use crate::segment::{self};
 use crate::storage::{File, Position};
+
+/// How far back the segment is looked for that might hold an offset by which another file is named.
+const COVERED_MAX: usize = 16;
 
 /// Where a segment lies among the others of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl LogShared {
         if segment.facts().look == Look::Done {
             return Ok(());
         }
+        self.set_covered_aside(segment.base)?;
         let examined = self.examine(segment, self.neighbours(segment)?);
         drop(mending);
         examined
@@ -194,6 +198,58 @@ impl LogShared {
             self.core.found_late(report);
         }
         taken.map_err(unusable)
+    }
+
+    /// Sets aside what bears the name of an offset within another segment: a file that somebody put there. Left
+    /// alone it would make the other end where it begins. Only if the footer of the other, whole, leads beyond
+    /// it to where a further segment begins, or the log ends.
+    pub(super) fn set_covered_aside(&self, base: Offset) -> Result<(), ReadError> {
+        let mut holder = Some(base);
+        for _ in 0..COVERED_MAX {
+            let Some(at) = holder else { return Ok(()) };
+            if let Some(end) = self.proven_end(at) {
+                let covered: Vec<Offset> = self.view().segments.bases_within(at, end);
+                for stranger in covered {
+                    self.displace(stranger)?;
+                }
+                return Ok(());
+            }
+            holder = self.view().segments.base_before(at);
+        }
+        Ok(())
+    }
+
+    /// Where the segment at `base` ends by its own header and footer, if the log goes on there.
+    fn proven_end(&self, base: Offset) -> Option<Offset> {
+        let open = self.open_at(base).ok()?;
+        let header = segment::read_header(open.file.as_ref()).ok()??;
+        let footer = load_sealed(open.file.as_ref(), self.tag).ok()?.ok()?.0;
+        let end = footer.last_offset.plus(1);
+        let goes_on = {
+            let view = self.view();
+            if end == view.end { Some(view.chain) } else { None }
+        };
+        let goes_on = goes_on.or_else(|| {
+            let next = self.open_at(end).ok()?;
+            let header = segment::read_header(next.file.as_ref()).ok()??;
+            (header.log == self.id && header.base == end).then_some(header.chain_start)
+        });
+        let ours = header.log == self.id && header.base == base;
+        (ours && goes_on == Some(footer.chain_end)).then_some(end)
+    }
+
+    fn displace(&self, base: Offset) -> Result<(), ReadError> {
+        let mut recovery = Recovery::new(&self.core, self.id);
+        let path = self.path.join(segment::file_name(base));
+        if recovery.judge(&path, Position::ZERO, Place::BelowMark, Seen::Covered) == Verdict::SetAside {
+            self.core.open_files.close((self.id, base));
+            self.view().segments.remove(base);
+            recovery
+                .set_aside(&path, "it bears the name of an offset within another segment")
+                .map_err(unusable)?;
+        }
+        self.core.found_late(recovery.report());
+        Ok(())
     }
 
     fn footer_of(&self, base: Offset) -> Option<Footer> {

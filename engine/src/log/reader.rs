@@ -141,6 +141,10 @@ impl LogReader {
                 return Ok(read);
             }
             if read.next <= at {
+                // The next segment begins within a batch of this one: whose the offsets are, nobody can say.
+                if within < limit {
+                    return Err(self.damaged_in(&segment, at..within));
+                }
                 return Ok(read);
             }
             at = read.next;

@@ -64,6 +64,16 @@ impl Segments {
         self.by_base.range(..offset).next_back().map(|(base, _)| *base)
     }
 
+    /// The bases of those that begin between two offsets.
+    pub(crate) fn bases_within(&self, from: Offset, to: Offset) -> Vec<Offset> {
+        let behind = from.plus(1);
+        if behind >= to {
+            Vec::new()
+        } else {
+            self.by_base.range(behind..to).map(|(base, _)| *base).collect()
+        }
+    }
+
     pub(crate) fn contains(&self, base: Offset) -> bool {
         self.by_base.contains_key(&base)
     }

@@ -37,6 +37,13 @@ impl LogWriter {
         if to == end {
             self.roll().map_err(|error| self.as_log_error(error))?;
         }
+        // A file that somebody put there must not make a segment that holds `to` look as if it ended before.
+        let holder = self.shared.view().segments.base_before(to.plus(1));
+        if let Some(holder) = holder
+            && let Err(error) = self.shared.set_covered_aside(holder)
+        {
+            tracing::warn!(log = %self.shared.id, %error, "cannot set aside what does not belong into the log");
+        }
         let gone: Vec<(Offset, Offset)> = {
             let mut view = self.shared.view();
             view.start = to;

@@ -95,15 +95,14 @@ impl Recovery<'_> {
         let mut cursor = state.start;
         for (at, listed) in files.iter().enumerate() {
             let next = next_of(files, at, end);
-            if next <= state.start {
-                self.trim(listed, next);
+            if next <= state.start && self.trim(listed, next, state.start) {
                 continue;
             }
             if listed.base > cursor {
                 self.lost(&listed.path, cursor, listed.base);
             }
             self.segments.defer(listed.base);
-            cursor = next;
+            cursor = cursor.max(next);
         }
         if cursor < end {
             let path = missing_path(&self.core.log_dir(self.id), cursor);
@@ -220,7 +219,7 @@ impl Recovery<'_> {
             self.sync_kept(found, from, Position(found.len))?;
             return Ok(Some(next));
         }
-        let seen = match self.ended_on(found, position, place, &step)? {
+        let seen = match self.ended_on(found, position, place, &step, limit)? {
             Seen::End if sealed.is_some() => Seen::FooterContradicts,
             seen => seen,
         };

@@ -99,8 +99,7 @@ impl Recovery<'_> {
         for (at, listed) in files.iter().enumerate() {
             let next = files.get(at.saturating_add(1)).map(|next| next.base);
             let next = next.or(last.as_ref().map(Last::base)).unwrap_or(listed.base);
-            if next <= known.start {
-                self.trim(listed, next);
+            if next <= known.start && self.trim(listed, next, known.start) {
                 continue;
             }
             self.gap(listed.base, &listed.path, &mut standing);
@@ -287,7 +286,7 @@ impl Recovery<'_> {
             let (next, mark) = self.witness(found, end).map_err(io)?;
             gathered.mark = gathered.mark.max(mark);
             let place = if gathered.mark > end { Place::BelowMark } else { Place::AboveMark };
-            let seen = self.ended_on(found, end, place, &step)?;
+            let seen = self.ended_on(found, end, place, &step, found.len)?;
             let said = found.refused_at(end);
             match self.judge_with(&found.path, end, place, seen, said) {
                 Verdict::Corrupt | Verdict::Unread => {}

@@ -272,7 +272,7 @@ impl Recovery<'_> {
             self.judge(path, summary.end_position, Place::BelowMark, Seen::FooterContradicts);
             return Ok(None);
         }
-        let seen = self.ended_on(found, summary.end_position, Place::BelowMark, &step)?;
+        let seen = self.ended_on(found, summary.end_position, Place::BelowMark, &step, found.len)?;
         let said = found.refused_at(summary.end_position);
         match self.judge_with(path, summary.end_position, Place::BelowMark, seen, said) {
             Verdict::Corrupt | Verdict::Unread => {

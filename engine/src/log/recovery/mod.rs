@@ -31,16 +31,18 @@ use self::report::{LogRecovery, Phase, Stopwatch};
 use self::table::{Place, Seen, Verdict, decide};
 use super::damage::Damage;
 use super::error::LogError;
+use super::locate::load_footer;
 use super::replay::Replay;
 use super::segments::Segments;
 use super::writer::Active;
 use crate::core::Core;
 use crate::lazy_file::LazyFile;
 use crate::locks::Arc;
-use crate::segment::LogTag;
 use crate::segment::frame::FrameFault;
+use crate::segment::header::SegmentHeader;
 use crate::segment::walk::Step;
-use crate::storage::{File, Position};
+use crate::segment::{LogTag, read_header};
+use crate::storage::{File, OpenMode, Position};
 
 pub(crate) use self::consensus::recover_under_consensus;
 pub(crate) use self::embedded::recover_embedded;
@@ -132,12 +134,26 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// A segment below the log start: it is not opened, and goes once nothing names it.
-    pub(crate) fn trim(&mut self, listed: &Listed, end: Offset) {
+    /// A segment that ends below the log start goes once nothing names it; says whether it does. Its footer is
+    /// asked: that the next name lies below the start proves nothing if somebody put a file there.
+    pub(crate) fn trim(&mut self, listed: &Listed, end: Offset, start: Offset) -> bool {
+        if self.reaches_beyond(listed, start) {
+            return false;
+        }
         if self.judge(&listed.path, Position::ZERO, listed.place, Seen::Trimmed) == Verdict::Unlink {
             self.report.trimmed = self.report.trimmed.saturating_add(1);
             self.trimmed.push((listed.base, end));
         }
+        true
+    }
+
+    fn reaches_beyond(&self, listed: &Listed, start: Offset) -> bool {
+        let Ok(file) = self.core.storage.open(&listed.path, OpenMode::Read) else { return false };
+        let ours = |header: &SegmentHeader| header.log == self.id && header.base == listed.base;
+        let header = read_header(file.as_ref()).ok().flatten();
+        let footer = load_footer(file.as_ref(), self.tag);
+        header.as_ref().is_some_and(ours)
+            && footer.is_ok_and(|footer| footer.is_ok_and(|footer| footer.last_offset >= start))
     }
 
     /// The handle that will append to a segment: opened when that happens.
@@ -198,17 +214,27 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// What a walk that came to `position` ended on; a newer format refuses the log.
+    /// What a walk that came to `position`, and was to go to `limit`, ended on; a newer format refuses the log.
     pub(crate) fn ended_on(
         &mut self,
         found: &Found,
         position: Position,
         place: Place,
         step: &Step,
+        limit: u64,
     ) -> Result<Seen, LogError> {
         match step {
             Step::Frame(_) => Ok(Seen::Valid),
-            Step::End => Ok(Seen::End),
+            Step::End => {
+                let zeros = files::is_zeros(found.file.as_ref(), position, limit)
+                    .map_err(|source| failed(&found.path, "read the tail of", source))?;
+                let refused = || found.file.refused(position.get()..limit).is_some();
+                Ok(match zeros {
+                    true => Seen::End,
+                    false if refused() => Seen::Unreadable,
+                    false => Seen::Broken,
+                })
+            }
             Step::Fault(FrameFault::UnknownFormat { found: format }) => {
                 self.judge(&found.path, position, place, Seen::NewerFormat);
                 Err(LogError::UnknownFormat { path: found.path.clone(), position, found: *format })

@@ -54,6 +54,9 @@ pub enum Seen {
     Missing,
     /// A segment behind bytes that were cut.
     BeyondCut,
+    /// A file named for an offset within another segment, whose footer leads beyond it to where the next
+    /// segment begins.
+    Covered,
     /// The whole segment lies below the log start.
     Trimmed,
     /// A name that no segment has, or that is no file.
@@ -70,7 +73,7 @@ pub enum Seen {
 
 impl Seen {
     /// All that can be seen.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Valid,
         Self::End,
         Self::Broken,
@@ -83,6 +86,7 @@ impl Seen {
         Self::OtherHistory,
         Self::Missing,
         Self::BeyondCut,
+        Self::Covered,
         Self::Trimmed,
         Self::UnknownName,
         Self::Misplaced,
@@ -179,6 +183,7 @@ pub const TABLE: &[Row] = &[
     row("other_history_below", ANY_MODE, BELOW, Seen::OtherHistory, Verdict::Corrupt),
     row("missing", ANY_MODE, ANYWHERE, Seen::Missing, Verdict::Corrupt),
     row("beyond_cut", ANY_MODE, ANYWHERE, Seen::BeyondCut, Verdict::SetAside),
+    row("covered", ANY_MODE, ANYWHERE, Seen::Covered, Verdict::SetAside),
     row("trimmed", ANY_MODE, ANYWHERE, Seen::Trimmed, Verdict::Unlink),
     row("unknown_name", ANY_MODE, ANYWHERE, Seen::UnknownName, Verdict::SetAside),
     row("misplaced", ANY_MODE, ANYWHERE, Seen::Misplaced, Verdict::SetAside),

@@ -48,7 +48,7 @@ scenarios! { of_logs:
     below: end_below, broken_below, unreadable_below, empty_below, no_footer_below, footer_contradicts_below,
         footer_short, broken_header_below, other_history_below, missing, trimmed;
     embedded_last: unreadable_above_embedded, other_history_above_embedded;
-    names: unknown_name, misplaced, newer_format, foreign_cluster, unlisted;
+    names: unknown_name, misplaced, covered, newer_format, foreign_cluster, unlisted;
 }
 
 scenarios! { of_identity:

@@ -1,11 +1,14 @@
 //! Files that do not belong here, and those that nobody may touch.
 
+use tidelog_engine::checkpoint::LogState;
 use tidelog_engine::log::LogError;
-use tidelog_engine::sim_disk::Operation;
-use tidelog_engine::storage::OpenMode;
+use tidelog_engine::sim_disk::{Operation, SimDisk};
+use tidelog_engine::storage::{OpenMode, Position};
+use tidelog_wire::ids::Offset;
 
 use super::{
-    Rows, bases, crashed, read_around, refuse, refused, reopen, rewrite, rewrite_footer, rewrite_header,
+    Rows, bases, crashed, pieces, read_around, refuse, refused, reopen, rewrite, rewrite_footer,
+    rewrite_header,
 };
 use crate::world::{append, log_files, read_file, segment_path};
 
@@ -34,6 +37,35 @@ pub(super) fn misplaced() -> Rows {
     append(&mut log.writer, 4..=60);
     assert_eq!(read_around(&log.reader()).0.len(), 120);
     log.rows()
+}
+
+/// Somebody left copies of a segment under names that lie within it. The offsets behind them are not lost,
+/// and a trim to between them unlinks no segment that holds what is kept.
+pub(super) fn covered() -> Rows {
+    let strays = |disk: &SimDisk| {
+        let first = read_file(disk, &segment_path(0));
+        for base in [3, 5] {
+            let copy = disk.storage().open(&segment_path(base), OpenMode::CreateNew).unwrap();
+            copy.write_at(Position::ZERO, &[&first]).unwrap();
+        }
+    };
+    let (disk, state) = crashed(60, 60);
+    strays(&disk);
+    let log = reopen(&disk, &state);
+    let (offsets, errors) = read_around(&log.reader());
+    assert_eq!((offsets.len(), errors.len(), pieces(&disk)), (120, 0, 2));
+    let rows = log.rows();
+
+    // The log start lies behind both names, and the first segment holds it.
+    for start in [Offset(0), Offset(6)] {
+        let (disk, state) = crashed(60, 60);
+        strays(&disk);
+        let mut log = reopen(&disk, &LogState { start, ..state });
+        log.writer.set_log_start(Offset(6)).unwrap();
+        let (offsets, errors) = read_around(&log.reader());
+        assert_eq!((offsets.len(), errors.len()), (114, 0));
+    }
+    rows
 }
 
 /// What a newer release wrote, be it header, frame or footer, is neither read nor cut nor written over.
