@@ -37,7 +37,7 @@ use crate::segment::state::SegmentState;
 use crate::segment::summary::FIRST_FRAME;
 use crate::segment::walk::{Depth, Expected, Step, Walk};
 use crate::segment::{self};
-use crate::storage::{File, Position};
+use crate::storage::{File, OpenMode, Position};
 
 /// How far back the segment is looked for that might hold an offset by which another file is named.
 const COVERED_MAX: usize = 16;
@@ -221,17 +221,21 @@ impl LogShared {
 
     /// Where the segment at `base` ends by its own header and footer, if the log goes on there.
     fn proven_end(&self, base: Offset) -> Option<Offset> {
-        let open = self.open_at(base).ok()?;
-        let header = segment::read_header(open.file.as_ref()).ok()??;
-        let footer = load_sealed(open.file.as_ref(), self.tag).ok()?.ok()?.0;
+        // Not through the open files: who asks may not want to read it.
+        let open = |base| {
+            let path = self.path.join(segment::file_name(base));
+            self.core.storage.open(&path, OpenMode::Read)
+        };
+        let file = open(base).ok()?;
+        let header = segment::read_header(file.as_ref()).ok()??;
+        let footer = load_sealed(file.as_ref(), self.tag).ok()?.ok()?.0;
         let end = footer.last_offset.plus(1);
         let goes_on = {
             let view = self.view();
             if end == view.end { Some(view.chain) } else { None }
         };
         let goes_on = goes_on.or_else(|| {
-            let next = self.open_at(end).ok()?;
-            let header = segment::read_header(next.file.as_ref()).ok()??;
+            let header = segment::read_header(open(end).ok()?.as_ref()).ok()??;
             (header.log == self.id && header.base == end).then_some(header.chain_start)
         });
         let ours = header.log == self.id && header.base == base;
