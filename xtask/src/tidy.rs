@@ -6,6 +6,7 @@
 //! | `names` | no file or folder is named for being a grab bag |
 //! | `reachable` | every Rust file is compiled: some `mod` line or manifest leads to it |
 //! | `layers` | a crate depends only on the crates that ARCHITECTURE.md lets it know |
+//! | `locks` | the engine's locks and atomics come from its one module for them |
 //! | `codes` | an error code is used by one variant, has a page, and stands in the index |
 //! | `formats` | the layouts and limits in docs/formats are those of the source, and golden files are told there |
 //! | `links` | a relative link in a Markdown file leads to something |
@@ -20,6 +21,7 @@ mod files;
 mod formats;
 mod layers;
 mod links;
+mod locks;
 mod reachable;
 #[cfg(test)]
 mod tests;
@@ -56,11 +58,12 @@ pub(crate) struct Rule {
 }
 
 /// Every rule.
-pub(crate) const RULES: [Rule; 9] = [
+pub(crate) const RULES: [Rule; 10] = [
     Rule { name: "length", check: files::length },
     Rule { name: "names", check: files::names },
     Rule { name: "reachable", check: reachable::check },
     Rule { name: "layers", check: layers::check },
+    Rule { name: "locks", check: locks::check },
     Rule { name: "codes", check: codes::check },
     Rule { name: "formats", check: formats::check },
     Rule { name: "links", check: links::check },

@@ -147,6 +147,16 @@ fn a_path_of_one_machine_is_found() {
 }
 
 #[test]
+fn a_lock_of_the_engine_that_no_scheduler_knows_is_found() {
+    let segment = "engine/src/segment.rs";
+    let error = "#[error(\"E0102 {path}: damaged\")]\n";
+    assert_only(&with(segment, &format!("use std::sync::{{Arc, Mutex}};\n{error}")), "come from");
+    assert_only(&with(segment, &format!("use std::sync::atomic::AtomicBool;\n{error}")), "come from");
+    assert_eq!(with(segment, &format!("use std::sync::Arc;\n{error}")), Vec::<String>::new());
+    assert_eq!(with("engine/tests/crash.rs", "use std::sync::Mutex;\n"), Vec::<String>::new());
+}
+
+#[test]
 fn a_test_switched_off_or_asleep_is_found() {
     assert_only(&with("engine/tests/crash.rs", concat!("#[ig", "nore]\n")), "switched off without a reason");
     assert_only(&with("engine/tests/crash.rs", concat!("thread::sl", "eep(x)\n")), "a test sleeps");
