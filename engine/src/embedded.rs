@@ -20,7 +20,7 @@ use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, TimestampMs};
 
 use crate::checkpoint::store::KEPT;
-use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig};
+use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig, LogState};
 use crate::engine::Engine;
 use crate::group_commit::{Group, Queue, Wish};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,19 +103,23 @@ impl Engine {
         config: LogConfig,
     ) -> Result<(SharedLog, LogRecovery), EmbeddedError> {
         assert_eq!(self.core.mode, crate::Mode::Embedded, "an embedded log in an engine under consensus");
-        let known = {
+        {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
             self.load_starts(&mut starts).inspect_err(|_| self.core.tally.log_done(0))?;
-            starts.logs.get(&log).cloned()
-        };
-        let (writer, recovery) = self.open_embedded(log, config, known.as_ref().map(|known| &known.state))?;
-        if let Some(known) = &known {
-            writer.restore_damage(&known.damage);
         }
+        // Damage that a checkpoint knows is looked for again: what the disk refused it may give now, and
+        // what is broken does not verify.
+        let (writer, recovery) = self.open_embedded(log, config, || self.known_start(log))?;
         let reader = writer.reader();
         let state = Mutex::new(State { writer, until_look: 0 });
         let inner = Inner { engine: Arc::clone(self), state, queue: Queue::new(log), reader };
         Ok((SharedLog { inner: Arc::new(inner) }, recovery))
+    }
+
+    /// What the last trim recorded. Asked once the log is reserved, since until then its last writer may trim.
+    fn known_start(&self, log: LogId) -> LogState {
+        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        starts.logs.get(&log).map(|known| known.state.clone()).unwrap_or_default()
     }
 
     fn load_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
@@ -295,7 +299,8 @@ impl SharedLog {
         match state.until_look.checked_sub(bytes) {
             Some(left) => state.until_look = left,
             None => {
-                if self.inner.engine.room().refuses_writes {
+                // A fenced log says that it is, whatever room there is.
+                if !state.writer.is_fenced() && self.inner.engine.room().refuses_writes {
                     return Err(AppendError::DiskFull { path: self.inner.engine.dir().to_path_buf() });
                 }
                 state.until_look = LOOK_EVERY_BYTES;

@@ -172,6 +172,7 @@ impl Engine {
     /// [`OpenError`]. The boot epoch may have been raised.
     pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Arc<Self>, OpenError> {
         let lock = lock::take(storage.as_ref(), dir)?;
+        sync_name(storage.as_ref(), dir)?;
         let clock = options.clock.clone();
         let mut watch = Laps::new(clock.as_ref());
         let quarantine = Quarantine::new(dir, options.quarantine);
@@ -269,10 +270,14 @@ impl Engine {
     /// [`CheckpointError::Io`]: the older ones are as they were.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let storage = self.core.storage.as_ref();
-        self.core.with_reserve(
-            || store::write(storage, &self.core.data_dir, checkpoint),
-            CheckpointError::is_full,
-        )?;
+        let write = || store::write(storage, &self.core.data_dir, checkpoint);
+        if let Err(error) = self.core.with_reserve(write, CheckpointError::is_full) {
+            // It may have got its name all the same, and then the next start needs what it names.
+            if store::may_be_there(storage, &self.core.data_dir, checkpoint) {
+                self.core.keep.doubts(checkpoint.group);
+            }
+            return Err(error);
+        }
         let kept = self.core.keep.named(checkpoint, KEPT);
         store::remove_others(storage, &store::group_dir(&self.core.data_dir, checkpoint.group), &kept)?;
         if self.core.mode == Mode::Consensus {
@@ -348,5 +353,15 @@ impl Engine {
             entries.iter().filter_map(|entry| segment::parse_file_name(&entry.name)).collect();
         let ends = bases.iter().copied().skip(1).chain([Offset(u64::MAX)]);
         Ok(bases.iter().copied().zip(ends).collect())
+    }
+}
+
+/// Makes the name of the data directory durable, which a formatting that was cut short has left undone.
+fn sync_name(storage: &dyn Storage, dir: &Path) -> Result<(), OpenError> {
+    let holder = crate::storage::parent(dir);
+    match storage.sync_dir(holder) {
+        // Whoever may not read the directory above cannot sync it, and has not made the name.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        done => done.map_err(|source| OpenError::Io { path: holder.to_path_buf(), action: "sync", source }),
     }
 }

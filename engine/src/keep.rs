@@ -76,6 +76,9 @@ struct KeepState {
     unopened: BTreeSet<LogId>,
     /// A checkpoint could not be read: what it names is not known.
     blind: bool,
+    /// Groups of which a checkpoint may lie on the disk that was not written whole: what it names is not
+    /// known to be named by another.
+    doubted: BTreeSet<GroupId>,
     /// Somebody outside needs logs that nobody has opened: an installation that is not finished.
     unopened_held: bool,
 }
@@ -110,12 +113,18 @@ impl Keep {
     pub(crate) fn named(&self, checkpoint: &Checkpoint, kept: usize) -> Vec<EntryId> {
         let logs = ranges(checkpoint);
         let mut state = self.state();
+        state.doubted.remove(&checkpoint.group);
         let known = state.named.entry(checkpoint.group).or_default();
         known.retain(|named| named.entry != checkpoint.applied);
         known.push(Named { entry: checkpoint.applied, logs });
         known.sort_by_key(|named| Reverse(named.entry));
         known.truncate(kept);
         known.iter().map(|named| named.entry).collect()
+    }
+
+    /// A checkpoint of the group failed to be written and may be there. Nothing is unlinked until one is.
+    pub(crate) fn doubts(&self, group: GroupId) {
+        self.state().doubted.insert(group);
     }
 
     /// A checkpoint could not be read, so logs that nobody opened may still be named by it.
@@ -201,7 +210,8 @@ impl KeepState {
     }
 
     fn must_stay(&self, key: SegmentKey, end: Offset) -> bool {
-        self.named.values().flatten().any(|named| reaches_into(&named.logs, key, end))
+        !self.doubted.is_empty()
+            || self.named.values().flatten().any(|named| reaches_into(&named.logs, key, end))
             || self.pins.values().any(|pinned| pinned.names(key, end))
     }
 }
@@ -265,8 +275,10 @@ impl Core {
     /// Removes the directories of a log that is gone, as far as they are empty. Nobody opens a log
     /// meanwhile, who would make them.
     fn remove_empty_dirs(&self, log: LogId) {
-        self.lives.unless_taken(log, || {
-            for dir in [self.log_dir(log), self.generation_dir(log)] {
+        self.lives.unless_taken(log, |generation_is_free| {
+            let dirs = [self.log_dir(log), self.generation_dir(log)];
+            // Another log of the generation may be about to make its directory in it.
+            for dir in dirs.into_iter().take(if generation_is_free { 2 } else { 1 }) {
                 if let Err(error) = self.storage.remove_dir(&dir) {
                     tracing::trace!(path = %dir.display(), %error, "the directory stays");
                     return;

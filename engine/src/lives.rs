@@ -89,11 +89,13 @@ impl Lives {
         self.logs().get(&log).and_then(|known| known.latest.upgrade())
     }
 
-    /// Does something to a log that nobody has or opens, nor will before it is done.
-    pub(crate) fn unless_taken(&self, log: LogId, work: impl FnOnce()) {
+    /// Does something to a log that nobody has or opens, nor will before it is done. It is told whether
+    /// the same holds for all logs of the generation, which share a directory.
+    pub(crate) fn unless_taken(&self, log: LogId, work: impl FnOnce(bool)) {
         let logs = self.logs();
         if logs.get(&log).is_none_or(|known| known.taken == Taken::No) {
-            work();
+            let same_generation = logs.iter().filter(|(other, _)| other.generation == log.generation);
+            work(same_generation.into_iter().all(|(_, known)| known.taken == Taken::No));
         }
         drop(logs);
     }

@@ -163,9 +163,13 @@ impl Engine {
     }
 
     /// Opens an embedded log; the frames themselves say how far it was durable.
-    pub(crate) fn open_embedded(&self, log: LogId, config: LogConfig, known: Option<&LogState>) -> OpenedLog {
-        let known = known.cloned().unwrap_or_default();
-        self.start_log(log, config, || recover_embedded(&self.core, log, &known))
+    pub(crate) fn open_embedded(
+        &self,
+        log: LogId,
+        config: LogConfig,
+        known: impl FnOnce() -> LogState,
+    ) -> OpenedLog {
+        self.start_log(log, config, || recover_embedded(&self.core, log, &known()))
     }
 
     fn start_log(

@@ -13,7 +13,7 @@ use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 use super::table::{self, Row, Seen, Verdict};
 use super::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointFault, EntryId};
 use crate::fields::wide;
-use crate::storage::{EntryKind, Storage, create_dir_durably, read_whole, replace_file};
+use crate::storage::{EntryKind, OpenMode, Storage, create_dir_durably, read_whole, replace_file};
 
 /// Checkpoints kept of a group.
 pub(crate) const KEPT: usize = 2;
@@ -177,6 +177,12 @@ pub(super) fn write_within(
     create_dir_durably(storage, data, &dir).map_err(|source| failed(&dir, "make the directory", source))?;
     let path = dir.join(file_name(checkpoint.applied));
     replace_file(storage, &path, &encoded).map_err(|source| failed(&path, "write the checkpoint", source))
+}
+
+/// Whether a checkpoint that could not be written may have got its name nevertheless.
+pub(crate) fn may_be_there(storage: &dyn Storage, data: &Path, checkpoint: &Checkpoint) -> bool {
+    let path = group_dir(data, checkpoint.group).join(file_name(checkpoint.applied));
+    !storage.open(&path, OpenMode::Read).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Removes the files of a group other than those in `kept`.

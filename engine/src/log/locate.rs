@@ -182,20 +182,13 @@ impl LogShared {
         };
         let from = summary.end_position;
         let mut walk = Walk::new(file, self.tag, Depth::Headers, from, end_position.get(), None);
-        loop {
-            match walk.step().map_err(failed)? {
-                Step::Frame(walked) => take_in(&mut summary, &walked),
-                Step::End => break,
-                Step::Fault(_) => match walk.resync().map_err(failed)? {
-                    Some(walked) => {
-                        if let Some(batch) = walked.batch {
-                            self.mark_damaged_in(segment.base, summary.end..batch.base_offset);
-                        }
-                        take_in(&mut summary, &walked);
-                    }
-                    None => break,
-                },
+        while let Some(walked) = next_good(&mut walk).map_err(failed)? {
+            let begins =
+                walked.batch.map_or(Offset(walked.header.raft_index.get()), |batch| batch.base_offset);
+            if summary.end < begins {
+                self.mark_damaged_in(segment.base, summary.end..begins);
             }
+            take_in(&mut summary, &walked);
         }
         if summary.end < end {
             self.mark_damaged_in(segment.base, summary.end..end);
@@ -221,13 +214,8 @@ impl LogShared {
         let failed = |source| read_failed(segment, "find an offset in the segment", source);
         let mut walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, position, limit, None);
         loop {
-            let walked = match walk.step().map_err(failed)? {
-                Step::Frame(walked) => walked,
-                Step::End => return Ok(Located::Damaged { from: good_end, to: segment_end }),
-                Step::Fault(_) => match walk.resync().map_err(failed)? {
-                    Some(walked) => walked,
-                    None => return Ok(Located::Damaged { from: good_end, to: segment_end }),
-                },
+            let Some(walked) = next_good(&mut walk).map_err(failed)? else {
+                return Ok(Located::Damaged { from: good_end, to: segment_end });
             };
             let Some(batch) = walked.batch else { continue };
             if batch.base_offset > offset {
@@ -294,18 +282,20 @@ impl NewerBatches<'_> {
     pub(crate) fn next(&mut self) -> Result<Option<StoredBatch>, ReadError> {
         let failed = |source| read_failed(self.segment, "find a time in the segment", source);
         loop {
-            let walked = match self.walk.step().map_err(failed)? {
-                Step::Frame(walked) => walked,
-                Step::End => return Ok(None),
-                Step::Fault(_) => match self.walk.resync().map_err(failed)? {
-                    Some(walked) => walked,
-                    None => return Ok(None),
-                },
-            };
+            let Some(walked) = next_good(&mut self.walk).map_err(failed)? else { return Ok(None) };
             if let Some(batch) = walked.batch.filter(|batch| batch.max_timestamp >= self.time) {
                 return Ok(Some(batch));
             }
         }
+    }
+}
+
+/// The next frame that verifies. Zeros where a frame should be are damage like any other bytes that do not:
+/// the walk is bounded by where the frames are known to end.
+fn next_good(walk: &mut Walk<'_>) -> io::Result<Option<Walked>> {
+    match walk.step()? {
+        Step::Frame(walked) => Ok(Some(walked)),
+        Step::End | Step::Fault(_) => walk.resync(),
     }
 }
 

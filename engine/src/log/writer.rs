@@ -110,6 +110,12 @@ impl LogWriter {
         }
     }
 
+    /// Whether an earlier write or sync failed: every append is refused until the log is opened again.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.shared.is_fenced()
+    }
+
     /// Which log.
     #[must_use]
     pub fn log(&self) -> LogId {
@@ -267,12 +273,15 @@ impl LogWriter {
                 append_time,
             };
             if !self.dir_made {
-                create_dir_durably(storage.as_ref(), &self.shared.core.data_dir, &self.shared.path)
+                let core = &self.shared.core;
+                let make = || create_dir_durably(storage.as_ref(), &core.data_dir, &self.shared.path);
+                core.with_reserve(make, is_full)
                     .map_err(|e| self.failed(&path, "make the directory of", e))?;
                 self.dir_made = true;
             }
-            let file =
-                storage.open(&path, OpenMode::CreateNew).map_err(|e| self.failed(&path, "create", e))?;
+            let create = || storage.open(&path, OpenMode::CreateNew);
+            let file = self.shared.core.with_reserve(create, is_full);
+            let file = file.map_err(|e| self.failed(&path, "create", e))?;
             self.shared.file_created();
             (file, Some(header.encode()))
         };

@@ -75,7 +75,7 @@ fn an_embedded_log_keeps_what_it_acknowledged_through_any_crash() {
     for seed in 0..1_200 {
         let disk = formatted(seed);
         let mut dice = Dice(seed);
-        disk.stop_at(disk.changes() + 5 + dice.roll(150));
+        disk.stop_at(disk.changes() + 6 + dice.roll(150));
         let (start, durable, sent) = embedded_workload(&disk, &mut dice);
         disk.crash(crash_of(seed));
         images.insert(disk.fingerprint());

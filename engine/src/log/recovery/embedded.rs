@@ -252,7 +252,11 @@ impl Recovery<'_> {
         let times = last_times(found.file.as_ref(), self.tag, from, footer.index_position)
             .map_err(|source| failed(&found.path, "read", source))?;
         standing.append_time = standing.append_time.max(times.0);
-        standing.epochs.extend(times.1);
+        for (epoch, from) in times.1 {
+            if standing.epochs.last().is_none_or(|(known, _)| *known < epoch) {
+                standing.epochs.push((epoch, from));
+            }
+        }
         standing.end = footer.last_offset.plus(1);
         standing.chain = footer.chain_end;
         let time = Some(footer.max_timestamp);
@@ -289,6 +293,12 @@ impl Recovery<'_> {
             let seen = self.ended_on(found, end, place, &step, found.len)?;
             let said = found.refused_at(end);
             match self.judge_with(&found.path, end, place, seen, said) {
+                // Nothing was found behind what the disk refuses, and it was promised: to go on here would
+                // be to cut it, or to take the file for an empty one.
+                Verdict::Unread if next.is_none() => {
+                    self.report.read_only = Some(found.path.clone());
+                    return Ok(end);
+                }
                 Verdict::Corrupt | Verdict::Unread => {}
                 Verdict::ReadOnly => {
                     self.report.read_only = Some(found.path.clone());
