@@ -61,6 +61,16 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Every state that a crash may leave at each point of some workloads, each recovered and held to its
+    /// promises. See docs/crash-states.md.
+    CrashStates {
+        /// The smaller batch, which is part of the gate.
+        #[arg(long)]
+        quick: bool,
+        /// Passed on to `tidelog-crash-states`, such as `--replay STATE` or `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds that are broken on purpose, each of which the simulation must catch.
     Defects,
     /// Each fuzz target for a while, with a table of executions at the end.
@@ -108,6 +118,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Test => steps::test(&workspace),
         Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
         Chore::Interleavings { arguments } => steps::interleavings(&workspace, &arguments),
+        Chore::CrashStates { quick, arguments } => steps::crash_states(&workspace, quick, &arguments),
         Chore::Defects => steps::defects(&workspace),
         Chore::Fuzz { seconds, target } => steps::fuzz(&workspace, seconds, target.as_deref()),
         Chore::SoakEngine { arguments } => steps::soak_engine(&workspace, &arguments),

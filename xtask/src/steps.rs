@@ -57,6 +57,12 @@ pub(crate) fn gate() -> Vec<Step> {
             work: |workspace| simulation(workspace, GATE_SEEDS),
         },
         Step {
+            name: "crashes",
+            about: "states that a crash may leave, each recovered and held to its promises",
+            repeat: "cargo xtask crash-states --quick",
+            work: |workspace| crash_states(workspace, true, &[]),
+        },
+        Step {
             name: "defects",
             about: "the simulation catches builds that are broken on purpose",
             repeat: "cargo xtask defects",
@@ -133,6 +139,14 @@ pub(crate) fn interleavings(workspace: &Workspace, arguments: &[String]) -> Resu
 pub(crate) fn simulation(workspace: &Workspace, seeds: &str) -> Result<(), Failure> {
     workspace.run(&cargo(["build", "--workspace", "--bins", "--tests", "--locked"]))?;
     workspace.run(&Program::new(workspace.target.join("debug/tidelog-sim")).arguments(["--seeds", seeds]))
+}
+
+/// Enumerates the states that crashes may leave. Built with assertions on, and fast: there are very many.
+pub(crate) fn crash_states(workspace: &Workspace, quick: bool, arguments: &[String]) -> Result<(), Failure> {
+    let package = ["--package", "tidelog-crash", "--bins"];
+    workspace.run(&cargo(["build", "--profile", "checks", "--locked"]).arguments(package))?;
+    let program = Program::new(workspace.target.join("checks/tidelog-crash-states"));
+    workspace.run(&program.arguments(quick.then_some("--quick")).arguments(arguments))
 }
 
 /// Builds the simulation with its deliberate defects, and demands that each is caught.

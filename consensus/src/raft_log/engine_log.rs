@@ -1,7 +1,8 @@
 //! The raft log of a server: raft-engine, one for all groups of the node.
 //!
-//! - Opening: the directory is made durably; files that may have an unsynced tail are synced before
-//!   they are read (`super::watched_files`); raft-engine cuts a tail that does not verify; then a
+//! - Opening: the directory is made durably, and the names in it are synced, since a killed process may have
+//!   left some in the cache only; files that may have an unsynced tail are synced before they are read
+//!   (`super::watched_files`); raft-engine cuts a tail that does not verify; then a
 //!   batch that is not empty is written and synced, because its own `sync` with nothing to write does
 //!   nothing. Only then does what recovery kept count.
 //! - Writing: all gathered writes are one raft-engine batch, so they are atomic and share one sync.
@@ -120,6 +121,9 @@ impl<F: FileSystem + 'static> EngineLog<F> {
     ) -> Result<Self, RaftLogError> {
         let at = |action| move |source| RaftLogError::Io { path: dir.to_path_buf(), action, source };
         create_dir_durably(storage.as_ref(), parent(dir), dir).map_err(at("make the directory"))?;
+        // After a killed process a file may have its name in the cache only: before anything is written to it
+        // and acknowledged, its name is made durable too.
+        policy.run(dir, &mut || storage.sync_dir(dir)).map_err(at("sync the directory"))?;
         let files = Arc::new(WatchedFiles::new(files, storage, policy));
         let config = config(dir, options)?;
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, files)));

@@ -3,7 +3,8 @@
 //! The core has written the install mark into the raft log, together with the hard state, in one synced
 //! batch. From then on there is no way back, only forward, and each step can be repeated:
 //! 1. each staged file is renamed to its place in its log, which is synced; one that is gone from staging
-//!    must be in place already;
+//!    must be in place already, and its name is synced again: a killed process may have renamed it in the
+//!    cache only;
 //! 2. the snapshot's checkpoint is written, durably;
 //! 3. in one synced batch the raft log forgets the group's entries and the mark, and keeps the hard state.
 //!
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use raft::eraftpb::HardState;
 use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::Checkpoint;
-use tidelog_engine::storage::{OpenMode, Storage};
+use tidelog_engine::storage::{OpenMode, Storage, parent};
 use tidelog_wire::ids::{GroupId, LogId, Offset};
 
 use super::error::SnapshotError;
@@ -104,7 +105,11 @@ pub fn install(
             adopter
                 .adopt(log, file.base, &staged)
                 .map_err(|error| failed(format!("segment {} of log {log}: {error}", file.base)))?;
-        } else if !lies_in_place(&staging, &manifest, log, &file)? {
+        } else if lies_in_place(&staging, &manifest, log, &file)? {
+            // Perhaps by a rename of a process that was killed before it synced the directory.
+            let dir = parent(&staging.place(log, file.base)).to_path_buf();
+            storage.sync_dir(&dir).map_err(super::error::io(&dir, "sync the directory of the log"))?;
+        } else {
             return Err(lost(format!("segment {} of log {log}", file.base)));
         }
     }

@@ -1,18 +1,24 @@
 //! The workloads: small ones, of which every state is tried, and larger ones, which are sampled.
 
 mod embedded;
+mod install;
+mod node;
+mod raft;
 mod records;
 
+use tidelog_consensus::raft_log::EngineLogOptions;
 use tidelog_engine::checkpoint::LogConfig;
 
 use self::embedded::{Embedded, Step, log};
+use self::node::Node;
+use self::raft::{Raft, Step as R};
 use crate::recorder::LeftOut;
 use crate::replay::{Replayed, State};
 use crate::run::{Outcome, Plan, run};
 use crate::scenario::{Broken, Scenario};
 
 /// The names of all workloads, in the order in which they are run.
-pub const NAMES: [&str; 4] = ["first", "sizes", "rolls", "lives"];
+pub const NAMES: [&str; 8] = ["first", "sizes", "rolls", "lives", "raft", "recycled", "node", "install"];
 
 const A: tidelog_wire::ids::LogId = log(7, 0);
 const B: tidelog_wire::ids::LogId = log(7, 1);
@@ -110,6 +116,54 @@ const LIVES: Embedded = Embedded {
     skips_recovered_sync: false,
 };
 
+const RAFT_STEPS: &[R] = &[
+    R::All { bytes: 20, sync: true },
+    R::Write { group: 1, entries: 2, bytes: 500, sync: false },
+    R::Write { group: 2, entries: 3, bytes: 200, sync: true },
+    R::Write { group: 1, entries: 1, bytes: 2_000, sync: false },
+    R::Replace { group: 1, back: 2, entries: 1, sync: true },
+    R::Mark { group: 2, set: true },
+    R::All { bytes: 1_500, sync: false },
+    R::Compact { group: 1, left: 2 },
+    R::Write { group: 2, entries: 2, bytes: 1_200, sync: true },
+    R::Mark { group: 2, set: false },
+    R::Compact { group: 2, left: 1 },
+    R::Compact { group: 0, left: 1 },
+    R::Purge,
+    R::All { bytes: 1_000, sync: true },
+    R::Clear { group: 0 },
+    R::Write { group: 0, entries: 1, bytes: 50, sync: false },
+    R::Write { group: 1, entries: 2, bytes: 1_800, sync: true },
+    R::Restart,
+    R::All { bytes: 2_500, sync: false },
+    R::Compact { group: 1, left: 1 },
+    R::Replace { group: 2, back: 1, entries: 3, sync: false },
+    R::Compact { group: 2, left: 1 },
+    R::Purge,
+    R::All { bytes: 3_000, sync: true },
+    R::Write { group: 1, entries: 1, bytes: 10, sync: false },
+];
+
+/// The raft log, each file made anew.
+const RAFT: Raft = Raft {
+    name: "raft",
+    steps: RAFT_STEPS,
+    options: EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 0 },
+};
+
+/// The raft log as servers have it: files made ahead and used again.
+const RECYCLED: Raft = Raft {
+    name: "recycled",
+    steps: RAFT_STEPS,
+    options: EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 12 << 10 },
+};
+
+/// Raft log, segments, checkpoints and votes together.
+const NODE: Node = Node { name: "node", rounds: 15, installs: None };
+
+/// A node that was left behind takes a snapshot over, in which a log it has is gone and another is new.
+const INSTALL: Node = Node { name: "install", rounds: 7, installs: Some((5, 30)) };
+
 /// Something to do with a workload, whatever it is.
 trait Task {
     type Output;
@@ -117,8 +171,13 @@ trait Task {
 }
 
 fn named<T: Task>(name: &str, task: &T, defect: bool) -> Option<T::Output> {
-    let embedded = [FIRST, SIZES, ROLLS, LIVES].into_iter().find(|embedded| embedded.name == name);
-    embedded.map(|embedded| task.with(&Embedded { skips_recovered_sync: defect, ..embedded }))
+    if let Some(embedded) = [FIRST, SIZES, ROLLS, LIVES].into_iter().find(|known| known.name == name) {
+        return Some(task.with(&Embedded { skips_recovered_sync: defect, ..embedded }));
+    }
+    if let Some(raft) = [RAFT, RECYCLED].into_iter().find(|known| known.name == name) {
+        return Some(task.with(&raft));
+    }
+    [NODE, INSTALL].into_iter().find(|known| known.name == name).map(|node| task.with(&node))
 }
 
 struct RunIt<'a> {

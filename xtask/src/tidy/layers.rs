@@ -4,7 +4,7 @@ use super::{Report, numbered};
 use crate::tree::Tree;
 
 /// A crate's folder, and those of our own crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("wire", &[]),
     ("tls", &["wire"]),
     ("engine", &["wire"]),
@@ -13,6 +13,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("client", &["tls", "wire"]),
     ("tools", &["client", "engine", "tls", "wire"]),
     ("sim", &["consensus", "engine", "wire"]),
+    ("crash", &["consensus", "engine", "wire"]),
     ("benches", &["client", "consensus", "engine", "frontends", "tls", "tools", "wire"]),
     ("xtask", &[]),
 ];
