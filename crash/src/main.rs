@@ -74,17 +74,17 @@ impl Arguments {
         };
         let (first, again_one_in, again, again_points) = if self.quick {
             (
-                Effort { exhaustive: 64, systematic: 8, seeds: 12 },
-                97,
+                Effort { exhaustive: 64, systematic: 6, seeds: 7 },
+                151,
                 Effort { exhaustive: 4, systematic: 2, seeds: 2 },
-                6,
+                5,
             )
         } else {
             (
-                Effort { exhaustive: 4_096, systematic: 48, seeds: 160 },
-                61,
-                Effort { exhaustive: 16, systematic: 6, seeds: 8 },
-                24,
+                Effort { exhaustive: 1_024, systematic: 32, seeds: 128 },
+                97,
+                Effort { exhaustive: 16, systematic: 4, seeds: 6 },
+                12,
             )
         };
         Plan { first, again_one_in, again, again_points, threads: self.threads, left_out }

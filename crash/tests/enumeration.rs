@@ -1,5 +1,7 @@
 //! The enumeration itself: that it finds what is broken on purpose, and that a run is the same every time.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by it, in what several tests share too")]
+
 use std::num::NonZeroUsize;
 
 use tidelog_crash::recorder::LeftOut;

@@ -68,6 +68,10 @@ pub(super) struct Embedded {
     pub(super) steps: &'static [Step],
     pub(super) segment_bytes: u64,
     /// Recovery does not sync what it keeps (a build with the feature `defects`).
+    #[cfg_attr(
+        not(feature = "defects"),
+        expect(dead_code, reason = "the engine has its defects in that build only")
+    )]
     pub(super) skips_recovered_sync: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::scenario::{Broken, holds};
 ///
 /// # Errors
 /// [`Broken`] if the builder refuses, which its limits rule out.
-pub fn batch(number: u64, records: u32, value_bytes: usize) -> Result<Batch, Broken> {
+pub(super) fn batch(number: u64, records: u32, value_bytes: usize) -> Result<Batch, Broken> {
     let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
     for record in 0..records {
         let mut value = format!("{number}.{record}.").into_bytes();
@@ -46,7 +46,7 @@ struct Sent {
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct LogPromise {
+pub(super) struct LogPromise {
     sent: Arc<Vec<Sent>>,
     /// Everything below was acknowledged.
     durable: Offset,
@@ -57,7 +57,7 @@ pub struct LogPromise {
 
 impl LogPromise {
     /// `batch` is about to be appended with `epoch`: it may be there from now on. Returns its base offset.
-    pub fn send(&mut self, batch: &Batch, epoch: LeaderEpoch) -> Offset {
+    pub(super) fn send(&mut self, batch: &Batch, epoch: LeaderEpoch) -> Offset {
         let (base, chain) =
             self.sent.last().map_or((Offset::ZERO, Chain::ZERO), |last| (last.end, last.chain));
         let sent = Sent {
@@ -71,35 +71,35 @@ impl LogPromise {
     }
 
     /// Everything sent is acknowledged as durable.
-    pub fn all_durable(&mut self) {
+    pub(super) fn all_durable(&mut self) {
         self.durable = self.end();
     }
 
     /// Behind the last batch sent.
     #[must_use]
-    pub fn end(&self) -> Offset {
+    pub(super) fn end(&self) -> Offset {
         self.sent.last().map_or(Offset::ZERO, |last| last.end)
     }
 
     /// The log start is about to be raised: it may be there from now on.
-    pub fn ask_start(&mut self, to: Offset) {
+    pub(super) fn ask_start(&mut self, to: Offset) {
         self.start_asked = self.start_asked.max(to);
     }
 
     /// The raised log start was acknowledged.
-    pub fn start_raised(&mut self) {
+    pub(super) fn start_raised(&mut self) {
         self.start = self.start_asked;
     }
 
     /// The acknowledged log start.
     #[must_use]
-    pub fn start(&self) -> Offset {
+    pub(super) fn start(&self) -> Offset {
         self.start
     }
 
     /// The base offset of the batch in the middle of what is left: to trim to.
     #[must_use]
-    pub fn middle(&self) -> Offset {
+    pub(super) fn middle(&self) -> Offset {
         let left: Vec<_> = self.sent.iter().filter(|sent| sent.base >= self.start).collect();
         left.get(left.len() / 2).map_or_else(|| self.end(), |sent| sent.base)
     }
@@ -108,7 +108,7 @@ impl LogPromise {
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn check(&self, reader: &LogReader) -> Result<Self, Broken> {
+    pub(super) fn check(&self, reader: &LogReader) -> Result<Self, Broken> {
         let log = reader.log();
         let reader = reader.seeing(Visible::Appended);
         let (start, (end, chain)) = (reader.start(), reader.end_and_chain());

@@ -143,6 +143,7 @@ impl SimDisk {
     /// left how many of its unsynced lengths are, and whether each changed sector is. Where the path is
     /// at its end everything is kept. Returns the choices that there were, so that the next path can be
     /// told from them and all be gone through: [`next_path`].
+    #[must_use]
     pub fn crash_choosing(&self, path: &[u32]) -> Vec<Decision> {
         let mut state = self.state();
         let mut chance = Chance::told(path);
