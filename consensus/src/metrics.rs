@@ -6,9 +6,10 @@
 //! Not here: raft's own numbers, which are in each group's status, and who writes the page.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelog_engine::{OpenProgress, Progress};
+use tidelog_engine::{OpenProgress, Progress, RecoveryCounts};
 
 /// Upper bounds of the buckets, in microseconds.
 pub const BOUNDS_US: [u64; 22] = [
@@ -141,6 +142,8 @@ pub struct NodeMetrics {
     pub recovered_groups: Gauge,
     /// Groups to recover by this start.
     pub groups: Gauge,
+    /// What the engine kept, cut and set aside at this start, and what it found since.
+    recovered: Mutex<RecoveryCounts>,
     /// Logs that the engine was asked to open since this start.
     pub logs_to_open: Gauge,
     /// Those of them that are done.
@@ -152,6 +155,17 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// Takes over what recovery counted.
+    pub fn set_recovered(&self, counts: RecoveryCounts) {
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
+    /// What recovery counted, the last time that it was asked.
+    #[must_use]
+    pub fn recovered(&self) -> RecoveryCounts {
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How far recovery has come.
     #[must_use]
     pub fn recovery(&self) -> RecoveryProgress {

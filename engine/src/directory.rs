@@ -72,7 +72,7 @@ impl Core {
     fn displace(&self, row: &'static str, path: &Path, why: &str) {
         match self.set_aside_file(path, why) {
             Ok(aside) => {
-                self.note(row, path.to_path_buf(), format!("{why}; set aside as {}", aside.piece.display()))
+                self.note(row, path.to_path_buf(), format!("{why}; set aside as {}", aside.piece.display()));
             }
             Err(error) => self.note(row, path.to_path_buf(), format!("{why}; it stays: {error}")),
         }
@@ -126,7 +126,7 @@ impl Core {
                     );
                 }
                 CheckpointVerdict::SetAside => {
-                    self.displace(row.name, &path, "its name is not that of a checkpoint")
+                    self.displace(row.name, &path, "its name is not that of a checkpoint");
                 }
                 CheckpointVerdict::Newest
                 | CheckpointVerdict::Older

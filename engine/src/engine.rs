@@ -26,7 +26,7 @@ use crate::log::shared::Ended;
 use crate::open_files::OpenFiles;
 use crate::opening::{OPEN_THREADS_DEFAULT, Progress, Tally};
 use crate::quarantine::{self, Quarantine};
-use crate::report::{Laps, RecoveryReport};
+use crate::report::{Laps, RecoveryCounts, RecoveryReport};
 use crate::room::{DiskRoom, Room};
 use crate::segment;
 use crate::storage::Storage;
@@ -234,6 +234,12 @@ impl Engine {
     #[must_use]
     pub fn report(&self) -> RecoveryReport {
         self.core.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The sums of what was found so far, for metrics.
+    #[must_use]
+    pub fn recovery_counts(&self) -> RecoveryCounts {
+        self.core.report.lock().unwrap_or_else(PoisonError::into_inner).counts
     }
 
     /// How much room the disk has. Asks the system each time.

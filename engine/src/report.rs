@@ -165,6 +165,7 @@ impl Core {
                 report.logs.push(recovery.clone());
             }
             drop(report);
+            tracing::warn!("recovered {recovery}");
             self.tell_log(recovery);
         }
     }

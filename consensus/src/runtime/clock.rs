@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the file that owns the clock")]
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidelog_wire::ids::TimestampMs;
@@ -12,6 +13,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> Duration;
     /// The time of day, which may jump.
     fn wall(&self) -> TimestampMs;
+}
+
+/// The clock, lent to the engine, which has none.
+#[derive(Debug)]
+pub(super) struct EngineClock(pub(super) Arc<dyn Clock>);
+
+impl tidelog_engine::clock::Clock for EngineClock {
+    fn micros(&self) -> u64 {
+        u64::try_from(self.0.now().as_micros()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The system's clock.

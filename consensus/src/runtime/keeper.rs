@@ -123,6 +123,7 @@ impl Keeper {
         let room = self.engine.room();
         self.metrics.raft_log_bytes.set(self.raft_log.disk_bytes());
         self.metrics.free_bytes.set(room.free_bytes);
+        self.metrics.set_recovered(self.engine.recovery_counts());
         self.metrics.open_files.set(u64::try_from(self.engine.open_files()).unwrap_or(u64::MAX));
         if self.board.disk_full.swap(room.refuses_writes, Ordering::Relaxed) != room.refuses_writes {
             tracing::warn!(refused = room.refuses_writes, free = room.free_bytes, "appends and the disk");

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 
 use super::apply_thread::{ApplyBox, ApplyState, ApplyThread};
 use super::board::Board;
+use super::clock::EngineClock;
 use super::config::{Addresses, NodeConfig, Start, StartError};
 use super::fatal::{TimedSyncs, spawn};
 use super::handle::{NodeHandle, Running, Shared, WeakHandle};
@@ -114,7 +115,20 @@ fn recover(config: &NodeConfig) -> Result<Recovered, StartError> {
     votes.record(&votes_behind(&starts))?;
     let report = engine.report();
     notes.extend(report.healed_identity.map(|copy| format!("{}: written again", copy.display())));
-    notes.extend(report.logs.iter().map(|recovery| format!("{recovery:?}")));
+    notes.extend(
+        report
+            .findings
+            .iter()
+            .map(|found| format!("{}: {}: {}", found.row, found.path.display(), found.said)),
+    );
+    notes.extend(report.logs.iter().map(ToString::to_string));
+    notes.extend(
+        engine
+            .keep_report()
+            .map(|path| format!("recovery report: {}", path.display()))
+            .filter(|_| !report.logs.is_empty()),
+    );
+    config.metrics.set_recovered(engine.recovery_counts());
     notes.extend(absent.iter().filter_map(|status| Some(status.halted.as_ref()?.to_string())));
     let core = NodeCore::new(
         CoreConfig {
@@ -280,7 +294,11 @@ fn count(number: usize) -> u64 {
 }
 
 fn engine_options(config: &NodeConfig) -> Options {
-    Options { progress: Some(config.metrics.clone()), ..Options::consensus(config.clock.wall()) }
+    Options {
+        progress: Some(config.metrics.clone()),
+        clock: Some(Arc::new(EngineClock(Arc::clone(&config.clock)))),
+        ..Options::consensus(config.clock.wall())
+    }
 }
 
 /// How the threads reach each other.

@@ -178,7 +178,7 @@ mod tests {
         salvage.read_at(Position(1_000), &mut bytes).unwrap();
         let lost: usize = bytes.iter().filter(|byte| **byte != 7).count();
         assert_eq!(lost, 2 * 4_096, "a block each");
-        assert_eq!(salvage.all_refused(), [8_192..16_384]);
+        assert_eq!(salvage.all_refused(), vec![8_192..16_384]);
         assert!(salvage.refused(0..8_192).is_none());
         assert!(salvage.refused(8_191..8_193).is_some());
         assert_eq!(

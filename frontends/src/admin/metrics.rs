@@ -2,6 +2,7 @@
 
 use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::metrics::{NodeMetrics, RecoveryProgress};
+use tidelog_engine::RecoveryCounts;
 
 use tidelog_wire::ids::NodeId;
 
@@ -19,6 +20,7 @@ pub(super) fn page(broker: &Broker) -> String {
         raft(&mut page, broker.node(), &groups);
     }
     recovery(&mut page, broker.metrics().recovery(), &groups, readiness.groups_with_leader);
+    recovered(&mut page, broker.metrics().recovered());
     below(&mut page, broker.metrics());
     page.finish()
 }
@@ -126,6 +128,27 @@ fn recovery(page: &mut Page, progress: RecoveryProgress, groups: &[GroupStatus],
         ),
         ("tidelog_recovery_groups_with_leader", "Groups whose leader is known here.", count(with_leader)),
         ("tidelog_recovery_entries_to_apply", "Committed entries not yet applied here.", lag),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, Family::Gauge, help, value);
+    }
+}
+
+/// What the engine kept, cut and set aside at this start, and what it found since when it was read.
+fn recovered(page: &mut Page, counts: RecoveryCounts) {
+    let gauges = [
+        ("tidelog_recovery_logs_unclean", "Logs that were not plainly intact.", counts.logs_unclean),
+        ("tidelog_recovery_logs_read_only", "Logs that take no appends.", counts.logs_read_only),
+        ("tidelog_recovery_findings", "Things that were not plainly intact.", counts.findings),
+        ("tidelog_recovery_kept_frames", "Frames above the checkpoint that were kept.", counts.kept_frames),
+        ("tidelog_recovery_replayed_frames", "Kept frames that replay confirmed.", counts.replayed_frames),
+        ("tidelog_recovery_differing_frames", "Kept frames that it did not.", counts.differing_frames),
+        ("tidelog_recovery_cut_bytes", "Bytes cut off segments.", counts.cut_bytes),
+        ("tidelog_recovery_set_aside_bytes", "Bytes moved to quarantine.", counts.set_aside_bytes),
+        ("tidelog_recovery_sealed_again", "Segments sealed again.", counts.sealed_again),
+        ("tidelog_recovery_damaged_offsets", "Offsets found damaged.", counts.damaged_offsets),
+        ("tidelog_recovery_unread_offsets", "Offsets that the disk did not give.", counts.unread_offsets),
+        ("tidelog_recovery_microseconds", "What recovery of all logs took.", counts.took_us),
     ];
     for (name, help, value) in gauges {
         page.single(name, Family::Gauge, help, value);

@@ -219,10 +219,8 @@ impl Recovery<'_> {
             self.sync_kept(found, from, Position(found.len))?;
             return Ok(Some(next));
         }
-        let seen = match self.ended_on(found, position, place, &step, limit)? {
-            Seen::End if sealed.is_some() => Seen::FooterContradicts,
-            seen => seen,
-        };
+        let ended = self.ended_on(found, position, place, &step, limit)?;
+        let seen = if ended == Seen::End && sealed.is_some() { Seen::FooterContradicts } else { ended };
         let said = found.refused_at(position);
         self.judge_with(&found.path, position, place, seen, said);
         self.cut(found, position)?;

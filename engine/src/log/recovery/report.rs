@@ -4,6 +4,7 @@
 //! `bytes before + sealed_bytes = bytes after + zero_bytes + set_aside_bytes`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -252,6 +253,33 @@ impl LogRecovery {
         if self.set_aside.len() < FINDINGS_MAX {
             self.set_aside.push(aside);
         }
+    }
+}
+
+/// One line, for the log of the process.
+impl fmt::Display for LogRecovery {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "log {}: {} frames kept", self.log, self.kept_frames)?;
+        let counts = [
+            (self.cut_bytes, "bytes cut"),
+            (self.set_aside_bytes, "bytes set aside"),
+            (self.sealed_again, "segments sealed again"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(out, ", {count} {what}")?;
+        }
+        for (ranges, what) in [(&self.damage, "damaged"), (&self.unread, "not given by the disk")] {
+            for range in ranges {
+                write!(out, ", offsets {}..{} {what}", range.start, range.end)?;
+            }
+        }
+        if let Some(path) = &self.read_only {
+            write!(out, ", takes no appends since the end of {} cannot be read", path.display())?;
+        }
+        for (row, count) in self.rows.iter().filter(|(_, count)| **count > 0) {
+            write!(out, "; {row} x{count}")?;
+        }
+        Ok(())
     }
 }
 

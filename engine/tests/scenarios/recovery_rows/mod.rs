@@ -76,6 +76,35 @@ fn every_row_of_the_table_of_logs_has_its_scenario() {
     assert_eq!(rows, of_logs::SCENARIOS.iter().copied().collect());
 }
 
+/// `docs/recovery.md` shows the tables row by row: those of the code, and no others.
+#[test]
+fn the_documentation_shows_the_same_rows() {
+    let text = include_str!("../../../../docs/recovery.md");
+    let any = |all: bool, shown: String| if all { "any".to_owned() } else { shown };
+    let logs = TABLE.iter().map(|row| {
+        let mode = any(row.modes.len() == 2, format!("{:?}", row.modes[0]));
+        let place = any(row.places.len() == 2, format!("{:?}", row.places[0]));
+        format!("| {} | {mode} | {place} | {:?} | {:?} |", row.name, row.seen, row.verdict)
+    });
+    let identity = tidelog_engine::identity::table::TABLE.iter().map(|row| {
+        let other = any(row.other.len() == 6, format!("{:?}", row.other));
+        format!("| {} | {:?} | {other} | {:?} |", row.name, row.one, row.verdict)
+    });
+    let checkpoints = tidelog_engine::checkpoint::table::TABLE.iter().map(|row| {
+        let before = any(row.valid_before.len() == 3, format!("{:?}", row.valid_before));
+        format!("| {} | {before} | {:?} | {:?} |", row.name, row.seen, row.verdict)
+    });
+    let rows: Vec<String> = logs.chain(identity).chain(checkpoints).collect();
+    let is_row = |line: &&str| {
+        let name = line.strip_prefix("| ").and_then(|rest| rest.split(' ').next());
+        name.is_some_and(|name| rows.iter().any(|row| row.starts_with(&format!("| {name} "))))
+            || line.starts_with("| identity_")
+            || line.starts_with("| checkpoint_")
+    };
+    let shown: Vec<&str> = text.lines().filter(is_row).collect();
+    assert_eq!(shown, rows, "as they should be:\n{}", rows.join("\n"));
+}
+
 /// A log with entries 1..=`last`, checkpointed at `at`; the process has died.
 pub(crate) fn crashed(at: u64, last: u64) -> (SimDisk, LogState) {
     let disk = formatted(1);
@@ -137,10 +166,10 @@ pub(crate) fn read_around(reader: &LogReader) -> (BTreeSet<u64>, Vec<ReadError>)
                 at = read.next;
             }
             Err(error) => {
-                at = match &error {
-                    ReadError::Damaged { range, .. } | ReadError::Unreadable { range, .. } => range.end,
-                    other => panic!("{other}"),
+                let (ReadError::Damaged { range, .. } | ReadError::Unreadable { range, .. }) = &error else {
+                    panic!("{error}");
                 };
+                at = range.end;
                 errors.push(error);
             }
         }
