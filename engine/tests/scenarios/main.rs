@@ -15,7 +15,11 @@ mod generations;
 #[cfg(test)]
 mod golden_files;
 #[cfg(test)]
+mod harm;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod offline_repair;
 #[cfg(test)]
 mod offline_verify;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::{LogId, Offset, Partition, TimestampMs};
 
+use crate::harm::{harm, inflict};
 use crate::world::{
     CONFIG, LOG, append, batch, data, engine, formatted, make_checkpoint, open, read_file, segment_path,
     shared,
@@ -315,47 +316,6 @@ fn a_copy_without_its_directory_is_judged_by_itself() {
         assert_eq!(verified.damage[0].bytes, 0..80);
     }
     assert!(offline::find(disk.storage().as_ref(), &PathBuf::from("/data/identity")).is_err());
-}
-
-/// One thing that a disk may do to a file.
-#[derive(Clone, Debug)]
-enum Harm {
-    Flip(u64, u8),
-    Zero(u64, u64),
-    Cut(u64),
-    Grow(Vec<u8>),
-    Move { from: u64, to: u64, len: u64 },
-}
-
-fn harm() -> impl Strategy<Value = Harm> {
-    prop_oneof![
-        (0..5_000_u64, 0..8_u8).prop_map(|(at, bit)| Harm::Flip(at, bit)),
-        (0..5_000_u64, 1..600_u64).prop_map(|(at, len)| Harm::Zero(at, len)),
-        (0..5_000_u64).prop_map(Harm::Cut),
-        proptest::collection::vec(any::<u8>(), 1..200).prop_map(Harm::Grow),
-        (0..4_000_u64, 0..4_000_u64, 1..900_u64).prop_map(|(from, to, len)| Harm::Move { from, to, len }),
-    ]
-}
-
-fn inflict(bytes: &mut Vec<u8>, harm: &Harm) {
-    let len = bytes.len();
-    let within = |at: u64| usize::try_from(at).unwrap().min(len);
-    match harm {
-        Harm::Flip(at, bit) => {
-            if let Some(byte) = bytes.get_mut(within(*at)) {
-                *byte ^= 1 << bit;
-            }
-        }
-        Harm::Zero(at, count) => bytes[within(*at)..within(at + count)].fill(0),
-        Harm::Cut(at) => bytes.truncate(within(*at)),
-        Harm::Grow(more) => bytes.extend(more),
-        Harm::Move { from, to, len } => {
-            let moved = bytes[within(*from)..within(from + len)].to_vec();
-            let to = within(*to);
-            let room = moved.len().min(bytes.len() - to);
-            bytes[to..to + room].copy_from_slice(&moved[..room]);
-        }
-    }
 }
 
 proptest! {

@@ -143,7 +143,7 @@ impl Mending<'_> {
         }
         for hole in holes.into_iter().take(HOLES_MAX) {
             let (patched, map) = self.with(&hole.bytes, Source::Copy(Arc::clone(&other.file)))?;
-            if self.is_proved(&map, holes_of(&self.map).saturating_sub(1)) {
+            if self.is_proved(&map, self.holes(&self.map).saturating_sub(1)) {
                 (self.patched, self.map) = (patched, map);
                 self.actions.push(fill(hole, other));
             }
@@ -183,7 +183,7 @@ impl Mending<'_> {
     /// log's end in it moved, something behind the file says that the chain comes out right.
     fn is_proved(&self, filled: &SegmentMap, holes: usize) -> bool {
         let seal_was_good = self.map.footer.is_some() && !has_bad_seal(&self.map);
-        if holes_of(filled) > holes || (seal_was_good && has_bad_seal(filled)) {
+        if self.holes(filled) > holes || (seal_was_good && has_bad_seal(filled)) {
             return false;
         }
         let same_end = (filled.end, filled.chain) == (self.map.end, self.map.chain);
@@ -198,18 +198,16 @@ impl Mending<'_> {
 impl Mending<'_> {
     /// Writes index and footer, where the frames are whole and there should be some.
     fn seal(&mut self) -> io::Result<()> {
-        let needed = self
-            .map
-            .bad()
-            .any(|part| matches!(&part.label, Label::Damage { why: Why::Seal | Why::NoFooter, .. }))
-            || self.is_junk_behind_frames();
+        let unsealed = |why: &Why| matches!(why, Why::Seal | Why::NoFooter);
+        let needed =
+            self.map.bad().any(|part| why_of(part).is_some_and(unsealed)) || self.is_junk_behind(&self.map);
         let (Some(summary), Some(cluster), Some(log)) =
             (&self.map.whole, self.context.cluster, self.context.log)
         else {
             return Ok(());
         };
         let complete = self.context.end.is_none_or(|end| summary.end == end);
-        if !needed || !complete || holes_of(&self.map) > usize::from(self.is_junk_behind_frames()) {
+        if !needed || !complete || self.holes(&self.map) > 0 {
             return Ok(());
         }
         let bytes = summary.seal_bytes(LogTag::of(cluster, log));
@@ -225,13 +223,20 @@ impl Mending<'_> {
         Ok(())
     }
 
-    /// Bytes behind the last promised frame of a segment that has a successor.
-    fn is_junk_behind_frames(&self) -> bool {
-        let promised = self.context.promise == Promise::All && self.context.end == Some(self.map.end);
+    /// Bytes behind the last promised frame of a segment that has a successor: index and footer once, and no records.
+    fn is_junk_behind(&self, map: &SegmentMap) -> bool {
+        let promised = self.context.promise == Promise::All && self.context.end == Some(map.end);
         promised
-            && self.map.parts.last().is_some_and(|part| {
-                matches!(part.label, Label::Damage { why: Why::Frame(_) | Why::Zeros, offsets: None })
-            })
+            && map.parts.last().is_some_and(|part| matches!(part.label, Label::Damage { offsets: None, .. }))
+    }
+
+    /// Bad parts among the frames.
+    fn holes(&self, map: &SegmentMap) -> usize {
+        let outside = |why: &&Why| !matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter);
+        let holes = map.bad().filter_map(why_of).filter(outside).count();
+        let behind =
+            self.is_junk_behind(map) && map.parts.last().and_then(why_of).is_some_and(|why| outside(&why));
+        holes.saturating_sub(usize::from(behind))
     }
 
     fn tail(&mut self) {
@@ -274,22 +279,19 @@ fn fill(hole: Part, other: &Other) -> Action {
     Action::Fill { bytes: hole.bytes, offsets, from: other.path.clone() }
 }
 
-fn bad_parts(map: &SegmentMap) -> usize {
-    map.bad().count()
+/// What is wrong with a part, if it is bad.
+fn why_of(part: &Part) -> Option<&Why> {
+    match &part.label {
+        Label::Damage { why, .. } | Label::Foreign { why, .. } => Some(why),
+        Label::Header
+        | Label::Frames { .. }
+        | Label::Padding
+        | Label::Index { .. }
+        | Label::Footer
+        | Label::TornTail { .. } => None,
+    }
 }
 
-/// Bad parts among the frames.
-fn holes_of(map: &SegmentMap) -> usize {
-    let outside = |why: &Why| matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter);
-    map.bad()
-        .filter(|part| match &part.label {
-            Label::Damage { why, .. } | Label::Foreign { why, .. } => !outside(why),
-            Label::Header
-            | Label::Frames { .. }
-            | Label::Padding
-            | Label::Index { .. }
-            | Label::Footer
-            | Label::TornTail { .. } => false,
-        })
-        .count()
+fn bad_parts(map: &SegmentMap) -> usize {
+    map.bad().count()
 }

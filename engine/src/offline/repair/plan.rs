@@ -94,6 +94,15 @@ impl Log<'_> {
                 lost.extend(offsets);
                 continue;
             }
+            if is_worthless(map)
+                && let Some(steps) = context.end.and_then(|end| self.placements(&(segment.base..end), &maps))
+            {
+                if map.len > 0 {
+                    self.step(&segment.path, Action::SetAside);
+                }
+                self.plan.steps.extend(steps);
+                continue;
+            }
             let goal = self.goal(maps.get(at.saturating_add(1)), context);
             self.mend(segment, context, map, goal);
         }
@@ -244,6 +253,11 @@ fn usable(other: &Other, until: Offset, state: Option<&LogState>) -> Option<(u64
         | Label::Foreign { .. } => false,
     });
     (sound && there).then_some((position.get(), state.end, state.chain))
+}
+
+/// Neither a header nor any frame of it verifies.
+fn is_worthless(map: &SegmentMap) -> bool {
+    map.header.is_none() && !map.parts.iter().any(|part| matches!(part.label, Label::Frames { .. }))
 }
 
 fn state_of(files: &LogFiles) -> Option<&LogState> {
