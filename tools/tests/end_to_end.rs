@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod cluster;
+#[cfg(test)]
+mod damage;
 
 use cluster::{Cluster, flights, high_watermark, number, output, replicas_agree, split_lines, tidelog};
 use serde_json::Value;

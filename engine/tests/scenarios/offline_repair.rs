@@ -100,17 +100,19 @@ fn assert_restored(disk: &SimDisk) {
     assert_eq!(damage(disk), 0);
 }
 
-/// Everything that the issue of a broken disk is likely to be, each in a directory of its own.
+fn harmed(name: &'static str, harm: &dyn Fn(&SimDisk)) -> (&'static str, SimDisk) {
+    let disk = stopped();
+    harm(&disk);
+    assert!(damage(&disk) > 0, "{name}");
+    (name, disk)
+}
+
+/// What a disk, or a hand, may do to a directory; each in one of its own.
 fn damages() -> Vec<(&'static str, SimDisk)> {
     let path = segment_path(0);
     let at = |at: u64| usize::try_from(at).unwrap();
     let mut all = Vec::new();
-    let mut case = |name, harm: &dyn Fn(&SimDisk)| {
-        let disk = stopped();
-        harm(&disk);
-        assert!(damage(&disk) > 0, "{name}");
-        all.push((name, disk));
-    };
+    let mut case = |name, harm: &dyn Fn(&SimDisk)| all.push(harmed(name, harm));
     case("a bit in a frame", &|disk| {
         let frame = frames(disk, &path)[3].clone();
         disk.flip_bit(&path, Position(frame.start + 70), 2).unwrap();
@@ -151,6 +153,15 @@ fn damages() -> Vec<(&'static str, SimDisk)> {
             bytes[at(two.start)..at(two.end)].copy_from_slice(&first);
         });
     });
+    all.extend(damages_to_whole_files());
+    all
+}
+
+/// Those that concern files as a whole.
+fn damages_to_whole_files() -> Vec<(&'static str, SimDisk)> {
+    let path = segment_path(0);
+    let mut all = Vec::new();
+    let mut case = |name, harm: &dyn Fn(&SimDisk)| all.push(harmed(name, harm));
     case("a segment of the same log in another's place", &|disk| {
         let bytes = read_file(disk, &segment_path(bases(disk)[1]));
         replace(disk, &path, &bytes);

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::file::{Other, mend};
 use super::{Action, Plan, Step};
 use crate::checkpoint::LogState;
-use crate::offline::label::{Label, Part, SegmentMap, Why};
+use crate::offline::label::{Label, SegmentMap, Why};
 use crate::offline::map::{Context, Detail, Promise, map};
 use crate::offline::target::{Known, LogFiles, SegmentPath, Target, active_position, finding};
 use crate::offline::verify::{Finding, LogVerdict, verify_log};
@@ -22,15 +21,12 @@ pub fn plan(storage: &dyn Storage, target: &Target, from: Option<&Target>) -> Pl
     let mut plan = Plan { steps: Vec::new(), left: target.findings.clone() };
     for files in &target.logs {
         let copy = from.and_then(|from| counterpart(files, target, from));
-        let mut log = Log {
-            storage,
-            files,
-            verdict: verify_log(storage, files, Detail::Runs, &mut |_| {}),
-            others: copy.map(|copy| others(storage, files, copy)).unwrap_or_default(),
-            ends: BTreeMap::new(),
-            plan: &mut plan,
-        };
-        log.plan();
+        let verdict = verify_log(storage, files, Detail::Runs, &mut |_| {});
+        let after = verdict.maps.iter().map(|(_, _, map)| map.clone()).collect();
+        let others = copy.map(|copy| others(storage, files, copy)).unwrap_or_default();
+        let of_log = Log { storage, files, verdict, after, others, ends: BTreeMap::new() }.plan();
+        plan.steps.extend(of_log.steps);
+        plan.left.extend(of_log.left);
     }
     plan
 }
@@ -61,146 +57,181 @@ fn others(storage: &dyn Storage, files: &LogFiles, copy: &LogFiles) -> BTreeMap<
         .collect()
 }
 
+/// How often all files of a log are looked at; each time that mends something may prove more.
+const PASSES_MAX: usize = 4;
+
 struct Log<'a> {
     storage: &'a dyn Storage,
     files: &'a LogFiles,
     verdict: LogVerdict,
     others: BTreeMap<Offset, Other>,
+    /// The maps as the pass before left them.
+    after: Vec<SegmentMap>,
     /// Where the log stands at the end of each own segment, once it is mended.
     ends: BTreeMap<Offset, Chain>,
-    plan: &'a mut Plan,
+}
+
+/// What one look at all files of a log came to.
+#[derive(Default)]
+struct Pass {
+    steps: Vec<Step>,
+    left: Vec<Finding>,
+    /// The maps of the files, mended.
+    after: Vec<SegmentMap>,
 }
 
 impl Log<'_> {
-    fn plan(&mut self) {
+    fn plan(mut self) -> Plan {
         if self.verdict.damage.iter().any(|finding| finding.why.is_newer()) {
             // Of a newer release: whatever this one thinks of it may be wrong.
-            self.plan.left.append(&mut self.verdict.damage);
-            return;
-        }
-        for entry in &self.files.strangers {
-            self.step(&self.files.dir.join(&entry.name), Action::SetAside);
+            return Plan { steps: Vec::new(), left: self.verdict.damage };
         }
         self.ends.insert(Offset::ZERO, Chain::default());
-        let mut lost: Vec<Range<Offset>> = Vec::new();
-        let maps = std::mem::take(&mut self.verdict.maps);
-        for (at, (segment, context, map)) in maps.iter().enumerate() {
-            let foreign = match map.parts.first() {
-                Some(Part { label: Label::Foreign { offsets, .. }, .. }) => Some(offsets.clone()),
-                Some(_) | None => None,
-            };
-            if let Some(offsets) = foreign {
-                self.step(&segment.path, Action::SetAside);
-                lost.extend(offsets);
-                continue;
+        let mut pass = self.pass();
+        // What was mended may prove what lies before it: a header says where the chain of the segment before must come to.
+        for _ in 1..PASSES_MAX {
+            if pass.left.is_empty() || pass.after == self.after {
+                break;
             }
-            if is_worthless(map)
-                && let Some(steps) = context.end.and_then(|end| self.placements(&(segment.base..end), &maps))
-            {
-                if map.len > 0 {
-                    self.step(&segment.path, Action::SetAside);
+            self.after = pass.after;
+            pass = self.pass();
+        }
+        Plan { steps: pass.steps, left: pass.left }
+    }
+
+    fn pass(&mut self) -> Pass {
+        let mut pass = Pass::default();
+        for entry in &self.files.strangers {
+            let path = self.files.dir.join(&entry.name);
+            pass.steps.push(Step { path, log: self.files.log, action: Action::SetAside });
+        }
+        for at in 0..self.verdict.maps.len() {
+            let Some((segment, context, map)) = self.verdict.maps.get(at).cloned() else { break };
+            let is_foreign =
+                map.parts.first().is_some_and(|part| matches!(part.label, Label::Foreign { .. }));
+            if is_foreign || is_worthless(&map) {
+                self.replace(&segment, &context, map, is_foreign, &mut pass);
+            } else {
+                let goal = self.goal(at.saturating_add(1), &context);
+                self.mend(&segment, &context, map, goal, &mut pass);
+            }
+        }
+        for finding in &self.verdict.damage {
+            match (&finding.why, &finding.offsets) {
+                (Why::Missing, Some(range)) if self.placements(range).is_some() => {
+                    pass.steps.extend(self.placements(range).unwrap_or_default());
                 }
-                self.plan.steps.extend(steps);
-                continue;
-            }
-            let goal = self.goal(maps.get(at.saturating_add(1)), context);
-            self.mend(segment, context, map, goal);
-        }
-        for finding in std::mem::take(&mut self.verdict.damage) {
-            match finding.why {
-                Why::Missing => lost.extend(finding.offsets),
-                Why::Unreadable(_)
-                | Why::ChainBreak { .. }
-                | Why::Overlap { .. }
-                | Why::Checkpoint { .. }
-                | Why::CheckpointFile(_) => self.plan.left.push(finding),
+                (
+                    Why::Missing
+                    | Why::Unreadable(_)
+                    | Why::ChainBreak { .. }
+                    | Why::Overlap { .. }
+                    | Why::Checkpoint { .. }
+                    | Why::CheckpointFile(_),
+                    _,
+                ) => pass.left.push(finding.clone()),
                 // What is wrong inside a file was mended or left with the file.
-                Why::Header(_)
-                | Why::Frame(_)
-                | Why::Displaced { .. }
-                | Why::Zeros
-                | Why::CutShort
-                | Why::NoFooter
-                | Why::Seal
-                | Why::OtherSegment { .. }
-                | Why::OtherFrame { .. }
-                | Why::Name => {}
+                (
+                    Why::Header(_)
+                    | Why::Frame(_)
+                    | Why::Displaced { .. }
+                    | Why::Zeros
+                    | Why::CutShort
+                    | Why::NoFooter
+                    | Why::Seal
+                    | Why::OtherSegment { .. }
+                    | Why::OtherFrame { .. }
+                    | Why::Name,
+                    _,
+                ) => {}
             }
         }
-        for range in lost {
-            self.place(range, &maps);
+        pass
+    }
+
+    /// A file of which nothing is of use here: it goes, if it is another's or there is a better one.
+    fn replace(
+        &self,
+        segment: &SegmentPath,
+        context: &Context,
+        map: SegmentMap,
+        is_foreign: bool,
+        pass: &mut Pass,
+    ) {
+        let lost = context.end.filter(|end| *end > segment.base).map(|end| segment.base..end);
+        let placed = lost.as_ref().and_then(|lost| self.placements(lost));
+        let (path, log) = (segment.path.clone(), self.files.log);
+        if map.len > 0 && (is_foreign || placed.is_some()) {
+            pass.steps.push(Step { path: path.clone(), log, action: Action::SetAside });
+        }
+        match (placed, lost) {
+            (Some(steps), _) => {
+                pass.steps.extend(steps);
+                let copied = self.others.get(&segment.base).map(|other| other.map.clone());
+                pass.after.push(copied.unwrap_or(map));
+            }
+            (None, Some(lost)) if is_foreign => {
+                pass.left.push(Finding { path, log, bytes: 0..0, offsets: Some(lost), why: Why::Missing });
+                pass.after.push(map);
+            }
+            (None, _) => {
+                if !is_foreign {
+                    pass.left.extend(map.bad().filter_map(|part| finding(&path, log, part)));
+                }
+                pass.after.push(map);
+            }
         }
     }
 
-    fn step(&mut self, path: &Path, action: Action) {
-        self.plan.steps.push(Step { path: path.to_path_buf(), log: self.files.log, action });
-    }
-
-    /// Where the chain must come to at the end of a segment, if the next one or the checkpoint says so.
-    fn goal(
-        &self,
-        next: Option<&(SegmentPath, Context, SegmentMap)>,
-        context: &Context,
-    ) -> Option<(Offset, Chain)> {
+    /// Where the chain must come to at the end of a segment, if the one behind it, at `next`, or the checkpoint says so.
+    fn goal(&self, next: usize, context: &Context) -> Option<(Offset, Chain)> {
         let end = context.end?;
         let state = state_of(self.files).filter(|state| state.end == end);
-        next.and_then(|(segment, _, map)| begins(segment, map))
-            .filter(|(base, _)| *base == end)
-            .or(state.map(|state| (state.end, state.chain)))
+        self.begins(next).filter(|(base, _)| *base == end).or(state.map(|state| (state.end, state.chain)))
+    }
+
+    /// Where a segment that is in its place begins, and with which chain.
+    fn begins(&self, at: usize) -> Option<(Offset, Chain)> {
+        let (segment, map) = (&self.verdict.maps.get(at)?.0, self.after.get(at)?);
+        let ours = map.parts.first().is_some_and(|part| part.label == Label::Header);
+        map.header.filter(|_| ours).map(|header| (segment.base, header.chain_start))
     }
 
     fn mend(
         &mut self,
         segment: &SegmentPath,
         context: &Context,
-        map: &SegmentMap,
+        map: SegmentMap,
         goal: Option<(Offset, Chain)>,
+        pass: &mut Pass,
     ) {
-        let path = &segment.path;
+        let (path, log) = (&segment.path, self.files.log);
         let before = context.base.and_then(|base| self.ends.get(&base).copied());
         let context = Context { chain_start: context.chain_start.or(before), ..*context };
         let mended = self
             .storage
             .open(path, OpenMode::Read)
-            .and_then(|file| mend(file, &context, map, goal, self.others.get(&segment.base)));
+            .and_then(|file| mend(file, &context, &map, goal, self.others.get(&segment.base)));
         let after = match mended {
             Ok(mended) => {
-                for action in mended.actions {
-                    self.step(path, action);
-                }
+                let step = |action| Step { path: path.clone(), log, action };
+                pass.steps.extend(mended.actions.into_iter().map(step));
                 mended.map
             }
-            Err(_) => map.clone(),
+            Err(_) => map,
         };
-        self.plan.left.extend(after.bad().filter_map(|part| finding(path, self.files.log, part)));
+        pass.left.extend(after.bad().filter_map(|part| finding(path, log, part)));
         let end = after.footer.map_or(after.end, |footer| footer.last_offset.plus(1));
         if let Some(chain) = after.footer.map(|footer| footer.chain_end).or(after.chain) {
             self.ends.insert(end, chain);
         }
+        pass.after.push(after);
     }
 
-    /// Puts segments of the other copy where the offsets `range` are missing altogether.
-    fn place(&mut self, range: Range<Offset>, maps: &[(SegmentPath, Context, SegmentMap)]) {
-        match self.placements(&range, maps) {
-            Some(steps) => self.plan.steps.extend(steps),
-            None => self.plan.left.push(Finding {
-                path: self.files.dir.join(segment::file_name(range.start)),
-                log: self.files.log,
-                bytes: 0..0,
-                offsets: Some(range),
-                why: Why::Missing,
-            }),
-        }
-    }
-
-    /// The segments that fill a gap, if the chain proves them at its end.
-    fn placements(
-        &self,
-        range: &Range<Offset>,
-        maps: &[(SegmentPath, Context, SegmentMap)],
-    ) -> Option<Vec<Step>> {
+    /// The segments of the other copy that fill a gap, if the chain proves them at its end.
+    fn placements(&self, range: &Range<Offset>) -> Option<Vec<Step>> {
         let state = state_of(self.files).filter(|state| state.end == range.end);
-        let behind = maps.iter().filter_map(|(segment, _, map)| begins(segment, map));
+        let behind = (0..self.verdict.maps.len()).filter_map(|at| self.begins(at));
         let mut behind = behind.filter(|(base, _)| *base == range.end).map(|(_, chain)| chain);
         let goal = behind.next().or(state.map(|state| state.chain))?;
         let mut chain = self.ends.get(&range.start).copied();
@@ -265,10 +296,4 @@ fn state_of(files: &LogFiles) -> Option<&LogState> {
         Known::Checkpoint { state, .. } => Some(state),
         Known::Nothing | Known::Unnamed => None,
     }
-}
-
-/// Where a segment that is in its place begins, and with which chain.
-fn begins(segment: &SegmentPath, map: &SegmentMap) -> Option<(Offset, Chain)> {
-    let ours = map.parts.first().is_some_and(|part| part.label == Label::Header);
-    map.header.filter(|_| ours).map(|header| (segment.base, header.chain_start))
 }
