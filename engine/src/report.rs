@@ -59,6 +59,15 @@ impl RecoveryReport {
         report
     }
 
+    /// What was found, a line each, for people.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let directory = self.findings.iter();
+        let directory =
+            directory.map(|found| format!("{}: {}: {}", found.row, found.path.display(), found.said));
+        directory.chain(self.logs.iter().map(|log| format!("recovered {log}"))).collect()
+    }
+
     pub(crate) fn found(&mut self, finding: DirectoryFinding) {
         let count = self.rows.entry(finding.row).or_default();
         *count = count.saturating_add(1);

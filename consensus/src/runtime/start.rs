@@ -113,21 +113,8 @@ fn recover(config: &NodeConfig) -> Result<Recovered, StartError> {
         config.metrics.recovered_groups.set(config.metrics.recovered_groups.value().saturating_add(1));
     }
     votes.record(&votes_behind(&starts))?;
-    let report = engine.report();
-    notes.extend(report.healed_identity.map(|copy| format!("{}: written again", copy.display())));
-    notes.extend(
-        report
-            .findings
-            .iter()
-            .map(|found| format!("{}: {}: {}", found.row, found.path.display(), found.said)),
-    );
-    notes.extend(report.logs.iter().map(ToString::to_string));
-    notes.extend(
-        engine
-            .keep_report()
-            .map(|path| format!("recovery report: {}", path.display()))
-            .filter(|_| !report.logs.is_empty()),
-    );
+    notes.extend(engine.report().notes());
+    engine.keep_report();
     config.metrics.set_recovered(engine.recovery_counts());
     notes.extend(absent.iter().filter_map(|status| Some(status.halted.as_ref()?.to_string())));
     let core = NodeCore::new(
