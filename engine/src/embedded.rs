@@ -110,6 +110,7 @@ impl Engine {
         // Damage that a checkpoint knows is looked for again: what the disk refused it may give now, and
         // what is broken does not verify.
         let (writer, recovery) = self.open_embedded(log, config, || self.known_start(log))?;
+        self.record_damage(&writer, &recovery)?;
         let reader = writer.reader();
         let state = Mutex::new(State { writer, until_look: 0 });
         let inner = Inner { engine: Arc::clone(self), state, queue: Queue::new(log), reader };
@@ -131,6 +132,30 @@ impl Engine {
             starts.loaded = true;
         }
         Ok(())
+    }
+
+    /// Records damage that was not known, and where the log ends: what showed it may have been set aside, and the next
+    /// start would hand out the same offsets again.
+    fn record_damage(&self, writer: &LogWriter, recovery: &LogRecovery) -> Result<(), EmbeddedError> {
+        let damage = writer.damage();
+        if damage.is_empty() || recovery.read_only.is_some() {
+            return Ok(());
+        }
+        let known = {
+            let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            starts.logs.get(&writer.log()).is_some_and(|known| known.damage == damage)
+        };
+        if known {
+            return Ok(());
+        }
+        self.record_start(LogCheckpoint {
+            log: writer.log(),
+            config: writer.config(),
+            state: writer.state(),
+            producers: ProducerTable::new(),
+            damage,
+            closed: false,
+        })
     }
 
     /// Records where a log starts, unless it is being removed: its start may be forgotten already.

@@ -151,6 +151,20 @@ fn what_opening_reads_survives_a_power_cut_after_it() {
     assert_eq!(seen, kept);
 }
 
+/// A disk had left bytes behind the place of a first slot. Only the slot was written over them, so the vote was
+/// recorded, acted upon, and not there at the next start: the node could have voted twice.
+#[test]
+fn a_vote_recorded_over_damage_is_there_after_a_power_cut() {
+    let disk = new_disk();
+    let path = dir().join(VOTES_FILE);
+    let file = disk.storage().open(&path, OpenMode::CreateNew).unwrap();
+    file.write_at(Position(100), &[&[7; 100]]).unwrap();
+    let (mut votes, _) = open(&disk);
+    votes.record(&[vote(3, 4, 1)]).unwrap();
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(open(&disk).1.votes.into_values().collect::<Vec<_>>(), [vote(3, 4, 1)]);
+}
+
 #[test]
 fn format_1_votes_bytes_never_change() {
     let disk = new_disk();

@@ -222,7 +222,20 @@ impl LogShared {
                 return Ok(Located::Damaged { from: good_end, to: batch.base_offset });
             }
             if batch.end() > offset {
-                return Ok(Located::Frame(walked));
+                // Its count of records is under the batch's own checksum, which decides whether that is so.
+                let file = open.file.as_ref();
+                let mut whole = Walk::new(file, self.tag, Depth::Full, walked.position, limit, None);
+                if matches!(whole.step().map_err(failed)?, Step::Frame(_)) {
+                    return Ok(Located::Frame(walked));
+                }
+                let to = self.damage_end(segment, file, walked.position)?;
+                if to > offset {
+                    return Ok(Located::Damaged { from: batch.base_offset, to });
+                }
+                self.mark_damaged_in(segment.base, batch.base_offset..to);
+                good_end = to;
+                walk = Walk::new(file, self.tag, Depth::Headers, walked.end(), limit, None);
+                continue;
             }
             good_end = batch.end();
         }
@@ -254,13 +267,7 @@ impl LogShared {
             (facts.end, facts.end_position.get())
         };
         let failed = |source| read_failed(segment, "look behind damage", source);
-        // A frame whose header verifies says itself where the next one begins: then only this batch is lost.
-        let mut walk = Walk::new(file, self.tag, Depth::Headers, position, limit, None);
-        if let Step::Frame(walked) = walk.step().map_err(failed)?
-            && let Some(batch) = walked.batch
-        {
-            return Ok(batch.end());
-        }
+        // How many records the damaged batch says it has is under its own checksum, so it is not asked.
         let mut walk = Walk::new(file, self.tag, Depth::Full, position, limit, None);
         while let Some(walked) = walk.resync().map_err(failed)? {
             if let Some(batch) = walked.batch {

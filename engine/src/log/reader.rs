@@ -254,6 +254,10 @@ impl LogReader {
             Located::Damaged { from: damaged, to } => return Err(self.damaged_in(segment, damaged..to)),
         };
         let base = walked.batch.map_or(from, |batch| batch.base_offset);
+        // Its successor says to begin within it, so one of the two is not what it seems.
+        if walked.batch.is_some_and(|batch| batch.end() > limit) {
+            return Err(self.damaged_in(segment, base..limit));
+        }
         let first_len = narrow(u64::from(walked.header.frame_len));
         let taken = self.take(segment, file, walked.position, first_len, Span { from: base, ..span })?;
         if taken.batches.is_empty() && taken.faulty {

@@ -114,10 +114,14 @@ impl<'a> Walk<'a> {
         Ok(if zeros { Step::End } else { Step::Fault(FrameFault::Short) })
     }
 
-    /// Moves on to the next position above the present one where a valid frame of this log lies, and
+    /// Moves on to the next position behind a fault where a valid frame of this log lies, and
     /// returns that frame; the walk goes on behind it. `None`: there is none up to the limit.
     pub(crate) fn resync(&mut self) -> io::Result<Option<Walked>> {
-        let mut at = self.position.get().saturating_add(1);
+        let mut at = match self.depth {
+            // The count of records in a batch was not verified, so the frame behind it may be the good one.
+            Depth::Headers => self.position.get(),
+            Depth::Full => self.position.get().saturating_add(1),
+        };
         while at.saturating_add(wide(FRAME_HEADER_BYTES)) <= self.limit {
             self.expected = None;
             let candidate = self.tag_at(at)?;

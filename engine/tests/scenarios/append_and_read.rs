@@ -2,10 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidelog_engine::log::{AppendError, ReadError};
+use tidelog_engine::sim_disk::Crash;
+use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_wire::ids::{Chain, Offset, TimestampMs};
 
 use crate::world::{
-    LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all,
+    LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, read_file,
+    segment_path, shared,
 };
 
 /// What is appended comes back byte for byte, apart from offset and epoch, whatever the offset asked for.
@@ -204,4 +207,60 @@ fn a_reopened_segment_is_indexed_while_it_is_written() {
         reading.join().unwrap();
     });
     assert_eq!(read_all(&writer.reader(), Offset::ZERO).unwrap().len(), 200);
+}
+
+/// A bit of the count of records in a batch was turned over. The count is under the batch's own checksum, but was asked
+/// before that: damage was named far beyond the batch, and beyond the log's end.
+#[test]
+fn a_batch_that_lies_about_its_count_costs_itself_only() {
+    for bit in 0..8 {
+        let disk = formatted(3);
+        let (log, _) = shared(&disk);
+        for number in 0..4 {
+            log.append_durable(&batch(number, 2, 100), TimestampMs(5)).unwrap();
+        }
+        let file = read_file(&disk, &segment_path(0));
+        let second = 80 + u64::from(u32::from_le_bytes(file[84..88].try_into().unwrap()));
+        // Low byte of lastOffsetDelta, behind the frame header.
+        disk.flip_bit(&segment_path(0), Position(second + 48 + 26), bit).unwrap();
+        for offset in 2..4 {
+            let error = log.reader().read(Offset(offset), 1 << 20).unwrap_err();
+            assert!(
+                matches!(&error, ReadError::Damaged { range, .. } if (range.start, range.end) == (Offset(2), Offset(4))),
+                "{error}"
+            );
+        }
+        assert_eq!(log.reader().read(Offset(4), 1 << 20).unwrap().batches.len(), 2, "bit {bit}");
+        assert_eq!(log.reader().damage(), [Offset(2)..Offset(4)]);
+    }
+}
+
+/// A segment was renamed into its predecessor's last batch. Reading that batch answered nothing and no error.
+#[test]
+fn a_batch_that_reaches_into_the_next_segment_is_named_not_passed_over() {
+    let disk = formatted(3);
+    let (log, _) = shared(&disk);
+    for number in 0..12 {
+        log.append_durable(&batch(number, 4, 400), TimestampMs(5)).unwrap();
+    }
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let bases: Vec<u64> =
+        (0..48).filter(|base| disk.open(&segment_path(*base), OpenMode::Read).is_ok()).collect();
+    disk.rename(&segment_path(bases[1]), &segment_path(bases[1] - 2)).unwrap();
+    let (log, _) = shared(&disk);
+    let mut at = Offset(0);
+    while at < Offset(48) {
+        match log.reader().read(at, 1 << 20) {
+            Ok(read) => {
+                assert!(!read.batches.is_empty() && read.next > at, "something is visible at {at}");
+                at = read.next;
+            }
+            Err(ReadError::Damaged { range, .. }) => {
+                assert!(range.contains(&at), "{at} is in {range:?}");
+                at = range.end;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

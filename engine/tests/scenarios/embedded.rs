@@ -4,7 +4,7 @@ use tidelog_engine::embedded::EmbeddedError;
 use tidelog_engine::log::recovery::table::{Seen, Verdict};
 use tidelog_engine::log::{AppendError, ReadError, Visible};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation};
-use tidelog_engine::storage::Position;
+use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_engine::{Engine, Options};
 use tidelog_wire::ids::{GroupId, Offset, TimestampMs};
 
@@ -276,4 +276,75 @@ fn a_removed_log_gives_its_files_back_though_it_was_trimmed() {
     assert_eq!(log_files(&disk), []);
     let kept = engine.load_checkpoint(GroupId::META).unwrap().unwrap();
     assert!(kept.newest.logs.is_empty(), "nor is its start recorded any more");
+}
+
+/// After a restart that found the last segment sealed, the leader epoch stood twice in the log's state; the next two
+/// trims wrote it into both kept checkpoints, which then made no sense to the reader, and no log opened any more.
+#[test]
+fn what_a_trim_records_after_a_restart_on_a_sealed_segment_can_be_read() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    for number in 0..20 {
+        log.append_durable(&batch(number, 1, 500), NOW).unwrap();
+    }
+    log.trim(Offset(1)).unwrap();
+    drop(log);
+    // The successor is gone, as after a crash just before it was made.
+    disk.crash(Crash::ProcessOnly);
+    let last = log_files(&disk).into_iter().map(|(path, _)| path).max().unwrap();
+    disk.remove(&last).unwrap();
+    for start in 2..5 {
+        let (log, _) = shared(&disk);
+        log.trim(Offset(start)).unwrap();
+        drop(log);
+        disk.crash(Crash::ProcessOnly);
+    }
+    assert_eq!(shared(&disk).0.reader().start(), Offset(4));
+}
+
+/// A file of other bytes stood under the name of a far segment. Its name was believed: the log jumped to there, all between
+/// was called damaged, and when the file had been set aside the next start handed out the offsets in between.
+#[test]
+fn a_file_in_which_nothing_verifies_says_nothing_about_the_log() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 2, 100), NOW).unwrap();
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let file = disk.open(&segment_path(139), OpenMode::CreateNew).unwrap();
+    file.write_at(Position::ZERO, &[&[9; 300]]).unwrap();
+    for next in 2..5 {
+        let (log, recovery) = shared(&disk);
+        assert_eq!(recovery.damage, []);
+        assert_eq!(log.append_durable(&batch(next, 1, 100), NOW).unwrap().base_offset, Offset(next));
+        drop(log);
+        disk.crash(Crash::ProcessOnly);
+    }
+}
+
+/// Damage was known from a header alone, whose file was then set aside since no frame of it verified. The next start
+/// knew nothing of it and handed the lost offsets out again.
+#[test]
+fn damage_that_only_a_file_set_aside_had_shown_is_remembered() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    for number in 0..20 {
+        log.append_durable(&batch(number, 1, 500), NOW).unwrap();
+    }
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let mut files: Vec<_> = log_files(&disk).into_iter().map(|(path, _)| path).collect();
+    files.sort();
+    let last = files.pop().unwrap();
+    for path in &files {
+        disk.remove(path).unwrap();
+    }
+    disk.open(&last, OpenMode::ReadWrite).unwrap().truncate(100).unwrap();
+    let (log, recovery) = shared(&disk);
+    let (end, damage) = (log.reader().seeing(Visible::Appended).end(), recovery.damage);
+    assert!(end > Offset(0) && damage == [Offset(0)..end], "{end} {damage:?}");
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let (log, recovery) = shared(&disk);
+    assert_eq!((log.reader().seeing(Visible::Appended).end(), recovery.damage), (end, damage));
 }

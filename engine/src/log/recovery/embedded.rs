@@ -146,12 +146,31 @@ impl Recovery<'_> {
             // It has no successor that would prove it synced, whatever its name says.
             listed.place = Place::AboveMark;
             match self.examine(&listed)? {
+                Examined::Found(found) if self.says_nothing(&found)? => self.drop_empty(&found)?,
                 Examined::Found(found) => return Ok(Some(Last::Found(found))),
                 Examined::Unread => return Ok(Some(Last::Unread(listed))),
                 Examined::Gone => {}
             }
         }
         Ok(None)
+    }
+
+    /// Whether nothing in the file verifies that belongs at its base offset or above: then its name is no witness that
+    /// the log ever came so far.
+    fn says_nothing(&self, found: &Found) -> Result<bool, LogError> {
+        let io = |source| failed(&found.path, "look into", source);
+        if found.header.is_some() || found.file.refused(0..found.len).is_some() {
+            return Ok(false);
+        }
+        let file = found.file.as_ref();
+        let mut walk = Walk::new(file, self.tag, Depth::Full, FIRST_FRAME, found.len, None);
+        let frame = match walk.step().map_err(io)? {
+            Step::Frame(walked) => Some(walked),
+            Step::End | Step::Fault(_) => walk.resync().map_err(io)?,
+        };
+        let footer = load_sealed(file, self.tag).map_err(io)?.ok();
+        let by_frame = frame.is_some_and(|walked| begins(&walked) >= found.base);
+        Ok(!by_frame && footer.is_none_or(|(footer, _)| footer.last_offset < found.base))
     }
 
     /// Whether a segment begins above where the log came to: what lies between is gone.
