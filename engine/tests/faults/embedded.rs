@@ -10,6 +10,7 @@ use tidelog_engine::storage::OpenMode;
 use tidelog_engine::{Engine, Options};
 use tidelog_wire::ids::{Generation, LogId, Offset, Partition, TimestampMs};
 
+use crate::enumeration::Ran;
 use crate::outcome::{Outcome, Outcomes};
 use crate::promise::{Harm, Now, Promise};
 use crate::world::{CONFIG, NEIGHBOUR, NOW, VICTIM, batch, data, log_dir, new_identity, try_engine};
@@ -25,22 +26,32 @@ struct Log {
 }
 
 /// A run of the workload.
-pub(crate) struct Run<'a> {
+struct Run<'a> {
     disk: &'a SimDisk,
     engine: Option<Arc<Engine>>,
     logs: Vec<Log>,
     number: u64,
     /// What callers were told of logs other than the neighbour, and of the neighbour.
-    pub(crate) told: Outcomes,
-    pub(crate) neighbour_told: Outcomes,
+    told: Outcomes,
+    neighbour_told: Outcomes,
     now: Now,
-    pub(crate) violations: Vec<String>,
+    violations: Vec<String>,
     /// The calls made before each phase.
-    pub(crate) phases: Vec<(&'static str, usize)>,
+    phases: Vec<(&'static str, usize)>,
+}
+
+/// Runs the workload on a disk, mends it and looks what is there.
+pub(crate) fn run(disk: &SimDisk, harm: Harm, start_may_fall: bool, lasting: Lasting) -> Ran {
+    let mut run = Run::new(disk, harm, start_may_fall);
+    run.all();
+    let calls = disk.calls();
+    run.heal(lasting);
+    let Run { told, neighbour_told, violations, phases, .. } = run;
+    Ran { told, neighbour_told, violations, phases, calls }
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(disk: &'a SimDisk, harm: Harm, start_may_fall: bool) -> Self {
+    fn new(disk: &'a SimDisk, harm: Harm, start_may_fall: bool) -> Self {
         Self {
             disk,
             engine: None,
@@ -55,7 +66,7 @@ impl<'a> Run<'a> {
     }
 
     /// The whole workload.
-    pub(crate) fn all(&mut self) {
+    fn all(&mut self) {
         self.phase("format");
         let formatted = Engine::format(&self.disk.storage(), data(), new_identity());
         if formatted.is_err() {
@@ -128,7 +139,7 @@ impl<'a> Run<'a> {
         match try_engine(self.disk, Options::embedded(NOW)) {
             Ok(engine) => self.engine = Some(engine),
             Err(error) if !self.now.disk_is_bad => {
-                self.violations.push(format!("the engine does not start: {error}"))
+                self.violations.push(format!("the engine does not start: {error}"));
             }
             Err(_) => {
                 self.told.insert(Outcome::NoStart);
@@ -158,7 +169,7 @@ impl<'a> Run<'a> {
                 self.check(log);
             }
             Err(error) if !self.now.disk_is_bad => {
-                self.violations.push(format!("{id} does not open: {error}"))
+                self.violations.push(format!("{id} does not open: {error}"));
             }
             Err(_) => self.tell(id, Outcome::NotOpen),
         }
@@ -296,9 +307,9 @@ impl<'a> Run<'a> {
 
     /// Leaves half a frame at the end of the victim, and a name that is no segment's beside it.
     fn leave_a_torn_tail(&mut self) {
+        let Some(handle) = self.logs[0].handle.take() else { return };
         let half = Fault { written: Written::Half, ..Fault::next(Operation::Write, Failure::Io) };
         self.disk.inject(half.on_path(&log_dir(VICTIM).to_string_lossy()));
-        let Some(handle) = self.logs[0].handle.take() else { return };
         let base = handle.reader().seeing(Visible::Appended).end();
         self.logs[0].promise.sends(base, self.number);
         if handle.append(&batch(self.number), NOW).is_ok() {
@@ -336,7 +347,7 @@ impl<'a> Run<'a> {
     }
 
     /// The disk is mended and the power is cut. Everything must be there and go on.
-    pub(crate) fn heal(&mut self, lasting: Lasting) {
+    fn heal(&mut self, lasting: Lasting) {
         self.disk.clear_faults();
         self.disk.set_free_bytes(1 << 30);
         self.now.disk_is_bad = false;

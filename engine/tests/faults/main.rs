@@ -5,6 +5,8 @@
 //! did not itself destroy is there, and the log takes appends again. The outcomes are in `docs/faults.md`.
 
 #[cfg(test)]
+mod consensus;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod enumeration;

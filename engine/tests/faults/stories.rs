@@ -29,8 +29,8 @@ fn append(log: &SharedLog, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// How many records can be read, and the ranges that cannot.
-fn readable(log: &SharedLog) -> (u64, Vec<std::ops::Range<u64>>) {
+/// How many records can be read, and where what cannot be read begins and ends.
+fn readable(log: &SharedLog) -> (u64, Vec<(u64, u64)>) {
     let reader = log.reader();
     let (mut at, mut count, mut lost) = (reader.start(), 0, Vec::new());
     while at < reader.end() {
@@ -40,7 +40,7 @@ fn readable(log: &SharedLog) -> (u64, Vec<std::ops::Range<u64>>) {
                 at = read.next;
             }
             Err(ReadError::Damaged { range, .. } | ReadError::Unreadable { range, .. }) => {
-                lost.push(at.get()..range.end.get());
+                lost.push((at.get(), range.end.get()));
                 at = range.end;
             }
             Err(error) => panic!("{error}"),
@@ -96,7 +96,7 @@ fn a_zeroed_sector_costs_only_the_batches_in_it() {
     file.sync().unwrap();
     drop(file);
     let (count, lost) = readable(&shared(&disk));
-    let gone: u64 = lost.iter().map(|range| range.end - range.start).sum();
+    let gone: u64 = lost.iter().map(|(from, to)| to - from).sum();
     assert_eq!(count + gone, whole);
     assert!((1..=4).contains(&gone), "{lost:?}");
 }
@@ -132,7 +132,7 @@ fn a_bad_sector_costs_only_the_batches_in_it() {
     disk.spoil(&path, 1_024..1_536).unwrap();
     let (count, lost) = readable(&log);
     assert!(count < whole && lost.len() == 1, "{count} of {whole}, {lost:?}");
-    assert!(lost[0].end - lost[0].start <= 12, "the block that the sector lies in: {lost:?}");
+    assert!(lost[0].1 - lost[0].0 <= 12, "the block that the sector lies in: {lost:?}");
 }
 
 /// A whole group was reported as synced and never reached the disk. Frames behind it say that it was
@@ -152,7 +152,7 @@ fn a_lost_group_is_named_when_a_later_frame_witnesses_it() {
     let whole = log.reader().end().get();
     drop(log);
     disk.crash(Crash::LoseUnsynced);
-    assert_eq!(readable(&shared(&disk)), (whole - (to - from), vec![from..to]));
+    assert_eq!(readable(&shared(&disk)), (whole - (to - from), vec![(from, to)]));
 }
 
 /// The documented window: the last group before a crash under load has no witness yet, so its loss looks
@@ -166,7 +166,7 @@ fn the_last_lost_group_is_named_only_behind_a_mark() {
         let end = log.reader().end().get();
         disk.inject(Fault::next(Operation::Write, Failure::Lost).on_path(".seg"));
         append(&log, 2..3);
-        let lost = end..log.reader().end().get();
+        let lost = (end, log.reader().end().get());
         disk.drop_caches();
         if marked {
             log.idle().unwrap();

@@ -52,7 +52,7 @@ pub(crate) fn batch(number: u64) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None, BuilderLimits::default());
     for record in 0..=number % 3 {
         let mut value = format!("batch {number} record {record}.").into_bytes();
-        value.resize(if number % 3 == 0 { 500 } else { 200 }, b'x');
+        value.resize(if number.is_multiple_of(3) { 500 } else { 200 }, b'x');
         let time = TimestampMs(i64::try_from(1_000 * number).unwrap());
         assert_eq!(builder.push(time, None, Some(&value), &[]), Ok(Pushed::Taken));
     }
