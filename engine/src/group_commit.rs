@@ -5,9 +5,11 @@
 //! 2. The leader takes the whole queue as its group, writes the batches in it with one call, and syncs.
 //!    Meanwhile the next group gathers: the more threads wait, the more one sync serves. Nobody waits
 //!    for company.
-//! 3. When its group is dropped the lead goes to the first who came meanwhile, and only then is the group
-//!    told: the next sync runs while these wake up. Each is woken once, with the outcome in its hand, so
-//!    nobody wakes to find that it was not meant.
+//! 3. When its group is dropped each of it is told, and then the lead goes to the first who came meanwhile.
+//!    Each is woken once, with the outcome in its hand: nobody wakes to find that it was not meant. In this
+//!    order those who were told first are back with their next wish before the next group is closed. The
+//!    other way round the threads would fall into two halves that wait for each other's syncs, and each
+//!    sync would serve half as many.
 //!
 //! A leader that panics drops its group too: nobody waits for ever, whoever has no outcome is told that
 //! the log is fenced, and somebody else leads.
@@ -43,8 +45,14 @@ pub(crate) struct Wish {
 /// Where one thread waits.
 #[derive(Debug, Default)]
 struct Bell {
-    call: Mutex<Option<Call>>,
+    state: Mutex<BellState>,
     rung: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    call: Option<Call>,
+    waited_for: bool,
 }
 
 #[derive(Debug)]
@@ -131,36 +139,46 @@ impl Queue {
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
+        for wish in self.wishes.drain(..) {
+            let fenced = || Err(AppendError::Fenced { log: self.queue.log }.into());
+            wish.bell.ring(Call::Told(wish.outcome.unwrap_or_else(fenced)));
+        }
         let mut waiting = self.queue.waiting();
+        waiting.spare_wishes = std::mem::take(&mut self.wishes);
         let next = waiting.wishes.first().map(|wish| Arc::clone(&wish.bell));
         waiting.led = next.is_some();
         drop(waiting);
         if let Some(next) = next {
             next.ring(Call::Lead);
         }
-        for wish in self.wishes.drain(..) {
-            let fenced = || Err(AppendError::Fenced { log: self.queue.log }.into());
-            wish.bell.ring(Call::Told(wish.outcome.unwrap_or_else(fenced)));
-        }
-        self.queue.waiting().spare_wishes = std::mem::take(&mut self.wishes);
     }
 }
 
 impl Bell {
     fn ring(&self, call: Call) {
-        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
-        self.rung.notify_one();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.call = Some(call);
+        let waited_for = state.waited_for;
+        drop(state);
+        // Ringing asks the system, whether anybody hears or not; a leader's own bell is never waited at.
+        if waited_for {
+            self.rung.notify_one();
+        }
     }
 
     /// Waits for a call. `None`: to lead.
     fn wait(&self) -> Option<Outcome> {
-        let mut call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match call.take() {
+            state.waited_for = state.call.is_none();
+            match state.call.take() {
                 Some(Call::Lead) => return None,
                 Some(Call::Told(outcome)) => return Some(outcome),
-                None => call = self.rung.wait(call).unwrap_or_else(PoisonError::into_inner),
+                None => state = self.rung.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

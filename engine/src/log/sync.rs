@@ -26,13 +26,16 @@ struct Target {
 #[must_use = "nothing is durable before it has run"]
 pub struct SyncJob {
     log: Arc<LogShared>,
-    targets: Vec<Target>,
+    /// The newest dirty file, mostly the only one: a list of it alone would be allocated for every sync.
+    newest: Option<Target>,
+    /// Those before it, newest first.
+    older: Vec<Target>,
     end: Offset,
 }
 
 impl SyncJob {
     pub(crate) fn new(log: Arc<LogShared>) -> Self {
-        let mut targets = Vec::new();
+        let (mut newest, mut older) = (None, Vec::new());
         let end = {
             let view = log.view();
             for segment in view.segments.used_newest_first() {
@@ -42,24 +45,32 @@ impl SyncJob {
                     break;
                 }
                 if let Some(file) = &facts.unsynced {
-                    targets.push(Target {
+                    let target = Target {
                         segment: Arc::clone(segment),
                         file: Arc::clone(file),
                         writes: facts.writes,
                         end_position: facts.end_position,
-                    });
+                    };
+                    match &newest {
+                        None => newest = Some(target),
+                        Some(_) => older.push(target),
+                    }
                 }
             }
             view.end
         };
-        targets.reverse();
-        Self { log, targets, end }
+        Self { log, newest, older, end }
+    }
+
+    /// The dirty files, oldest first.
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.older.iter().rev().chain(&self.newest)
     }
 
     /// Whether there is nothing to make durable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty() && !self.log.dir_dirty()
+        self.newest.is_none() && !self.log.dir_dirty()
     }
 
     /// Syncs the dirty segments, oldest first, and the directory if files were created. On return
@@ -73,7 +84,7 @@ impl SyncJob {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
             return Err(SyncError { path: self.log.path.to_path_buf(), action: "sync", source });
         }
-        for target in &self.targets {
+        for target in self.targets() {
             target.file.sync().map_err(|source| {
                 target.fail();
                 self.fence(&target.segment.path(), "sync", source)
@@ -84,7 +95,7 @@ impl SyncJob {
             Err(error) if error.kind() == ErrorKind::NotFound && self.log.is_removed() => {}
             synced => synced.map_err(|source| self.fence(&self.log.path, "sync the directory", source))?,
         }
-        for target in &self.targets {
+        for target in self.targets() {
             target.succeed();
         }
         {

@@ -194,6 +194,7 @@ impl LogWriter {
     ) -> Result<(), AppendError> {
         self.shared.takes_writes()?;
         let mut group = std::mem::take(&mut self.planned);
+        group.reserve(batches.len());
         let outcome = self.append_planned(batches, &mut group, done);
         group.clear();
         if group.capacity() <= PLANNED_KEPT {

@@ -195,11 +195,13 @@ impl FrameHeader {
     /// The checksum of a frame at `position` whose batch begins with `prefix`.
     #[must_use]
     pub fn checksum(&self, position: Position, prefix: &[u8]) -> u32 {
-        let bytes = self.encode();
-        let (_, checked) = bytes.split_at(4);
-        let crc = crc32c::crc32c(checked);
-        let crc = crc32c::crc32c_append(crc, &position.get().to_le_bytes());
-        crc32c::crc32c_append(crc, prefix)
+        let header = self.encode();
+        let (_, checked) = header.split_at(4);
+        let mut covered = [0; FRAME_HEADER_BYTES + 4];
+        let (to_header, to_position) = covered.split_at_mut(checked.len());
+        to_header.copy_from_slice(checked);
+        to_position.copy_from_slice(&position.get().to_le_bytes());
+        crc32c::crc32c_append(crc32c::crc32c(&covered), prefix)
     }
 
     /// Whether the length can be one: a mark, or a header and a batch within the limits.
