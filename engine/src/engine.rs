@@ -332,9 +332,11 @@ impl Engine {
     /// generation of its own.
     ///
     /// # Errors
-    /// [`LogError::Io`]: the log's directory cannot be listed.
+    /// - [`LogError::AlreadyOpen`]: somebody is just opening it. Nothing was changed.
+    /// - [`LogError::Io`]: the log's directory cannot be listed.
     pub fn remove_log(&self, log: LogId) -> Result<(), LogError> {
-        if let Some(shared) = self.core.lives.latest(log) {
+        let removal = self.core.lives.remove(log).ok_or(LogError::AlreadyOpen { log })?;
+        if let Some(shared) = &removal.latest {
             shared.end(Ended::Removed);
         }
         self.core.open_files.close_log(log);
@@ -344,6 +346,7 @@ impl Engine {
         let files = self.files_of(log)?;
         self.core.keep.doom(log, &files);
         self.core.unlink_unnamed();
+        drop(removal);
         Ok(())
     }
 

@@ -29,6 +29,8 @@ enum Taken {
 #[derive(Debug)]
 struct Known {
     taken: Taken,
+    /// How many are removing it. Nobody opens it before they are done.
+    removers: u32,
     latest: Weak<LogShared>,
 }
 
@@ -52,17 +54,30 @@ impl Lives {
     /// Keeps the log for the caller, who is about to open it. `None` if somebody has or opens it.
     pub(crate) fn reserve(&self, log: LogId) -> Option<Reservation<'_>> {
         let mut logs = self.logs();
-        let known = logs.entry(log).or_insert(Known { taken: Taken::No, latest: Weak::new() });
-        if known.taken != Taken::No {
+        let known = logs.entry(log).or_default();
+        if known.taken != Taken::No || known.removers > 0 {
             return None;
         }
         known.taken = Taken::Reserved;
         Some(Reservation { lives: self, log })
     }
 
+    /// Keeps everybody from opening the log while the caller removes it. `None` if somebody is just
+    /// opening it: the files that he reads must not go meanwhile.
+    pub(crate) fn remove(&self, log: LogId) -> Option<Removal<'_>> {
+        let mut logs = self.logs();
+        let known = logs.entry(log).or_default();
+        if known.taken == Taken::Reserved {
+            return None;
+        }
+        known.removers = known.removers.saturating_add(1);
+        Some(Removal { lives: self, log, latest: known.latest.upgrade() })
+    }
+
     /// The log, which the caller has reserved, has a writer now. Ends the opening before.
     pub(crate) fn opened(&self, log: &Arc<LogShared>) {
-        let before = self.logs().insert(log.id, Known { taken: Taken::Open, latest: Arc::downgrade(log) });
+        let now = Known { taken: Taken::Open, removers: 0, latest: Arc::downgrade(log) };
+        let before = self.logs().insert(log.id, now);
         // Not under the lock: it may be the last handle, which comes here when it goes.
         if let Some(before) = before.and_then(|known| known.latest.upgrade()) {
             before.end(Ended::Reopened);
@@ -78,10 +93,7 @@ impl Lives {
 
     /// The last handle of an opening was dropped.
     pub(crate) fn left(&self, log: &LogShared) {
-        let mut logs = self.logs();
-        if logs.get(&log.id).is_some_and(|known| known.is(log) && known.taken == Taken::No) {
-            logs.remove(&log.id);
-        }
+        forget_unused(&mut self.logs(), log.id);
     }
 
     /// The latest opening of a log, if anybody holds a handle of it.
@@ -101,6 +113,12 @@ impl Lives {
     }
 }
 
+impl Default for Known {
+    fn default() -> Self {
+        Self { taken: Taken::No, removers: 0, latest: Weak::new() }
+    }
+}
+
 impl Known {
     fn is(&self, log: &LogShared) -> bool {
         ptr::eq(self.latest.as_ptr(), log)
@@ -117,12 +135,39 @@ pub(crate) struct Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut logs = self.lives.logs();
-        let Some(known) = logs.get_mut(&self.log).filter(|known| known.taken == Taken::Reserved) else {
-            return;
-        };
-        known.taken = Taken::No;
-        if known.latest.strong_count() == 0 {
-            logs.remove(&self.log);
+        if let Some(known) = logs.get_mut(&self.log).filter(|known| known.taken == Taken::Reserved) {
+            known.taken = Taken::No;
         }
+        forget_unused(&mut logs, self.log);
+    }
+}
+
+/// A log that is being removed. It may be opened when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Removal<'a> {
+    lives: &'a Lives,
+    log: LogId,
+    /// Its latest opening, if anybody holds a handle of it.
+    pub(crate) latest: Option<Arc<LogShared>>,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        // Before the lock is taken: it may be the last handle, which takes the lock when it goes.
+        self.latest = None;
+        let mut logs = self.lives.logs();
+        if let Some(known) = logs.get_mut(&self.log) {
+            known.removers = known.removers.saturating_sub(1);
+        }
+        forget_unused(&mut logs, self.log);
+    }
+}
+
+/// Forgets a log that nobody has, opens, removes or reads.
+fn forget_unused(logs: &mut BTreeMap<LogId, Known>, log: LogId) {
+    let unused =
+        |known: &Known| known.taken == Taken::No && known.removers == 0 && known.latest.strong_count() == 0;
+    if logs.get(&log).is_some_and(unused) {
+        logs.remove(&log);
     }
 }

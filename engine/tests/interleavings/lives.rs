@@ -94,6 +94,38 @@ pub(crate) fn two_open_at_once() {
     assert!(matches!(reader.read(Offset(9), 1), Err(ReadError::OutOfRange { .. })));
 }
 
+/// One opens a log while another removes it: either he gets it whole, or finds nothing, or the other is told.
+/// Never does a writer stand on files that go under him.
+pub(crate) fn removed_while_opened() {
+    let disk = disk();
+    let (engine, log) = shared_log(&disk);
+    log.append_durable(&small(0), NOW).unwrap();
+    drop(log);
+    let opener = {
+        let (engine, disk) = (Arc::clone(&engine), disk.clone());
+        thread::spawn(move || {
+            let Ok((log, recovery)) = engine.open_shared(LOG, TINY) else { return };
+            assert_eq!(recovery.damage, []);
+            let Ok(appended) = log.append_durable(&small(1), NOW) else { return };
+            let base = if appended.base_offset == Offset::ZERO { 0 } else { 1 };
+            assert_eq!(appended.base_offset, Offset(base), "whole or empty");
+            // Acknowledged, so it is there unless the log was removed since.
+            let there = read_all(&log.reader(), Offset::ZERO);
+            match there {
+                Ok(all) => assert_eq!(Offset(u64::try_from(all.len()).unwrap()), Offset(base + 1)),
+                Err(error) => assert!(matches!(error, ReadError::Removed { .. }), "{error}"),
+            }
+            if log.append_durable(&small(2), NOW).is_ok() {
+                let path = disk.files().into_iter().find(|path| path.starts_with("/data/logs"));
+                assert!(path.is_some() || log.append(&small(3), NOW).is_err(), "a writer without a file");
+            }
+        })
+    };
+    let removed = engine.remove_log(LOG);
+    assert!(matches!(removed, Ok(()) | Err(LogError::AlreadyOpen { .. })), "{removed:?}");
+    opener.join().unwrap();
+}
+
 /// A log is removed while its start is raised. Whoever comes first, nothing names it afterwards.
 pub(crate) fn removed_while_trimmed() {
     let disk = disk();

@@ -25,6 +25,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("an-index-while-it-grows", reading::an_index_while_it_grows),
     ("verification-and-trims", reading::verification_and_trims),
     ("removed-while-read", lives::removed_while_read),
+    ("removed-while-opened", lives::removed_while_opened),
     ("removed-while-trimmed", lives::removed_while_trimmed),
     ("first-looks-and-trims", lives::first_looks_and_trims),
     ("closed-and-reopened", lives::closed_and_reopened),
