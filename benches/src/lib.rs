@@ -1,10 +1,11 @@
 //! Benchmarks, each beside the floor of the machine it runs on.
 //!
-//! `cargo bench -p tidelog-benches` runs two programs, both thin shells around [`run`]:
+//! `cargo bench -p tidelog-benches` runs these programs, all thin shells around [`run`]:
 //! - [`engine`]: a durable append to the embedded engine. Its floor is to write and sync the same bytes.
 //! - [`cluster`]: an append to one node and to three, until it is acknowledged: real `tidelogd` processes on loopback with
 //!   TLS, one batch in flight. Their floors are that write and sync, an echo from a client to a node, and for three nodes an echo
 //!   from node to node: a leader has to ask one other node before it answers.
+//! - [`open`], if it is named: the opening of a large log, of many logs and of many segments, and the memory they hold.
 //!
 //! 1. Everything is measured in turns, operation by operation, floors included: see `rounds`.
 //! 2. What an operation takes is set against the sum of its floors of the same rounds: see `report`.
@@ -22,13 +23,17 @@ mod error;
 mod floors;
 mod inside;
 mod nodes;
+pub mod open;
 mod options;
 mod payload;
 mod report;
 mod rounds;
 
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
+
+use serde::Serialize;
 
 pub use error::BenchError;
 pub use options::{Bench, Options};
@@ -55,20 +60,30 @@ pub fn run(bench: Bench, folder: &str) -> ExitCode {
 }
 
 fn try_run(bench: Bench, folder: &Path) -> Result<Option<String>, BenchError> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if bench == Bench::Open
+        && let Some(answer) = open::child::answer(&arguments)
+    {
+        return answer.map(Some);
+    }
+    let options = Options::parse(arguments)?;
     if !options.selects(bench) {
         return Ok(None);
     }
     make_folder(folder).doing("make the folder for data")?;
-    let report = match bench {
-        Bench::Engine => engine::run(&options, folder)?,
-        Bench::Cluster => cluster::run(&options, folder)?,
-    };
-    if options.json {
-        Ok(Some(serde_json::to_string(&report).doing("write JSON")?))
-    } else {
-        Ok(Some(report.to_string()))
+    match bench {
+        Bench::Engine => shown(&engine::run(&options, folder)?, &options),
+        Bench::Cluster => shown(&cluster::run(&options, folder)?, &options),
+        Bench::Open => shown(&open::run(&options, folder)?, &options),
     }
+}
+
+fn shown(report: &(impl Serialize + Display), options: &Options) -> Result<Option<String>, BenchError> {
+    Ok(Some(if options.json {
+        serde_json::to_string(report).doing("write JSON")?
+    } else {
+        report.to_string()
+    }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "owns the folder in which all data of a run lies")]
