@@ -228,7 +228,11 @@ impl fmt::Display for Row {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (walked_mib, heap_kib) = (self.walked_bytes >> 20, self.heap_bytes >> 10);
         write!(out, "  {:32} {:>9.1} {:>9.1} {:>9}", self.name, self.cold_ms, self.warm_ms, self.segments)?;
-        write!(out, " {walked_mib:>12} {:>12} {heap_kib:>12} {:>7}", self.resident_kib, self.heap_bytes_each)?;
+        write!(
+            out,
+            " {walked_mib:>12} {:>12} {heap_kib:>12} {:>7}",
+            self.resident_kib, self.heap_bytes_each
+        )?;
         write!(out, "  {}", self.note)
     }
 }

@@ -1,8 +1,10 @@
 //! Recovery: turns what a crash left on disk back into a log that accepts appends.
 //!
-//! 1. List the segments. Names and headers that do not belong here are set aside.
-//! 2. A segment with a successor below the mark was synced and sealed: its footer is read, nothing
-//!    else. A missing footer is written again from the frames; damage is a range, not a refusal.
+//! 1. List the segments. Names that do not belong here are set aside.
+//! 2. A segment with a successor below the mark was synced and sealed, and is not opened: whoever uses it first
+//!    looks at it (`super::first_look`), by the same table. A missing footer is written again from the frames;
+//!    damage is a range, not a refusal. One exception: an embedded log has no checkpoint that says its chain, so
+//!    the segment before the last one is looked at, to know that the last continues the same history.
 //! 3. Above the mark every frame is verified: checksums, place, offsets, chain. Under consensus the
 //!    valid ones stay and are compared when their entries are applied again; embedded they are the log.
 //! 4. The first byte that does not verify is judged by the table: torn tail, or corruption.
