@@ -14,7 +14,7 @@ use std::path::Path;
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, TimestampMs};
 
-use super::error::{AppendError, AppendManyError, LogError};
+use super::error::{AppendError, AppendManyError, LogError, ReadError};
 use super::plan::{self, Place, Planned};
 use super::reader::{LogReader, Visible};
 use super::replay::Replay;
@@ -33,6 +33,9 @@ use crate::storage::{File, OpenMode, Position, create_dir_durably};
 
 /// Frames for which a writer keeps the room it planned them in.
 const PLANNED_KEPT: usize = 16;
+
+/// Bytes read at once where damage is looked at again.
+const RESTORE_BYTES: usize = 1 << 20;
 
 /// The segment that takes appends.
 #[derive(Debug)]
@@ -159,10 +162,27 @@ impl LogWriter {
         self.shared.damage()
     }
 
-    /// Marks ranges that a checkpoint says are damaged.
+    /// Marks ranges that a checkpoint says are damaged, but for what reads well now: it may have been mended
+    /// while the log was not open. Reads as much as is marked.
     pub fn restore_damage(&self, ranges: &[Range<Offset>]) {
+        let reader = LogReader { shared: Arc::clone(&self.shared), visible: Visible::Appended };
         for range in ranges {
-            self.shared.mark_damaged(range.clone());
+            let mut at = range.start.max(reader.start());
+            while at < range.end {
+                let next = match reader.read(at, RESTORE_BYTES) {
+                    Ok(read) => read.next,
+                    Err(ReadError::Damaged { range: found, .. }) => {
+                        self.shared.mark_damaged(at..found.end.min(range.end));
+                        found.end
+                    }
+                    Err(_) => at,
+                };
+                if next <= at {
+                    self.shared.mark_damaged(at..range.end);
+                    break;
+                }
+                at = next;
+            }
         }
     }
 

@@ -236,9 +236,12 @@ fn the_manual_runs(dir: &Path, log: &Path) {
     let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("tidelog segment ")).collect();
     assert_eq!(commands.len(), 7, "{commands:?}");
     for line in commands {
-        let line =
-            line.replace("D/node-0/data/logs/2/0", text(log)).replace("D/", &format!("{}/", dir.display()));
-        let output = output(tidelog().args(line.split_whitespace().skip(1)));
+        let real = |word: &str| match (word.strip_prefix("D/node-0/data/logs/2/0"), word.strip_prefix("D/")) {
+            (Some(file), _) => format!("{}{file}", log.display()),
+            (None, Some(below)) => format!("{}/{below}", dir.display()),
+            (None, None) => word.to_owned(),
+        };
+        let output = output(tidelog().args(line.split_whitespace().skip(1).map(real)));
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(!output.stdout.is_empty(), "{line}");
     }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::file::{Other, mend};
+use super::patched::Patched;
 use super::{Action, Plan, Step};
 use crate::checkpoint::LogState;
 use crate::offline::label::{Label, SegmentMap, Why};
 use crate::offline::map::{Context, Detail, Promise, map};
 use crate::offline::target::{Known, LogFiles, SegmentPath, Target, active_position, finding};
 use crate::offline::verify::{Finding, LogVerdict, verify_log};
-use crate::segment;
-use crate::storage::{OpenMode, Position, Storage};
+use crate::segment::{self, LogTag};
+use crate::storage::{OpenMode, Storage};
 
 /// Says what would mend `target`, with the help of another copy of the same logs. Changes nothing.
 #[must_use]
@@ -243,47 +245,68 @@ impl Log<'_> {
             if chain.is_some_and(|chain| chain != header.chain_start) {
                 return None;
             }
-            let (len, end, chain_end) = usable(other, range.end, state)?;
-            if end <= at {
+            let taken = usable(other, range.end, state)?;
+            if taken.end <= at {
                 return None;
             }
-            let action = Action::Place { from: other.path.clone(), len, offsets: at..end };
+            let place = Action::Place { from: other.path.clone(), len: taken.len, offsets: at..taken.end };
+            let seal = taken.seal.map(|bytes| Action::Seal { at: taken.len, bytes });
             let path = self.files.dir.join(segment::file_name(at));
-            steps.push(Step { path, log: self.files.log, action });
-            (at, chain) = (end, Some(chain_end));
+            let step = |action| Step { path: path.clone(), log: self.files.log, action };
+            steps.extend([place].into_iter().chain(seal).map(step));
+            (at, chain) = (taken.end, Some(taken.chain));
         }
         (at == range.end && chain == Some(goal)).then_some(steps)
     }
 }
 
-/// How much of the other copy's segment can be taken: all of it if it is sealed and ends at or below `until`, else up to the
-/// checkpoint's end in the active one.
-fn usable(other: &Other, until: Offset, state: Option<&LogState>) -> Option<(u64, Offset, Chain)> {
+/// What of the other copy's segment can be taken.
+struct Taken {
+    /// Bytes, from its beginning on.
+    len: u64,
+    /// Where the log stands behind them.
+    end: Offset,
+    chain: Chain,
+    /// Index and footer to be written behind them: a log whose checkpoint has no active segment goes on in another file.
+    seal: Option<Vec<u8>>,
+}
+
+/// How much of the other copy's segment can be taken: all of it if it is sealed and ends at or below `until`, else up to
+/// `until`, where the checkpoint says the log ended.
+fn usable(other: &Other, until: Offset, state: Option<&LogState>) -> Option<Taken> {
     if let Some(footer) = other.map.footer
         && footer.last_offset < until
     {
-        let sound = other.map.is_sound();
-        return sound.then_some((other.map.len, footer.last_offset.plus(1), footer.chain_end));
+        let (len, end, chain) = (other.map.len, footer.last_offset.plus(1), footer.chain_end);
+        return other.map.is_sound().then_some(Taken { len, end, chain, seal: None });
     }
     let state = state?;
-    let (_, position) = active_position(state)
-        .filter(|(base, _)| Some(*base) == other.map.header.map(|header| header.base))?;
-    let context = Context { promise: Promise::UpTo(position), split: Some(position), ..Context::default() };
-    let map = map(other.file.as_ref(), &context).ok()?;
-    let sound = map.bad().all(|part| part.bytes.start >= position.get());
-    let there = map.parts.iter().any(|part| match &part.label {
-        Label::Frames { records, chain, .. } => {
-            Position(part.bytes.end) == position && (records.end, *chain) == (state.end, state.chain)
-        }
+    let header = other.map.header?;
+    let context = Context { promise: Promise::All, detail: Detail::EachFrame, ..Context::default() };
+    let every = map(other.file.as_ref(), &context).ok()?;
+    let len = every.parts.iter().find_map(|part| match &part.label {
+        Label::Frames { records, .. } => (records.end == until).then_some(part.bytes.end),
         Label::Header
         | Label::Padding
         | Label::Index { .. }
         | Label::Footer
         | Label::TornTail { .. }
         | Label::Damage { .. }
-        | Label::Foreign { .. } => false,
-    });
-    (sound && there).then_some((position.get(), state.end, state.chain))
+        | Label::Foreign { .. } => None,
+    })?;
+    let mut cut = Patched::new(Arc::clone(&other.file), len);
+    cut.cut(len);
+    let summary = map(&cut, &context).ok()?.whole?;
+    let seal = match active_position(state) {
+        Some((base, position)) => {
+            if base != header.base || position.get() != len {
+                return None;
+            }
+            None
+        }
+        None => Some(summary.seal_bytes(LogTag::of(header.cluster, header.log))),
+    };
+    (summary.end == until).then_some(Taken { len, end: until, chain: summary.chain, seal })
 }
 
 /// Neither a header nor any frame of it verifies.
