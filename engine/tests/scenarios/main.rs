@@ -19,6 +19,8 @@ mod harm;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod offline_compare;
+#[cfg(test)]
 mod offline_repair;
 #[cfg(test)]
 mod offline_verify;

@@ -1,14 +1,12 @@
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::log::ReadError;
 use tidelog_engine::offline::repair::{Action, Plan, RepairError, Repaired, plan, repair};
-use tidelog_engine::offline::{self, Detail, Dumped, Label, Part, Why};
+use tidelog_engine::offline::{self, Detail, Label, Part};
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
-use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{Offset, TimestampMs};
 
 use crate::harm::{harm, inflict};
@@ -17,12 +15,12 @@ use crate::world::{
     make_checkpoint, open, read_all, read_file, segment_path, shared,
 };
 
-fn other() -> &'static Path {
+pub(crate) fn other() -> &'static Path {
     Path::new("/other")
 }
 
 /// A node's directory, stopped, and beside it on the same disk a healthy copy of all of it.
-fn stopped() -> SimDisk {
+pub(crate) fn stopped() -> SimDisk {
     let disk = formatted(1);
     let engine = engine(&disk);
     let (mut writer, _) = open(&engine, None);
@@ -34,7 +32,7 @@ fn stopped() -> SimDisk {
 }
 
 /// Copies everything of the data directory, durably.
-fn copy_tree(disk: &SimDisk) {
+pub(crate) fn copy_tree(disk: &SimDisk) {
     let storage = disk.storage();
     for path in disk.files().into_iter().filter(|path| path.starts_with(data())) {
         let to = other().join(path.strip_prefix(data()).unwrap());
@@ -47,7 +45,7 @@ fn copy_tree(disk: &SimDisk) {
     }
 }
 
-fn bases(disk: &SimDisk) -> Vec<u64> {
+pub(crate) fn bases(disk: &SimDisk) -> Vec<u64> {
     let target = offline::find(disk.storage().as_ref(), data()).unwrap();
     target.logs[0].segments.iter().map(|segment| segment.base.get()).collect()
 }
@@ -57,7 +55,7 @@ fn damage(disk: &SimDisk) -> usize {
     offline::verify(disk.storage().as_ref(), &target, &mut |_| {}).damage.len()
 }
 
-fn frames(disk: &SimDisk, path: &Path) -> Vec<Range<u64>> {
+pub(crate) fn frames(disk: &SimDisk, path: &Path) -> Vec<Range<u64>> {
     let file = disk.storage().open(path, OpenMode::Read).unwrap();
     let context = offline::Context { detail: Detail::EachFrame, ..offline::Context::default() };
     let parts = offline::map(file.as_ref(), &context).unwrap().parts;
@@ -66,7 +64,7 @@ fn frames(disk: &SimDisk, path: &Path) -> Vec<Range<u64>> {
 }
 
 /// Puts `bytes` into the place of a file.
-fn replace(disk: &SimDisk, path: &Path, bytes: &[u8]) {
+pub(crate) fn replace(disk: &SimDisk, path: &Path, bytes: &[u8]) {
     let file = disk.storage().open(path, OpenMode::ReadWrite).unwrap();
     file.truncate(0).unwrap();
     file.write_at(Position(0), &[bytes]).unwrap();
@@ -454,93 +452,4 @@ proptest! {
             }
         }
     }
-}
-
-/// Copies that part in one batch; found in few reads, however long they are.
-#[test]
-fn the_first_difference_of_two_copies_is_found_in_logarithmic_reads() {
-    let config = LogConfig { segment_bytes: 1 << 20, epoch_base: 0 };
-    let write = |differs_at: u64, count: u64| {
-        let disk = formatted(1);
-        let engine = engine(&disk);
-        let (mut writer, _) = engine.open_log(LOG, config, None).unwrap();
-        for index in 1..=count {
-            let (_, stamp) = entry(index);
-            let number = if index == differs_at { index + 5_000 } else { index };
-            writer.append(&batch(number, 2, 300), stamp).unwrap();
-        }
-        drop((writer, engine));
-        disk
-    };
-    let count = 8_000;
-    let healthy = write(0, count);
-    copy_tree(&healthy);
-    for differs_at in [0, 1, 2, 1_700, 4_001, count - 1, count] {
-        let disk = write(differs_at, count);
-        let storage = healthy.storage();
-        for (path, bytes) in log_files(&disk) {
-            replace(&healthy, &other().join(path.strip_prefix(data()).unwrap()), &bytes.0);
-        }
-        let one = offline::find(storage.as_ref(), data()).unwrap();
-        let two = offline::find(storage.as_ref(), other()).unwrap();
-        let found = offline::compare(storage.as_ref(), &one.logs[0], &two.logs[0]).unwrap();
-        let records = 2 * count;
-        assert_eq!(found.ranges.clone().map(|range| range.end), [Offset(records), Offset(records)]);
-        if differs_at == 0 {
-            assert_eq!((found.equal_to, &found.difference), (Some(Offset(records)), &None));
-        } else {
-            let first = 2 * (differs_at - 1);
-            let [a, b] = found.difference.clone().unwrap();
-            assert_eq!((a.records.clone(), b.records), (Offset(first)..Offset(first + 2), a.records));
-            assert_eq!(found.equal_to, (differs_at > 1).then_some(Offset(first)));
-        }
-        let log = u64::from(records.ilog2());
-        assert!(found.reads <= 6 * log, "{} reads for {records} records", found.reads);
-    }
-}
-
-#[test]
-fn damage_is_no_difference_and_a_shorter_copy_is_equal_as_far_as_it_goes() {
-    let disk = stopped();
-    let bases = bases(&disk);
-    disk.flip_bit(&segment_path(0), Position(300), 1).unwrap();
-    disk.storage()
-        .remove(&other().join("logs/7/3").join(segment_path(*bases.last().unwrap()).file_name().unwrap()))
-        .unwrap();
-    let storage = disk.storage();
-    let one = offline::find(storage.as_ref(), data()).unwrap();
-    let two = offline::find(storage.as_ref(), other()).unwrap();
-    let found = offline::compare(storage.as_ref(), &one.logs[0], &two.logs[0]).unwrap();
-    assert_eq!(found.difference, None);
-    assert_eq!(found.equal_to, Some(Offset(*bases.last().unwrap())));
-}
-
-#[test]
-fn a_dump_goes_past_damage_and_says_so() {
-    let disk = stopped();
-    let path = segment_path(0);
-    let frame = frames(&disk, &path)[3].clone();
-    disk.flip_bit(&path, Position(frame.start + 70), 2).unwrap();
-    let storage = disk.storage();
-    let target = offline::find(storage.as_ref(), data()).unwrap();
-    let dumped = |wanted: Range<Offset>| {
-        let (mut batches, mut damage) = (Vec::new(), Vec::new());
-        offline::dump(storage.as_ref(), &target.logs[0], &wanted, &mut |dumped| {
-            match dumped {
-                Dumped::Batch { bytes, .. } => {
-                    batches.push(Batch::parse(bytes, BatchLimits::CAP).unwrap().base_offset().unwrap().get());
-                }
-                Dumped::Damage(finding) => damage.push(finding.why),
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        (batches, damage)
-    };
-    let (batches, damage) = dumped(Offset(0)..Offset(u64::MAX));
-    let expected: Vec<u64> = (0..50).map(|at| 2 * at).filter(|base| *base != 6).collect();
-    assert_eq!(batches, expected);
-    assert!(matches!(damage[..], [Why::Frame(_)]), "{damage:?}");
-    let (batches, damage) = dumped(Offset(21)..Offset(25));
-    assert_eq!((batches, damage), (vec![20, 22, 24], vec![]));
 }
