@@ -330,26 +330,3 @@ fn skipping_the_sync_of_the_recovered_tail_loses_what_a_checkpoint_vouched_for()
     let (_, recovery) = open(&engine(&disk), Some(&state));
     assert!(!recovery.damage.is_empty());
 }
-
-/// A sector of zeros in which a frame begins was taken for the end of the frames: everything behind it in the segment, good
-/// as it was, was refused as damaged. It costs the frames that it touches and no more.
-#[test]
-fn a_zeroed_sector_costs_the_frames_that_it_touches_and_no_more() {
-    let (disk, state) = crashed(50, 50, Crash::ProcessOnly);
-    let file = disk.storage().open(&segment_path(0), OpenMode::ReadWrite).unwrap();
-    file.write_at(Position(512), &[&[0; 512]]).unwrap();
-    let engine = engine(&disk);
-    let (writer, _) = open(&engine, Some(&state));
-    let reader = writer.reader();
-    // Frames of 327 bytes from byte 80 on, two records each: the second and the third are touched.
-    for offset in (0..24).map(Offset) {
-        match reader.read(offset, 1) {
-            Ok(_) => assert!(!(2..6).contains(&offset.get()), "{offset}"),
-            Err(ReadError::Damaged { range, .. }) => {
-                assert!(range.contains(&offset), "{offset}");
-                assert!(range.start >= Offset(2) && range.end <= Offset(6), "{range:?}");
-            }
-            Err(error) => panic!("{offset}: {error}"),
-        }
-    }
-}
