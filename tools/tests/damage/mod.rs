@@ -190,7 +190,7 @@ fn damage_is_named_exactly_and_served_around_and_mended_to_the_very_bytes() {
     let mut lost: Vec<Range<u64>> = expected.iter().filter_map(|one| one.2.clone()).collect();
     lost.sort_by_key(|lost| lost.start);
     let mut from = 0;
-    for next in lost.iter().map(|lost| lost.start..lost.end).chain([2_000..2_000]) {
+    for next in lost.iter().map(|lost| lost.start..lost.end).chain(std::iter::once(2_000..2_000)) {
         if from < next.start {
             let count = (next.start - from).to_string();
             let read = output(&mut cluster.command(&[
