@@ -360,7 +360,8 @@ impl LogWriter {
 
     /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.
     pub(super) fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
-        let path = &active.segment.path();
+        // Put together only where it is told: that allocates.
+        let path = || active.segment.path();
         let mut written = active.file.write_at(at, parts);
         if written.as_ref().is_err_and(is_full) && self.shared.core.room.give_reserve(&self.shared.core) {
             written = active.file.write_at(at, parts);
@@ -371,10 +372,10 @@ impl LogWriter {
                 active
                     .file
                     .truncate(at.get())
-                    .map_err(|error| self.fenced(path, "cut back a full file", error))?;
-                Err(AppendError::DiskFull { path: path.clone() })
+                    .map_err(|error| self.fenced(&path(), "cut back a full file", error))?;
+                Err(AppendError::DiskFull { path: path() })
             }
-            Err(error) => Err(self.fenced(path, "write", error)),
+            Err(error) => Err(self.fenced(&path(), "write", error)),
         }
     }
 
