@@ -36,6 +36,8 @@ pub(crate) const CONFIG_LARGE: fn(u64) -> LogConfig =
 const RECORDS_LARGE: usize = 64;
 /// Bytes between two syncs of the large log: what is above the last one was promised to nobody.
 const SYNC_EVERY: u64 = 16 << 20;
+/// Batches between two syncs of a log with a batch in each segment.
+const SYNC_SEGMENTS: u64 = 1_000;
 /// Bytes cut off the last frame.
 const TORN_BYTES: u64 = 1_000;
 /// Partitions of a channel.
@@ -196,6 +198,10 @@ fn append(writer: &mut LogWriter, payload: &Payload, batches: u64) -> Result<(),
             leader_epoch: LeaderEpoch(1),
         };
         writer.append(&payload.batch, stamp).doing("append")?;
+        // Each segment that is not synced holds a descriptor.
+        if index % SYNC_SEGMENTS == 0 {
+            writer.sync_target().run().doing("sync a log")?;
+        }
     }
     Ok(())
 }
