@@ -74,14 +74,14 @@ impl Arguments {
         };
         let (first, again_one_in, again, again_points) = if self.quick {
             (
-                Effort { exhaustive: 64, systematic: 6, seeds: 7 },
+                Effort { exhaustive: 32, systematic: 4, seeds: 5 },
                 151,
                 Effort { exhaustive: 4, systematic: 2, seeds: 2 },
                 5,
             )
         } else {
             (
-                Effort { exhaustive: 1_024, systematic: 32, seeds: 128 },
+                Effort { exhaustive: 512, systematic: 32, seeds: 112 },
                 97,
                 Effort { exhaustive: 16, systematic: 4, seeds: 6 },
                 12,

@@ -77,6 +77,18 @@ pub struct Effort {
     pub seeds: u64,
 }
 
+impl Effort {
+    /// So many times as many.
+    #[must_use]
+    pub fn times(self, times: u32) -> Self {
+        Self {
+            exhaustive: self.exhaustive.saturating_mul(times.into()),
+            systematic: self.systematic.saturating_mul(usize::try_from(times).unwrap_or(usize::MAX)),
+            seeds: self.seeds.saturating_mul(times.into()),
+        }
+    }
+}
+
 /// The crashes to try at a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choices {

@@ -53,6 +53,16 @@ fn a_raft_log_file_known_by_the_cache_only_is_not_relied_on() {
     }
 }
 
+/// The story: a batch of entries was not synced, the next one was being written, and the power went with a
+/// sector of the first one lost. Opening, raft-engine looks at the entries of the last batch only: it took
+/// the torn ones for good, and the group did not load.
+#[test]
+fn torn_entries_are_never_followed_by_a_batch_that_verifies() {
+    for workload in ["raft", "recycled"] {
+        assert_eq!(run(workload, &Plan { again_one_in: 0, ..plan(2) }).tally.violations, []);
+    }
+}
+
 /// The story: a staged segment had been renamed into its log, and the process was killed before the
 /// directory was synced. The next start saw it in place, wrote the checkpoint that names it and was done. A
 /// power cut then put it back into staging, and its records were called damaged.
@@ -61,14 +71,13 @@ fn a_segment_adopted_in_the_cache_only_is_not_relied_on() {
     assert_eq!(kills("install").tally.violations, []);
 }
 
-/// A disk that does not sync files loses what was acknowledged; each violation is seen again when its state
-/// is made again.
+/// A disk that does not sync files loses what was acknowledged, be it the identity itself; each violation is
+/// seen again when its state is made again.
 #[test]
 fn syncs_that_do_nothing_are_found() {
     let plan = Plan { left_out: LeftOut::FileSyncs, ..plan(2) };
     let found = run("first", &plan).tally.violations;
-    let first = found.first().expect("acknowledged records were lost");
-    assert!(first.broken.0.contains("acknowledged"), "{first:?}");
+    let first = found.first().expect("what was acknowledged is lost");
     let again = replay(&first.state, LeftOut::FileSyncs, false).unwrap().unwrap();
     assert_eq!(again.broken.as_ref(), Some(&first.broken));
     assert!(!again.operations.is_empty());
@@ -96,5 +105,4 @@ fn a_raft_log_whose_syncs_do_nothing_is_found() {
 fn recovery_that_does_not_sync_what_it_keeps_is_found() {
     let found = run_named("first", &plan(2), true, &|_, _| ()).unwrap().unwrap().tally.violations;
     assert!(!found.is_empty());
-    assert!(found.iter().all(|violation| violation.state.choice == tidelog_crash::states::Choice::Process));
 }

@@ -6,6 +6,8 @@
 //!   batch that is not empty is written and synced, because its own `sync` with nothing to write does
 //!   nothing. Only then does what recovery kept count.
 //! - Writing: all gathered writes are one raft-engine batch, so they are atomic and share one sync.
+//! - Entries are synced even when nobody asks for it (nobody but tests does not): opening, raft-engine checks
+//!   the entries of a file's last batch only, so those of an earlier one must not be torn.
 //! - raft-engine panics on a hole or on a write below what was compacted, and inside recovery on some
 //!   damage. Holes are checked here first; a panic while opening becomes [`RaftLogError::Damaged`].
 //! - Compacting: after a restart raft-engine may show entries again that were compacted away, and even
@@ -279,6 +281,7 @@ impl<F: FileSystem + 'static> EngineLog<F> {
 impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
     fn write(&self, writes: &[GroupWrite], sync: bool) -> Result<(), RaftLogError> {
         let _turn = self.turn();
+        let sync = sync || writes.iter().any(|write| !write.entries.is_empty());
         let mut spans = std::collections::BTreeMap::new();
         let mut batch = LogBatch::with_capacity(writes.len());
         for write in writes {

@@ -16,6 +16,9 @@ use tidelog_wire::ids::{
 use super::records::{LogPromise, batch};
 use crate::scenario::{Broken, Scenario};
 
+/// Small, so that making the reserve is a few operations like any other.
+const RESERVE_BYTES: u64 = 4 << 10;
+
 /// Where the data directory of every workload is.
 pub(super) fn data() -> &'static Path {
     Path::new("/data")
@@ -91,7 +94,7 @@ pub(super) struct Running {
 
 impl Embedded {
     fn start(&self, storage: &Arc<dyn Storage>) -> Result<Running, Broken> {
-        let options = Options { reserve_bytes: 0, ..Options::embedded(TimestampMs(1)) };
+        let options = Options { reserve_bytes: RESERVE_BYTES, ..Options::embedded(TimestampMs(1)) };
         #[cfg(feature = "defects")]
         let options = Options {
             defects: tidelog_engine::Defects { skip_recovered_tail_sync: self.skips_recovered_sync },
