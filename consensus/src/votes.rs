@@ -32,8 +32,6 @@ pub const GROUPS_MAX: u64 = 65_536;
 const SLOT_BYTES: usize = 48;
 const SECTOR: u64 = 512;
 const PAIR: u64 = 2 * SECTOR;
-/// Zeros behind a slot, up to the end of its sector.
-const REST_BYTES: usize = 512 - SLOT_BYTES;
 /// The file grows by room for this many groups.
 const GROW_PAIRS: u64 = 16;
 const FORMAT: u16 = 1;
