@@ -414,3 +414,6 @@ fn write_many(writer: &mut LogWriter, wishes: &mut [Wish]) {
 fn stamp(now: TimestampMs) -> AppendStamp {
     AppendStamp { raft_index: RaftIndex::ZERO, append_time: now, leader_epoch: LeaderEpoch::ZERO }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,15 @@ impl Queue {
         (bell, leads)
     }
 
+    /// A group of wishes for which nobody waits.
+    #[cfg(test)]
+    pub(crate) fn group_of(&self, batches: &[Option<(&Batch, TimestampMs)>]) -> Group<'_> {
+        for batch in batches {
+            self.enter(*batch);
+        }
+        self.group()
+    }
+
     fn group(&self) -> Group<'_> {
         let mut waiting = self.waiting();
         let next = std::mem::take(&mut waiting.spare_wishes);

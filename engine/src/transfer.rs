@@ -4,7 +4,8 @@
 //! 1. The sender lists the files up to a checkpoint and pins them.
 //! 2. The receiver fetches them into a staging directory and verifies each against the manifest:
 //!    owner, place, every frame, the chain at both ends, and that index and footer follow from the frames.
-//! 3. Adopting renames them into the log's directory. Called again after a crash it goes on where it
+//! 3. Adopting renames them into the log's directory, where a file of other bytes makes way to quarantine. Called
+//!    again after a crash it goes on where it
 //!    stopped, because a file that is no longer staged is in place.
 //!
 //! Not here: the manifest's bytes, fetching, and when to switch over (`consensus`).
@@ -275,6 +276,7 @@ impl Engine {
                 Ok(staged) => {
                     staged.sync().map_err(|source| failed(&from, "sync", source))?;
                     drop(staged);
+                    self.core.make_way(&from, &to)?;
                     storage.rename(&from, &to).map_err(|source| failed(&from, "adopt", source))?;
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -129,7 +129,8 @@ impl LogShared {
     /// Looks at the summary of a segment that is not sealed. If it has none its frame headers are walked
     /// first, with no lock held. A writer that goes on meanwhile is caught up with; when it cannot be, what
     /// was summed up by then serves this caller, who asked for no later frame, and the next one tries again.
-    pub(crate) fn with_summary<T>(
+    /// What was summed up around bytes that the disk refused serves this caller only, too.
+    fn with_summary<T>(
         &self,
         segment: &Segment,
         file: &dyn File,
@@ -138,12 +139,16 @@ impl LogShared {
         let mut known: Option<Summary> = None;
         let mut rounds = 0_usize;
         loop {
+            let refused = self.core.open_files.refused((self.id, segment.base)).is_some();
             let (end, end_position) = {
                 let mut facts = segment.facts();
                 if let Some(summary) = &facts.summary {
                     return Ok(look(summary));
                 }
                 let now = facts.end_position;
+                if let Some(partial) = known.take_if(|_| refused) {
+                    return Ok(look(&partial));
+                }
                 if let Some(whole) = known.take_if(|known| known.end_position == now) {
                     let answer = look(&whole);
                     if !facts.state.is_immutable() {
@@ -163,7 +168,8 @@ impl LogShared {
     }
 
     /// Sums up the frames of a segment up to `end`, which lies at `end_position`, by walking their
-    /// headers behind what `known` has already; damaged ones are marked and skipped.
+    /// headers behind what `known` has already; damaged ones are marked and skipped. To find one's way only:
+    /// times and counts that stand in a batch were not verified.
     fn summarize(
         &self,
         segment: &Segment,
@@ -180,6 +186,7 @@ impl LogShared {
                 Summary::new(segment.base, header.map(|header| header.chain_start).unwrap_or_default())
             }
         };
+        summary.verified = false;
         let from = summary.end_position;
         let mut walk = Walk::new(file, self.tag, Depth::Headers, from, end_position.get(), None);
         while let Some(walked) = next_good(&mut walk).map_err(failed)? {
@@ -269,10 +276,13 @@ impl LogShared {
         let failed = |source| read_failed(segment, "look behind damage", source);
         // How many records the damaged batch says it has is under its own checksum, so it is not asked.
         let mut walk = Walk::new(file, self.tag, Depth::Full, position, limit, None);
-        while let Some(walked) = walk.resync().map_err(failed)? {
+        let mut next = walk.resync().map_err(failed)?;
+        while let Some(walked) = next {
             if let Some(batch) = walked.batch {
                 return Ok(batch.base_offset);
             }
+            // A mark: the frame behind it is the next to be looked at, not one of those behind that.
+            next = next_good(&mut walk).map_err(failed)?;
         }
         Ok(segment_end)
     }

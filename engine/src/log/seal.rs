@@ -4,22 +4,37 @@
 
 use std::io;
 
+use tidelog_wire::ids::TimestampMs;
+
 use super::error::AppendError;
+use super::locate::verified_summary;
 use super::plan;
 use super::reader::Visible;
-use super::writer::{LogWriter, is_full};
+use super::writer::{Active, LogWriter, is_full};
 use crate::core::Mode;
 use crate::fields::wide;
 use crate::locks::Arc;
+use crate::segment;
 use crate::segment::frame::FRAME_HEADER_BYTES;
+use crate::segment::salvage::is_refusal;
 use crate::segment::state::{SegmentEvent, SegmentState};
-use crate::segment::summary::FIRST_FRAME;
+use crate::segment::summary::{FIRST_FRAME, Summary};
+use crate::segment::walk::Expected;
 use crate::storage::Position;
 
 /// Embedded logs are filled with zeros as far ahead as frames lie behind, within these bounds. The file of
 /// a log that is hardly used stays small, and in a busy one few appends pay for the zeros of many.
 const PREFILL_BYTES_MIN: u64 = 64 << 10;
 const PREFILL_BYTES_MAX: u64 = 8 << 20;
+
+/// What ends a segment.
+struct Seal {
+    /// Index and footer.
+    bytes: Vec<u8>,
+    /// Length of the file with them.
+    sealed_len: u64,
+    max_timestamp: TimestampMs,
+}
 
 impl LogWriter {
     /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length. To be called
@@ -48,6 +63,8 @@ impl LogWriter {
 
     /// Ends the active segment with index and footer. The next append begins another one.
     ///
+    /// If its frames do not all read and verify now, it ends without: the first look at it seals it, once they do.
+    ///
     /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`](super::sync::SyncJob) does that, and above the
     /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
     /// written and the footer before the successor exists.
@@ -63,13 +80,11 @@ impl LogWriter {
         if embedded {
             active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
         }
-        let (bytes, sealed_len, newest) = self
-            .shared
-            .with_summary(&active.segment, active.file.as_ref(), |summary| {
-                (summary.seal_bytes(self.shared.tag), summary.sealed_len(), summary.max_timestamp)
-            })
-            .map_err(|error| self.fenced(&path, "sum up", io::Error::other(error)))?;
-        self.put(active, active.position, &[&bytes])?;
+        let seal = self.seal_of(active).map_err(|error| self.fenced(&path, "sum up", error))?;
+        if let Some(seal) = &seal {
+            self.put(active, active.position, &[&seal.bytes])?;
+        }
+        let sealed_len = seal.as_ref().map_or(active.position.get(), |seal| seal.sealed_len);
         let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
         if len > sealed_len {
             active.file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
@@ -86,7 +101,7 @@ impl LogWriter {
         if facts.state == SegmentState::Fenced {
             return Err(AppendError::Fenced { log: self.shared.id });
         }
-        facts.max_timestamp = Some(newest);
+        facts.max_timestamp = seal.map(|seal| seal.max_timestamp);
         facts.apply(SegmentEvent::Filled);
         facts.writes = facts.writes.wrapping_add(1);
         facts.unsynced = Some(Arc::clone(&active.file));
@@ -108,6 +123,38 @@ impl LogWriter {
             self.shared.watch.advanced(Visible::Durable, end);
         }
         Ok(())
+    }
+
+    /// What seals the active segment. It is a function of verified frames: of a segment that was opened again
+    /// they are all read. `None`: one of them does not verify, or the disk does not give it.
+    fn seal_of(&self, active: &Active) -> io::Result<Option<Seal>> {
+        let tag = self.shared.tag;
+        let seal = |summary: &Summary| Seal {
+            bytes: summary.seal_bytes(tag),
+            sealed_len: summary.sealed_len(),
+            max_timestamp: summary.max_timestamp,
+        };
+        if let Some(known) = active.segment.facts().summary.as_ref().filter(|known| known.verified) {
+            return Ok(Some(seal(known)));
+        }
+        let file = active.file.as_ref();
+        let walked = segment::read_header(file).and_then(|header| {
+            let begin = header.map(|header| Expected { offset: header.base, chain: header.chain_start });
+            begin.map(|begin| verified_summary(file, tag, begin, active.position.get())).transpose()
+        });
+        let found = match walked {
+            Err(error) if !is_refusal(&error) => return Err(error),
+            Err(_) => None,
+            Ok(found) => found.map(|(summary, _)| summary),
+        };
+        let place = self.place();
+        let whole = found.filter(|found| {
+            (found.end_position, found.end, found.chain) == (place.position, place.end, place.chain)
+        });
+        if whole.is_none() {
+            tracing::warn!(log = %self.shared.id, path = %active.segment.path().display(), "not all frames of this segment can be read and verified; it ends without an index, and is sealed by the first look at it after a start");
+        }
+        Ok(whole.as_ref().map(seal))
     }
 
     /// Writes a mark behind the last frame: a witness that everything before it is durable. Says

@@ -27,6 +27,8 @@ pub(crate) struct Summary {
     pub(crate) chain: Chain,
     pub(crate) max_timestamp: TimestampMs,
     pub(crate) index: Vec<IndexEntry>,
+    /// Every frame was verified whole before it was taken in: only then may a seal be made of it.
+    pub(crate) verified: bool,
 }
 
 impl Summary {
@@ -39,6 +41,7 @@ impl Summary {
             chain: chain_start,
             max_timestamp: TimestampMs(i64::MIN),
             index: Vec::new(),
+            verified: true,
         }
     }
 

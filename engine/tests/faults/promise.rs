@@ -150,7 +150,7 @@ impl Promise {
                 }
                 None if !now.disk_is_bad && self.is_intact(disk, *base, *number) => {
                     return Err(format!(
-                        "{}: batch {number} at {base} lies intact and is not read",
+                        "{}: batch {number} at {base} lies intact and is not read; missing: {missing:?}",
                         self.log
                     ));
                 }

@@ -152,6 +152,33 @@ pub(crate) fn removed_while_trimmed() {
     assert_eq!(world::log_files(&disk), []);
 }
 
+/// One waits to open a log whose last writer raises its start and leaves. Whenever he gets it, it begins where that
+/// writer was told it does: the start is asked for once the log is his, not before.
+pub(crate) fn opened_while_trimmed() {
+    const TRIES: usize = 30;
+    let disk = disk();
+    let (engine, log) = shared_log(&disk);
+    for number in 0..4 {
+        log.append(&small(number), NOW).unwrap();
+    }
+    log.sync().unwrap();
+    let opener = {
+        let engine = Arc::clone(&engine);
+        thread::spawn(move || {
+            for _ in 0..TRIES {
+                match engine.open_shared(LOG, TINY) {
+                    Ok((log, _)) => return assert_eq!(log.reader().start(), Offset(3)),
+                    Err(EmbeddedError::Log(LogError::AlreadyOpen { .. })) => thread::yield_now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    };
+    log.trim(Offset(3)).unwrap();
+    drop(log);
+    opener.join().unwrap();
+}
+
 /// After a start nobody has looked at the sealed segments yet. Readers look first, and mend what a crash left
 /// undone, while the writer goes on and the start is raised over them.
 pub(crate) fn first_looks_and_trims() {

@@ -27,6 +27,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("removed-while-read", lives::removed_while_read),
     ("removed-while-opened", lives::removed_while_opened),
     ("removed-while-trimmed", lives::removed_while_trimmed),
+    ("opened-while-trimmed", lives::opened_while_trimmed),
     ("first-looks-and-trims", lives::first_looks_and_trims),
     ("closed-and-reopened", lives::closed_and_reopened),
     ("two-open-at-once", lives::two_open_at_once),

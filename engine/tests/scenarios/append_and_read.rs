@@ -264,3 +264,22 @@ fn a_batch_that_reaches_into_the_next_segment_is_named_not_passed_over() {
         }
     }
 }
+
+/// Behind a damaged batch lay a mark, and behind that an intact batch, which was named with the damage: the search
+/// behind the mark began one byte too late.
+#[test]
+fn a_batch_behind_a_mark_is_not_named_with_the_damage_before_it() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    for number in 0..3 {
+        log.append_durable(&batch(number, 2, 100), TimestampMs(5)).unwrap();
+        log.idle().unwrap();
+    }
+    disk.flip_bit(&segment_path(0), Position(80 + 48 + 61 + 20), 1).unwrap();
+    let error = log.reader().read(Offset(0), 1).unwrap_err();
+    assert!(
+        matches!(&error, ReadError::Damaged { range, .. } if *range == (Offset(0)..Offset(2))),
+        "{error}"
+    );
+    assert_eq!(read_all(&log.reader(), Offset(2)).unwrap().len(), 2);
+}

@@ -7,7 +7,9 @@ use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_engine::transfer::SegmentFile;
 use tidelog_wire::ids::Offset;
 
-use crate::world::{LOG, append, engine, formatted, log_files, make_checkpoint, open, read_all};
+use crate::world::{
+    LOG, append, data, engine, formatted, log_files, make_checkpoint, open, read_all, read_file, segment_path,
+};
 
 fn staging() -> PathBuf {
     PathBuf::from("/data/staging")
@@ -94,4 +96,51 @@ fn a_damaged_log_is_not_served() {
     let (path, bytes) = log_files(&disk).remove(0);
     disk.flip_bit(&path, Position(u64::try_from(bytes.0.len()).unwrap() - 3), 0).unwrap();
     assert!(matches!(engine.segment_files(LOG, &state), Err(LogError::CannotServe { .. })));
+}
+
+/// A snapshot's file was renamed over a local one of the same name, and what only that one held was gone without
+/// a copy. What the new one begins with needs none.
+#[test]
+fn a_file_that_a_snapshot_replaces_is_set_aside_unless_it_holds_nothing_else() {
+    let source_disk = formatted(1);
+    let source = engine(&source_disk);
+    let (mut writer, _) = open(&source, None);
+    append(&mut writer, 1..=6);
+    let state = make_checkpoint(&source, 6, &writer);
+    let manifest = source.segment_files(LOG, &state).unwrap();
+    let pieces = |disk: &SimDisk| -> Vec<PathBuf> {
+        let aside = disk.files().into_iter().filter(|path| path.starts_with(data().join("quarantine")));
+        aside.filter(|path| path.extension().is_some_and(|it| it == "piece")).collect()
+    };
+    // The replica fell behind; or it went on by itself; or its disk has rotted.
+    for (entries, harm) in [(3, None), (60, None), (3, Some(Position(150)))] {
+        for one_by_one in [false, true] {
+            let disk = formatted(2);
+            let replica = engine(&disk);
+            let (mut own, _) = open(&replica, None);
+            append(&mut own, 1..=entries);
+            own.sync_target().run().unwrap();
+            drop(own);
+            if let Some(at) = harm {
+                disk.flip_bit(&segment_path(0), at, 1).unwrap();
+            }
+            let before = read_file(&disk, &segment_path(0));
+            fetch(&source, &disk, &manifest);
+            if one_by_one {
+                for file in &manifest {
+                    let staged = staging().join(tidelog_engine::segment::file_name(file.base));
+                    disk.storage().open(&staged, OpenMode::ReadWrite).unwrap().sync().unwrap();
+                    replica.adopt_segment(LOG, file.base, &staged).unwrap();
+                }
+            } else {
+                drop(replica.adopt(LOG, &manifest, &staging()).unwrap());
+            }
+            disk.crash(Crash::LoseUnsynced);
+            let kept = pieces(&disk);
+            let kept = kept.iter().any(|piece| read_file(&disk, piece) == before);
+            assert_ne!(read_file(&disk, &segment_path(0)), before, "replaced");
+            let needed = entries > 6 || harm.is_some();
+            assert_eq!(kept, needed, "{entries} entries, harm at {harm:?}, one by one: {one_by_one}");
+        }
+    }
 }
