@@ -7,9 +7,8 @@
 //!    for company.
 //! 3. When its group is dropped each of it is told, and then the lead goes to the first who came meanwhile.
 //!    Each is woken once, with the outcome in its hand: nobody wakes to find that it was not meant. In this
-//!    order those who were told first are back with their next wish before the next group is closed. The
-//!    other way round the threads would fall into two halves that wait for each other's syncs, and each
-//!    sync would serve half as many.
+//!    order those who were told first may be back with their next wish before the next group is closed.
+//!    How much that helps has not been shown: on busy processors the two orders could not be told apart.
 //!
 //! A leader that panics drops its group too: nobody waits for ever, whoever has no outcome is told that
 //! the log is fenced, and somebody else leads.
