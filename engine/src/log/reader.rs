@@ -26,9 +26,6 @@ const READ_BYTES_MAX: usize = 32 << 20;
 /// Fewest bytes read at once: a search's neighbours come along for free.
 const READ_BYTES_MIN: usize = 4 << 10;
 
-/// Most batches for which a read makes room before it has seen them.
-const BATCHES_RESERVED_MAX: usize = 1024;
-
 /// Up to where a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visible {
@@ -403,11 +400,6 @@ fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, span: Span) -> T
             sum = sum.saturating_add(batch_bytes.len());
             if batch.end() > limit || (!taken.batches.is_empty() && sum > max_bytes) {
                 break;
-            }
-            if taken.batches.is_empty() {
-                // Batches of a log are much alike, so this is near the number that will be taken.
-                let alike = bytes.len().saturating_sub(at).checked_div(narrow(len)).unwrap_or(0);
-                taken.batches.reserve(alike.clamp(1, BATCHES_RESERVED_MAX));
             }
             let begins = at.saturating_add(FRAME_HEADER_BYTES);
             taken.batches.push(bytes.slice(begins..at.saturating_add(narrow(len))));

@@ -2,7 +2,6 @@
 
 use std::hash::Hasher;
 
-use bytes::BufMut as _;
 use tidelog_wire::ids::{Chain, Offset, RaftIndex, TimestampMs};
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
@@ -15,12 +14,6 @@ pub const FRAME_HEADER_BYTES: usize = 48;
 
 /// Batch bytes that the batch's own CRC leaves out and the frame's takes in.
 pub const PREFIX_BYTES: usize = 21;
-
-/// Bytes of a position under a header's checksum.
-const POSITION_BYTES: usize = 8;
-
-/// What the checksum covers: the header behind it, the position, the batch's first bytes.
-const COVERED_BYTES: usize = FRAME_HEADER_BYTES - 4 + POSITION_BYTES + PREFIX_BYTES;
 
 /// Longest frame. A longer one is not believed, whatever its checksum says.
 pub const FRAME_BYTES_MAX: u64 = 48 + BATCH_LIMIT;
@@ -153,16 +146,23 @@ impl FrameHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let mut at = bytes.as_mut_slice();
-        at.put_u32_le(self.crc32c);
-        at.put_u32_le(self.frame_len);
-        at.put_u64_le(self.raft_index.get());
-        at.put_i64_le(self.append_time.get());
-        at.put_u64_le(self.chain.get());
-        at.put_u64_le(self.synced_to.get());
-        at.put_u32_le(self.log_tag.0);
-        at.put_u16_le(self.format);
-        at.put_u16_le(self.reserved);
+        let mut rest = bytes.as_mut_slice();
+        let fields: [&[u8]; 9] = [
+            &self.crc32c.to_le_bytes(),
+            &self.frame_len.to_le_bytes(),
+            &self.raft_index.get().to_le_bytes(),
+            &self.append_time.get().to_le_bytes(),
+            &self.chain.get().to_le_bytes(),
+            &self.synced_to.get().to_le_bytes(),
+            &self.log_tag.0.to_le_bytes(),
+            &self.format.to_le_bytes(),
+            &self.reserved.to_le_bytes(),
+        ];
+        for field in fields {
+            let (slot, behind) = rest.split_at_mut(field.len());
+            slot.copy_from_slice(field);
+            rest = behind;
+        }
         bytes
     }
 
@@ -171,9 +171,7 @@ impl FrameHeader {
     /// # Errors
     /// [`FrameFault::Short`] if there are fewer than 48 bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameFault> {
-        // One look at the length: the compiler sees that no field can be missing behind it.
-        let head = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or(FrameFault::Short)?;
-        let mut fields = Fields::new(head);
+        let mut fields = Fields::new(bytes);
         Ok(Self {
             crc32c: fields.u32()?,
             frame_len: fields.u32()?,
@@ -199,23 +197,11 @@ impl FrameHeader {
     pub fn checksum(&self, position: Position, prefix: &[u8]) -> u32 {
         let header = self.encode();
         let (_, checked) = header.split_at(4);
-        // In one piece: a checksum of few bytes costs what its pieces cost.
-        let mut covered = [0; COVERED_BYTES];
-        let (to_header, rest) = covered.split_at_mut(checked.len());
-        let (to_position, to_prefix) = rest.split_at_mut(POSITION_BYTES);
+        let mut covered = [0; FRAME_HEADER_BYTES + 4];
+        let (to_header, to_position) = covered.split_at_mut(checked.len());
         to_header.copy_from_slice(checked);
         to_position.copy_from_slice(&position.get().to_le_bytes());
-        match prefix.first_chunk::<PREFIX_BYTES>() {
-            Some(stamped) if prefix.len() == PREFIX_BYTES => {
-                to_prefix.copy_from_slice(stamped);
-                crc_fast::crc32_iscsi(&covered)
-            }
-            // A mark has none.
-            Some(_) | None => {
-                let (placed, _) = covered.split_at(checked.len() + POSITION_BYTES);
-                crc32c::crc32c_append(crc32c::crc32c(placed), prefix)
-            }
-        }
+        crc32c::crc32c_append(crc32c::crc32c(&covered), prefix)
     }
 
     /// Whether the length can be one: a mark, or a header and a batch within the limits.

@@ -28,7 +28,7 @@ pub(crate) struct StoredBatch {
 
 impl StoredBatch {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Short> {
-        let mut fields = Fields::new(bytes.first_chunk::<BATCH_HEADER_BYTES>().ok_or(Short)?);
+        let mut fields = Fields::new(bytes);
         let base_offset = u64::from_be_bytes(fields.array()?);
         let length = u32::from_be_bytes(fields.array()?);
         let leader_epoch = i32::from_be_bytes(fields.array()?);
