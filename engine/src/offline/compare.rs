@@ -16,7 +16,6 @@ use std::sync::Arc;
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::error::{OfflineError, failed};
-use super::map::begins;
 use super::target::LogFiles;
 use crate::fields::wide;
 use crate::locks::atomic::{AtomicU64, Ordering};
@@ -265,8 +264,8 @@ impl Opened {
             let next = self.walk(tag, middle).resync()?.filter(|walked| walked.position.get() < high);
             match next {
                 Some(walked) => {
-                    self.known.insert(begins(&walked), walked.position.get());
-                    if begins(&walked) > offset {
+                    self.known.insert(walked.begins(), walked.position.get());
+                    if walked.begins() > offset {
                         high = middle;
                     }
                 }
@@ -291,7 +290,7 @@ impl Opened {
         if found.is_none() && low > FIRST_FRAME.get() {
             let mut last = self.walk(tag, low);
             if let Step::Frame(walked) = last.step()? {
-                self.known.insert(begins(&walked), low);
+                self.known.insert(walked.begins(), low);
             }
         }
         Ok(found)

@@ -236,7 +236,7 @@ impl Mapping<'_> {
             };
             let next = loop {
                 match steps.resync()? {
-                    Some(walked) if begins(&walked) < self.summary.end => {}
+                    Some(walked) if walked.begins() < self.summary.end => {}
                     found => break found,
                 }
             };
@@ -384,11 +384,6 @@ fn take(mapping: &mut Mapping<'_>, walked: &Walked) {
         return;
     }
     let label =
-        Label::Frames { count: 1, records: begins(walked)..mapping.summary.end, chain: walked.header.chain };
+        Label::Frames { count: 1, records: walked.begins()..mapping.summary.end, chain: walked.header.chain };
     mapping.push(start..end, label);
-}
-
-/// Where the log stands before a frame.
-pub(crate) fn begins(walked: &Walked) -> Offset {
-    walked.batch.map_or(Offset(walked.header.raft_index.get()), |batch| batch.base_offset)
 }

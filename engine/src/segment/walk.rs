@@ -47,6 +47,11 @@ impl Walked {
     pub(crate) fn end(&self) -> Position {
         self.header.end(self.position)
     }
+
+    /// Where the log stands before it: a mark carries it, a batch is stamped with it.
+    pub(crate) fn begins(&self) -> Offset {
+        self.batch.map_or(Offset(self.header.raft_index.get()), |batch| batch.base_offset)
+    }
 }
 
 /// What the walk came to.

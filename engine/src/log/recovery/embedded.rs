@@ -73,7 +73,7 @@ impl Gathered {
     fn take(&mut self, walked: &Walked) {
         self.mark = self.mark.max(walked.header.synced_to);
         let Some(batch) = &walked.batch else {
-            self.summary.add_mark(walked.end(), begins(walked), walked.header.chain);
+            self.summary.add_mark(walked.end(), walked.begins(), walked.header.chain);
             return;
         };
         self.summary.add(walked.position, walked.end(), batch, walked.header.chain);
@@ -94,14 +94,15 @@ impl Recovery<'_> {
             append_time: known.append_time,
             epochs: known.epochs.clone(),
         };
-        let last = self.examine_last(&mut files)?;
-        let mut chain = None;
+        let (last, strangers) = self.examine_last(&mut files)?;
+        let (mut chain, mut alone) = (None, last.is_none());
         for (at, listed) in files.iter().enumerate() {
             let next = files.get(at.saturating_add(1)).map(|next| next.base);
             let next = next.or(last.as_ref().map(Last::base)).unwrap_or(listed.base);
             if next <= known.start && self.trim(listed, next, known.start) {
                 continue;
             }
+            alone = false;
             self.gap(listed.base, &listed.path, &mut standing);
             // The last one's chain is where the active segment begins; of the others the name is enough.
             if at.saturating_add(1) == files.len() {
@@ -127,6 +128,7 @@ impl Recovery<'_> {
                 self.take_last(&found, known, chain, &mut standing)?
             }
         };
+        self.judge_strangers(&strangers, alone, active.is_some(), &mut standing)?;
         if standing.end < known.end && self.report.read_only.is_none() {
             let path = missing_path(&self.core.log_dir(self.id), standing.end);
             self.lost(&path, standing.end, known.end);
@@ -140,26 +142,59 @@ impl Recovery<'_> {
         Ok((standing, active))
     }
 
-    /// Takes the last segment off `files`: the last that belongs here.
-    fn examine_last(&mut self, files: &mut Vec<Listed>) -> Result<Option<Last>, LogError> {
+    /// Takes the last segment off `files`: the last that belongs here. Also returns those behind it in which
+    /// nothing is of this log.
+    fn examine_last(&mut self, files: &mut Vec<Listed>) -> Result<(Option<Last>, Vec<Listed>), LogError> {
+        let mut strangers = Vec::new();
         while let Some(mut listed) = files.pop() {
             // It has no successor that would prove it synced, whatever its name says.
             listed.place = Place::AboveMark;
-            match self.examine(&listed)? {
-                Examined::Found(found) if self.says_nothing(&found)? => self.drop_empty(&found)?,
-                Examined::Found(found) => return Ok(Some(Last::Found(found))),
-                Examined::Unread => return Ok(Some(Last::Unread(listed))),
-                Examined::Gone => {}
+            match self.identify(&listed)? {
+                Some(Examined::Found(found)) if self.says_nothing(&found)? => self.drop_empty(&found)?,
+                Some(Examined::Found(found)) => return Ok((Some(Last::Found(found)), strangers)),
+                Some(Examined::Unread) => return Ok((Some(Last::Unread(listed)), strangers)),
+                Some(Examined::Gone) => {}
+                None => strangers.insert(0, listed),
             }
         }
-        Ok(None)
+        Ok((None, strangers))
+    }
+
+    /// Files behind the last segment that hold another log's. One that begins just where the segments before
+    /// it were sealed stands where the last segment of this log was, whose end nobody knows then; so does one
+    /// that is `alone`, and none does behind a segment that is `active`.
+    fn judge_strangers(
+        &mut self,
+        strangers: &[Listed],
+        alone: bool,
+        active: bool,
+        standing: &mut Standing,
+    ) -> Result<(), LogError> {
+        for listed in strangers {
+            if self.report.read_only.is_some() {
+                break;
+            }
+            let instead = alone || (!active && listed.base == standing.end);
+            if instead
+                && self.judge(&listed.path, Position::ZERO, listed.place, Seen::Replaced) == Verdict::ReadOnly
+            {
+                self.gap(listed.base, &listed.path, standing);
+                self.report.read_only = Some(listed.path.clone());
+            } else {
+                self.set_misplaced_aside(listed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether nothing in the file verifies that belongs at its base offset or above: then its name is no witness that
     /// the log ever came so far.
     fn says_nothing(&self, found: &Found) -> Result<bool, LogError> {
         let io = |source| failed(&found.path, "look into", source);
-        if found.header.is_some() || found.file.refused(0..found.len).is_some() {
+        if found.header.is_some()
+            || found.written_over > Position::ZERO
+            || found.file.refused(0..found.len).is_some()
+        {
             return Ok(false);
         }
         let file = found.file.as_ref();
@@ -169,7 +204,7 @@ impl Recovery<'_> {
             Step::End | Step::Fault(_) => walk.resync().map_err(io)?,
         };
         let footer = load_sealed(file, self.tag).map_err(io)?.ok();
-        let by_frame = frame.is_some_and(|walked| begins(&walked) >= found.base);
+        let by_frame = frame.is_some_and(|walked| walked.begins() >= found.base);
         Ok(!by_frame && footer.is_none_or(|(footer, _)| footer.last_offset < found.base))
     }
 
@@ -217,11 +252,13 @@ impl Recovery<'_> {
         }
         let chain_start = found.header.map(|header| header.chain_start).or(chain);
         let begin = Expected { offset: found.base, chain: chain_start.unwrap_or(standing.chain) };
+        let known_position =
+            if known.active_base == found.base { known.active_position } else { Position::ZERO };
         let mut gathered = Gathered {
             summary: Summary::new(found.base, begin.chain),
             epochs: std::mem::take(&mut standing.epochs),
             append_time: standing.append_time,
-            mark: if known.active_base == found.base { known.active_position } else { Position::ZERO },
+            mark: found.written_over.max(known_position),
         };
         let end = self.walk_last(found, begin, &mut gathered)?;
         standing.epochs = std::mem::take(&mut gathered.epochs);
@@ -306,7 +343,7 @@ impl Recovery<'_> {
                 self.report.keep_frame(u64::from(walked.header.frame_len));
                 continue;
             }
-            let (next, mark) = self.witness(found, end).map_err(io)?;
+            let (next, mark) = self.witness(found, end, gathered.summary.end).map_err(io)?;
             gathered.mark = gathered.mark.max(mark);
             let place = if gathered.mark > end { Place::BelowMark } else { Place::AboveMark };
             let seen = self.ended_on(found, end, place, &step, found.len)?;
@@ -332,14 +369,20 @@ impl Recovery<'_> {
                 | Verdict::Refuse => return Ok(end),
             }
             let Some(next) = next else { return Ok(end) };
-            self.mark_hole(found, (gathered.summary.end, end), (begins(&next), next.position));
+            self.mark_hole(found, (gathered.summary.end, end), (next.begins(), next.position));
             walk = Walk::new(file, self.tag, Depth::Full, next.position, found.len, None);
             end = next.position;
         }
     }
 
-    /// The next valid frame behind `position`, and the highest `synced_to` of all frames behind it.
-    fn witness(&self, found: &Found, position: Position) -> std::io::Result<(Option<Walked>, Position)> {
+    /// The next valid frame behind `position` that does not begin below `from`, and the highest `synced_to`
+    /// of it and all such frames behind it.
+    fn witness(
+        &self,
+        found: &Found,
+        position: Position,
+        from: Offset,
+    ) -> std::io::Result<(Option<Walked>, Position)> {
         if is_zeros(found.file.as_ref(), position, found.len)? {
             return Ok((None, Position::ZERO));
         }
@@ -347,10 +390,14 @@ impl Recovery<'_> {
         let mut next: Option<Walked> = None;
         let mut mark = Position::ZERO;
         while let Some(walked) = walk.resync()? {
-            mark = mark.max(walked.header.synced_to);
-            next = next.or(Some(walked));
-            while let Step::Frame(walked) = walk.step()? {
-                mark = mark.max(walked.header.synced_to);
+            let mut step = Step::Frame(walked);
+            while let Step::Frame(walked) = step {
+                // What was misdirected here from another segment of the log verifies too.
+                if walked.begins() >= from {
+                    mark = mark.max(walked.header.synced_to);
+                    next = next.or(Some(walked));
+                }
+                step = walk.step()?;
             }
         }
         Ok((next, mark))
@@ -373,11 +420,6 @@ impl Recovery<'_> {
             facts.summary = None;
         }
     }
-}
-
-/// Where the log stands before a frame: a mark carries it, a batch is stamped with it.
-fn begins(walked: &Walked) -> Offset {
-    walked.batch.map_or(Offset(walked.header.raft_index.get()), |batch| batch.base_offset)
 }
 
 type Times = (TimestampMs, Vec<(LeaderEpoch, Offset)>);

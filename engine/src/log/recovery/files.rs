@@ -41,8 +41,11 @@ pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<Salvage>,
     pub(crate) len: u64,
-    /// `None`: it does not verify.
+    /// `None`: it does not verify, or another one was written over it.
     pub(crate) header: Option<SegmentHeader>,
+    /// Where the first frame behind a header that was written over lies: no crash does that, so what lay
+    /// before it was there once. Else zero.
+    pub(crate) written_over: Position,
 }
 
 /// What became of a file whose header was looked at.
@@ -106,6 +109,26 @@ impl Recovery<'_> {
     /// Opens one file and holds its header against its name. What belongs to another log is set aside;
     /// what another cluster or a newer release wrote refuses the log.
     pub(crate) fn examine(&mut self, listed: &Listed) -> Result<Examined, LogError> {
+        if let Some(examined) = self.identify(listed)? {
+            return Ok(examined);
+        }
+        self.set_misplaced_aside(listed)?;
+        Ok(Examined::Gone)
+    }
+
+    /// Sets aside a file in which nothing is of this log.
+    pub(crate) fn set_misplaced_aside(&mut self, listed: &Listed) -> Result<(), LogError> {
+        let (path, place) = (&listed.path, listed.place);
+        if self.judge(path, Position::ZERO, place, Seen::Misplaced) == Verdict::SetAside {
+            self.core.open_files.close((self.id, listed.base));
+            self.set_aside(path, "its header is that of another log or base offset")?;
+        }
+        Ok(())
+    }
+
+    /// As [`Recovery::examine`], but nothing is done yet about a file that another log's header, or one of
+    /// another base offset, begins and that holds no frame of its name: that is `None`.
+    pub(crate) fn identify(&mut self, listed: &Listed) -> Result<Option<Examined>, LogError> {
         let (path, place) = (&listed.path, listed.place);
         let opened = self.core.storage.open(path, OpenMode::ReadWrite);
         let file = match opened.and_then(|file| file.len().map(|len| (Arc::new(Salvage::new(file)), len))) {
@@ -113,18 +136,19 @@ impl Recovery<'_> {
             Err(source) if is_refusal(&source) => {
                 let said = Some(source.to_string());
                 self.judge_with(path, Position::ZERO, place, Seen::Unreadable, said);
-                return Ok(Examined::Unread);
+                return Ok(Some(Examined::Unread));
             }
             Err(source) => Err(failed(path, "open", source)),
         };
         let (file, len) = file?;
         if len == 0 && self.judge(path, Position::ZERO, place, Seen::Empty) == Verdict::SetAside {
             self.set_aside(path, "a file of no bytes: a segment that was begun")?;
-            return Ok(Examined::Gone);
+            return Ok(Some(Examined::Gone));
         }
         let header =
             segment::header_of(file.as_ref()).map_err(|source| failed(path, "read the header of", source))?;
         let expected = self.core.identity.cluster;
+        let mut written_over = Position::ZERO;
         let header = match header {
             Ok(header) if header.cluster != expected => {
                 self.judge(path, Position::ZERO, place, Seen::ForeignCluster);
@@ -132,12 +156,12 @@ impl Recovery<'_> {
                 return Err(LogError::ForeignCluster { path, expected, found: header.cluster });
             }
             Ok(header) if header.log != self.id || header.base != listed.base => {
-                if self.judge(path, Position::ZERO, place, Seen::Misplaced) == Verdict::SetAside {
-                    drop(file);
-                    self.core.open_files.close((self.id, listed.base));
-                    self.set_aside(path, "its header is that of another log or base offset")?;
+                let behind = self.first_behind(file.as_ref(), len, listed.base, &header);
+                match behind.map_err(|source| failed(path, "look behind the header of", source))? {
+                    Some(position) => written_over = position,
+                    None => return Ok(None),
                 }
-                return Ok(Examined::Gone);
+                None
             }
             Ok(header) => Some(header),
             Err(HeaderFault::UnknownFormat { found }) => {
@@ -151,7 +175,32 @@ impl Recovery<'_> {
                 | HeaderFault::Reserved,
             ) => None,
         };
-        Ok(Examined::Found(Found { base: listed.base, path: path.clone(), file, len, header }))
+        let (base, path) = (listed.base, path.clone());
+        Ok(Some(Examined::Found(Found { base, path, file, len, header, written_over })))
+    }
+
+    /// Where the first frame lies that belongs into the segment at `base` and not to the one whose `header`
+    /// stands in its place.
+    fn first_behind(
+        &self,
+        file: &dyn File,
+        len: u64,
+        base: Offset,
+        header: &SegmentHeader,
+    ) -> io::Result<Option<Position>> {
+        let other = (header.log == self.id && header.base > base).then_some(header.base);
+        let mut walk = Walk::new(file, self.tag, Depth::Full, FIRST_FRAME, len, None);
+        loop {
+            let walked = match walk.step()? {
+                Step::Frame(walked) => Some(walked),
+                Step::End | Step::Fault(_) => walk.resync()?,
+            };
+            let Some(walked) = walked else { return Ok(None) };
+            let begins = walked.begins();
+            if begins >= base && other.is_none_or(|other| begins < other) {
+                return Ok(Some(walked.position));
+            }
+        }
     }
 
     /// Takes in a segment below the mark whose successor begins at `next`. Returns the chain at its

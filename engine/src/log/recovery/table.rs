@@ -61,8 +61,11 @@ pub enum Seen {
     Trimmed,
     /// A name that no segment has, or that is no file.
     UnknownName,
-    /// A valid segment of another log or another base offset.
+    /// A valid segment of another log or another base offset. If frames of the file's own name lie behind
+    /// such a header, it is a [`Seen::BrokenHeader`].
     Misplaced,
+    /// The same, just where the last segment of an embedded log should be.
+    Replaced,
     /// Valid, of a format that this version does not know: header, frame or footer.
     NewerFormat,
     /// A valid segment of another cluster.
@@ -73,7 +76,7 @@ pub enum Seen {
 
 impl Seen {
     /// All that can be seen.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Valid,
         Self::End,
         Self::Broken,
@@ -90,6 +93,7 @@ impl Seen {
         Self::Trimmed,
         Self::UnknownName,
         Self::Misplaced,
+        Self::Replaced,
         Self::NewerFormat,
         Self::ForeignCluster,
         Self::Unlisted,
@@ -187,6 +191,8 @@ pub const TABLE: &[Row] = &[
     row("trimmed", ANY_MODE, ANYWHERE, Seen::Trimmed, Verdict::Unlink),
     row("unknown_name", ANY_MODE, ANYWHERE, Seen::UnknownName, Verdict::SetAside),
     row("misplaced", ANY_MODE, ANYWHERE, Seen::Misplaced, Verdict::SetAside),
+    // Its end is not known, and its offsets must not be handed out a second time. Only looked for embedded.
+    row("replaced", ANY_MODE, ANYWHERE, Seen::Replaced, Verdict::ReadOnly),
     row("newer_format", ANY_MODE, ANYWHERE, Seen::NewerFormat, Verdict::Refuse),
     row("foreign_cluster", ANY_MODE, ANYWHERE, Seen::ForeignCluster, Verdict::Refuse),
     row("unlisted", ANY_MODE, ANYWHERE, Seen::Unlisted, Verdict::Refuse),

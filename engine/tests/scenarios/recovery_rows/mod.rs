@@ -47,7 +47,7 @@ scenarios! { of_logs:
         footer_contradicts_above, broken_header_above, other_history_above_consensus, beyond_cut;
     below: end_below, broken_below, unreadable_below, empty_below, no_footer_below, footer_contradicts_below,
         footer_short, broken_header_below, other_history_below, missing, trimmed;
-    embedded_last: unreadable_above_embedded, other_history_above_embedded;
+    embedded_last: unreadable_above_embedded, other_history_above_embedded, replaced;
     names: unknown_name, misplaced, covered, newer_format, foreign_cluster, unlisted;
 }
 
