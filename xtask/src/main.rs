@@ -82,9 +82,9 @@ enum Chore {
         #[arg(long)]
         target: Option<String>,
     },
-    /// The embedded engine used hard over real files: no violation, no leak, no growth. 30 minutes unless told otherwise.
+    /// The embedded engine used hard over real files: no violation, no growth. 30 minutes unless told otherwise.
     SoakEngine {
-        /// Passed on to the soak: `--minutes`, `--round-seconds`, `--seed`, `--json`.
+        /// Passed on to the soak: `--minutes`, `--round-seconds`, `--seed`, `--short`, `--json`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

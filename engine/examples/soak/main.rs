@@ -3,16 +3,20 @@
 //! 1. Eight writers append to six logs, with tiny and with normal segments, durably and not; readers follow and verify
 //!    every record; chores trim, delete a log and make it again under a new generation, and read whole logs through.
 //!    See [`work`].
-//! 2. Every few seconds everything stops: half of the times after a clean close, half of the times by dropping the engine
-//!    in the middle of things, and then bytes that no one wrote stand behind the last frame of one log. See [`rounds`].
-//! 3. The directory is opened again, every log is read from its start, and the next round begins.
+//! 2. Every few seconds a round ends: after a clean close, by dropping the engine without one, or by SIGKILL. A round that
+//!    is killed runs in a process of its own, which tells what it was answered: see [`child`]. After the last two, now and
+//!    then, bytes that no one wrote stand behind the last frame of one log. See [`rounds`].
+//! 3. The directory is opened again, every log is read from its start and must begin and end where the answers say, and the
+//!    next round begins.
 //!
 //! What a record must be follows from its generation, its writer and its number alone: see [`model`]. Between rounds, when
 //! nothing is open, descriptors, memory, threads and bytes on disk are looked at; the rule by which growth is judged is
 //! printed with them: see [`samples`].
 //!
-//! `cargo xtask soak-engine` builds and runs this. Exit codes: 0 nothing found, 1 a violation or growth, 2 asked wrongly.
+//! `cargo xtask soak-engine` builds and runs this. Exit codes: 0 nothing found, 1 a violation, or growth, or too few
+//! rounds to judge growth (unless `--short` asks for that), 2 asked wrongly.
 
+mod child;
 mod clock;
 mod model;
 mod rounds;
@@ -44,13 +48,25 @@ struct Arguments {
     /// Scratch directory, made below this one and removed at the end; kept when something was found.
     #[arg(long, default_value = "target/soak")]
     dir: PathBuf,
+    /// Passes though the rounds were too few to judge growth.
+    #[arg(long)]
+    short: bool,
     /// Prints the outcome as JSON.
     #[arg(long)]
     json: bool,
+    /// The data directory in which a child works until it is killed. The soak starts it by itself.
+    #[arg(long, hide = true)]
+    child: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(data) = &arguments.child {
+        if let Err(problem) = child::work(data, arguments.seed) {
+            eprintln!("soak-engine: a child: {problem}");
+        }
+        return ExitCode::FAILURE;
+    }
     let length = arguments.seconds.map_or(Duration::from_secs(arguments.minutes * 60), Duration::from_secs);
     let outcome = match rounds::run(&arguments, length) {
         Ok(outcome) => outcome,

@@ -20,21 +20,23 @@ use tidelog_engine::{Engine, NewIdentity, Options, quarantine};
 use tidelog_wire::ids::{ClusterId, Incarnation, LogId, NodeId};
 
 use crate::Arguments;
+use crate::child;
 use crate::clock::Begun;
 use crate::model::{Dice, Follower, Violation};
-use crate::samples::{Sample, Trend, trends};
+use crate::samples::{SAMPLES_MIN, Sample, Trend, trends};
 use crate::work::{self, Answered, Life, World};
 
 /// Zeros left between the last byte that is none and what a torn write leaves.
 const LEFT_ZERO: usize = 16;
 
 /// What a run came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     seconds: u64,
     rounds: u64,
     clean_closes: u64,
-    sudden_drops: u64,
+    drops: u64,
+    kills: u64,
     torn_tails: u64,
     records_appended: u64,
     records_verified: u64,
@@ -42,6 +44,9 @@ pub(crate) struct Outcome {
     lives_ended: u64,
     scans: u64,
     violations: Vec<Violation>,
+    /// A short run was asked for, which passes though growth was not judged.
+    short: bool,
+    growth_judged: bool,
     samples: Vec<Sample>,
     trends: Vec<Trend>,
 }
@@ -58,26 +63,22 @@ pub(crate) fn run(arguments: &Arguments, length: Duration) -> Result<Outcome, Vi
         *slot.answered() = Answered { generation, ..Answered::default() };
     }
     let mut dice = Dice::new(arguments.seed);
-    let (mut samples, mut rounds, mut clean, mut torn) = (Vec::new(), 0, 0, 0);
+    let (mut samples, mut endings, mut torn) = (Vec::new(), Endings::default(), 0);
     while world.begun.elapsed() < length
         && world.violations.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     {
-        let engine = open(&world, &storage, &data)?;
         let left = length.saturating_sub(world.begun.elapsed());
         let round = Duration::from_secs(arguments.round_seconds.max(1)).min(left);
-        work::round(&world, &engine, round, dice.below(u64::MAX));
-        let is_clean = dice.below(2) == 0;
-        let open_logs = close(&world, is_clean);
-        drop(engine);
-        clean += u64::from(is_clean);
-        if let Some(id) = open_logs.get(usize::try_from(dice.below(12)).unwrap_or(0)).filter(|_| !is_clean) {
-            torn += u64::from(tear(&data, *id, &mut dice));
+        let is_clean = one_round(&world, &storage, &data, round, (&mut dice, &mut endings))?;
+        let slot = world.slots.get(usize::try_from(dice.below(12)).unwrap_or(0)).filter(|_| !is_clean);
+        if let Some(slot) = slot {
+            let id = work::id(slot.answered().generation);
+            torn += u64::from(tear(&data, id, &mut dice));
         }
-        rounds += 1;
         let sample = Sample::take(&data);
         samples.push(sample);
         if !arguments.json {
-            println!("{}", progress(&world, sample, rounds));
+            println!("{}", progress(&world, sample, endings.rounds()));
         }
     }
     let last = open(&world, &storage, &data)?;
@@ -87,15 +88,18 @@ pub(crate) fn run(arguments: &Arguments, length: Duration) -> Result<Outcome, Vi
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let outcome = Outcome {
         seconds: world.begun.elapsed().as_secs(),
-        rounds,
-        clean_closes: clean,
-        sudden_drops: rounds - clean,
+        rounds: endings.rounds(),
+        clean_closes: endings.clean_closes,
+        drops: endings.drops,
+        kills: endings.kills,
         torn_tails: torn,
         records_appended: count(&world.counts.appended),
         records_verified: count(&world.counts.verified),
         trims: count(&world.counts.trims),
         lives_ended: count(&world.counts.lives),
         scans: count(&world.counts.scans),
+        short: arguments.short,
+        growth_judged: samples.len() >= SAMPLES_MIN,
         trends: trends(&samples),
         violations,
         samples,
@@ -109,8 +113,52 @@ pub(crate) fn run(arguments: &Arguments, length: Duration) -> Result<Outcome, Vi
     Ok(outcome)
 }
 
+/// How rounds ended.
+#[derive(Debug, Default)]
+struct Endings {
+    clean_closes: u64,
+    drops: u64,
+    kills: u64,
+}
+
+impl Endings {
+    const fn rounds(&self) -> u64 {
+        self.clean_closes + self.drops + self.kills
+    }
+}
+
+/// One round, and its end: after a clean close, without one, or by killing the process that worked. Says whether it was
+/// the first.
+fn one_round(
+    world: &World,
+    storage: &Arc<dyn Storage>,
+    data: &Path,
+    length: Duration,
+    (dice, endings): (&mut Dice, &mut Endings),
+) -> Result<bool, Violation> {
+    let seed = dice.below(u64::MAX);
+    let ending = endings.rounds() % 3;
+    if ending == 1 {
+        let most = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let length = Duration::from_millis(dice.below(most));
+        if let Err(what) = child::work_and_kill(world, data, length, seed) {
+            world.violated(what);
+        }
+        endings.kills += 1;
+        return Ok(false);
+    }
+    let engine = open(world, storage, data)?;
+    work::round(world, &engine, length, seed);
+    let is_clean = ending == 0;
+    close(world, is_clean);
+    drop(engine);
+    endings.clean_closes += u64::from(is_clean);
+    endings.drops += u64::from(!is_clean);
+    Ok(is_clean)
+}
+
 /// Opens engine and logs, and reads every log from its start: all that was answered must be there.
-fn open(world: &World, storage: &Arc<dyn Storage>, data: &Path) -> Result<Arc<Engine>, Violation> {
+pub(crate) fn open(world: &World, storage: &Arc<dyn Storage>, data: &Path) -> Result<Arc<Engine>, Violation> {
     let limits = quarantine::Limits { bytes_max: 8 << 20, ..quarantine::Limits::default() };
     let options = Options { quarantine: limits, open_files_max: 64, ..Options::embedded(world.begun.time()) };
     let engine = Engine::open(Arc::clone(storage), data, options).map_err(|error| error.to_string())?;
@@ -122,8 +170,8 @@ fn open(world: &World, storage: &Arc<dyn Storage>, data: &Path) -> Result<Arc<En
         if !recovery.damage.is_empty() {
             world.violated(format!("{id}: called damaged: {:?}", recovery.damage));
         }
-        match verify(id, &log, &answered) {
-            Ok(appended) => slot.answered().appended = appended,
+        match verify(id, &log, answered) {
+            Ok(answered) => *slot.answered() = answered,
             Err(what) => world.violated(what),
         }
         *slot.life.write().unwrap_or_else(PoisonError::into_inner) = Some(Life { id, log });
@@ -131,51 +179,68 @@ fn open(world: &World, storage: &Arc<dyn Storage>, data: &Path) -> Result<Arc<En
     Ok(engine)
 }
 
-/// Reads a log through and says where each writer goes on.
+/// Reads a log through, holds it against what was answered, and says where everything goes on.
 fn verify(
     id: LogId,
     log: &tidelog_engine::embedded::SharedLog,
-    answered: &Answered,
-) -> Result<[u64; work::WRITERS], Violation> {
+    mut answered: Answered,
+) -> Result<Answered, Violation> {
     let reader = log.reader();
-    let mut follower = Follower::new(id.generation, reader.start());
-    while follower.next < reader.end() {
+    let (start, end) = (reader.start(), reader.end());
+    let mut follower = Follower::new(id.generation, start);
+    while follower.next < end {
         if !work::step(id, &reader, &mut follower)? {
             return Err(format!("{id}: ends while nobody touches it"));
         }
     }
-    let mut appended = answered.appended;
-    for (writer, (at, durable)) in (0_u64..).zip(appended.iter_mut().zip(answered.durable)) {
+    is_whole(id, start.get(), end.get(), &answered)?;
+    for (writer, (at, durable)) in (0_u64..).zip(answered.appended.iter_mut().zip(answered.durable)) {
         match follower.numbers().get(&writer) {
             Some(found) if *found < durable => {
                 return Err(format!(
                     "{id}: writer {writer} had {durable} records answered, {found} are there"
                 ));
             }
-            // What was appended and not answered may be gone. The process only was stopped, so it is not.
-            Some(found) if *found != *at => {
+            // Only of a process that was killed may there be more than it told, or less than was not durable.
+            Some(found) if *found != *at && !answered.was_killed => {
                 return Err(format!("{id}: writer {writer} appended {at} records, {found} are there"));
             }
-            Some(_) => {}
-            // All of its records were trimmed.
+            Some(found) => *at = *found,
+            // All of its records lie below the start: the log begins and ends where it was said, without a gap.
             None => *at = (*at).max(durable),
         }
     }
-    Ok(appended)
+    answered.trimmed_to = start.get();
+    answered.appended_end = end.get();
+    answered.was_killed = false;
+    Ok(answered)
 }
 
-/// Closes cleanly, or drops everything as it is. Says which logs were open.
-fn close(world: &World, clean: bool) -> Vec<LogId> {
-    let mut ids = Vec::new();
+/// A log begins where it was trimmed to, and ends where its appends ended. After a kill it may begin lower, if the trim was not
+/// answered, and hold more or less than what was told, but never less than was durable.
+fn is_whole(id: LogId, start: u64, end: u64, answered: &Answered) -> Result<(), Violation> {
+    let Answered { durable_end, appended_end, trimmed_to, was_killed, .. } = *answered;
+    if start > trimmed_to || (start < trimmed_to && !was_killed) {
+        return Err(format!("{id}: trimmed to {trimmed_to}, begins at {start}"));
+    }
+    if end < durable_end {
+        return Err(format!("{id}: was durable up to {durable_end}, ends at {end}"));
+    }
+    if end != appended_end && !was_killed {
+        return Err(format!("{id}: was appended to up to {appended_end}, ends at {end}"));
+    }
+    Ok(())
+}
+
+/// Closes cleanly, or drops everything as it is.
+fn close(world: &World, clean: bool) {
     for slot in &world.slots {
         let life = slot.life.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(life) = life else { continue };
         if clean && let Err(error) = life.log.idle() {
             world.violated(format!("{}: close: {error}", life.id));
         }
-        ids.push(life.id);
     }
-    ids
 }
 
 /// Writes bytes that are no frame behind the last one of a log, as a torn write leaves them.
@@ -209,9 +274,10 @@ fn progress(world: &World, sample: Sample, rounds: u64) -> String {
 }
 
 impl Outcome {
-    /// No violation, and nothing grows.
+    /// No violation, and nothing grows; that was looked at, unless a short run was asked for.
     pub(crate) fn is_good(&self) -> bool {
-        self.violations.is_empty() && self.trends.iter().all(|trend| !trend.grows)
+        let judged = self.growth_judged || self.short;
+        judged && self.violations.is_empty() && self.trends.iter().all(|trend| !trend.grows)
     }
 
     pub(crate) fn json(&self) -> String {
@@ -224,7 +290,8 @@ impl Outcome {
             ("seconds", self.seconds),
             ("rounds", self.rounds),
             ("clean closes", self.clean_closes),
-            ("sudden drops", self.sudden_drops),
+            ("drops without close", self.drops),
+            ("kills in the midst", self.kills),
             ("torn tails left", self.torn_tails),
             ("records appended", self.records_appended),
             ("records verified", self.records_verified),
@@ -252,12 +319,50 @@ impl Outcome {
             )
             .unwrap_or_default();
         }
-        if self.trends.is_empty() {
-            writeln!(out, "too few rounds to judge growth: at least ten are needed").unwrap_or_default();
+        if !self.growth_judged {
+            let advice = if self.short { "" } else { "; run longer, or ask for that with --short" };
+            writeln!(
+                out,
+                "NOT JUDGED: whether anything grows, for which {SAMPLES_MIN} rounds are needed{advice}"
+            )
+            .unwrap_or_default();
         }
         for what in &self.violations {
             writeln!(out, "VIOLATION: {what}").unwrap_or_default();
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of which every segment was gone began and ended at 0, no writer's records were in it, and the soak took them
+    /// all for trimmed.
+    #[test]
+    fn a_log_that_lost_everything_is_no_trimmed_log() {
+        let mut answered = Answered { generation: 7, ..Answered::default() };
+        answered.note_trim(3);
+        answered.note(0, 5, 5, true);
+        answered.note(1, 2, 7, false);
+        for was_killed in [false, true] {
+            let answered = Answered { was_killed, ..answered.clone() };
+            assert!(is_whole(work::id(7), 3, 7, &answered).is_ok());
+            assert!(is_whole(work::id(7), 0, 0, &answered).is_err());
+            assert!(is_whole(work::id(7), 3, 4, &answered).is_err(), "up to 5 it was durable");
+            assert!(is_whole(work::id(7), 4, 7, &answered).is_err(), "nobody trimmed to 4");
+            assert_eq!(is_whole(work::id(7), 3, 5, &answered).is_ok(), was_killed, "up to 7 it was appended");
+        }
+    }
+
+    /// Nine rounds passed as "no growth" though nobody had looked.
+    #[test]
+    fn a_run_that_did_not_judge_growth_is_not_good() {
+        let run = |short, growth_judged| Outcome { short, growth_judged, ..Outcome::default() };
+        assert!(!run(false, false).is_good());
+        assert!(run(false, false).table().contains("NOT JUDGED"));
+        assert!(run(true, false).is_good());
+        assert!(run(false, true).is_good());
     }
 }

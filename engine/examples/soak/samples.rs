@@ -33,10 +33,13 @@ pub(crate) struct Trend {
 /// One quantity of a sample.
 type Of = fn(&Sample) -> u64;
 
+/// Fewer samples than these are not judged.
+pub(crate) const SAMPLES_MIN: usize = 10;
+
 /// How much more than a tenth a median may rise.
 const SLACK: [(&str, Of, u64); 4] = [
     ("open descriptors", |sample| sample.descriptors, 2),
-    ("resident KiB", |sample| sample.resident_kib, 16 << 10),
+    ("resident KiB", |sample| sample.resident_kib, 4 << 10),
     ("threads", |sample| sample.threads, 1),
     ("KiB on disk", |sample| sample.disk_kib, 8 << 10),
 ];
@@ -76,9 +79,9 @@ fn bytes_below(dir: &Path) -> u64 {
     bytes
 }
 
-/// Judges the samples by the rule; nothing if there are fewer than ten.
+/// Judges the samples by the rule; nothing if there are fewer than [`SAMPLES_MIN`].
 pub(crate) fn trends(samples: &[Sample]) -> Vec<Trend> {
-    if samples.len() < 10 {
+    if samples.len() < SAMPLES_MIN {
         return Vec::new();
     }
     let warm = samples.get(samples.len() / 5..).unwrap_or_default();

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::SharedLog;
 use tidelog_engine::log::{LogReader, ReadError};
 use tidelog_wire::ids::{Generation, LogId, Offset, Partition};
 
+use crate::child::Told;
 use crate::clock::{Begun, pause};
 use crate::model::{Dice, Follower, Violation, batch};
 
@@ -33,19 +35,53 @@ pub(crate) struct Life {
 /// One of the logs.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    /// Which of the slots.
+    pub(crate) index: usize,
     pub(crate) config: LogConfig,
     /// Writers hold it shared while they append, so that a life ends between appends.
     pub(crate) life: RwLock<Option<Life>>,
-    /// For each writer, how many of its records of this life are answered and durable, and how many appended.
     pub(crate) answered: Mutex<Answered>,
 }
 
 /// What was answered in a life of a log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answered {
     pub(crate) generation: u64,
+    /// How many records of each writer are durable.
     pub(crate) durable: [u64; WRITERS],
+    /// How many of each are appended.
     pub(crate) appended: [u64; WRITERS],
+    /// Highest end that was durable.
+    pub(crate) durable_end: u64,
+    /// Highest end that an append gave.
+    pub(crate) appended_end: u64,
+    /// Highest start that a trim was asked for.
+    pub(crate) trimmed_to: u64,
+    /// The last who worked was killed, so more may have happened than was told.
+    pub(crate) was_killed: bool,
+}
+
+impl Answered {
+    /// Takes in an answer: the writer's next number, and the end of the log. Says what its next number was before.
+    pub(crate) fn note(&mut self, writer: usize, number: u64, end: u64, durable: bool) -> u64 {
+        let before = self.appended.get(writer).copied().unwrap_or(number);
+        self.appended_end = self.appended_end.max(end);
+        if let Some(known) = self.appended.get_mut(writer) {
+            *known = number;
+        }
+        if durable {
+            self.durable_end = self.durable_end.max(end);
+            if let Some(known) = self.durable.get_mut(writer) {
+                *known = number;
+            }
+        }
+        before
+    }
+
+    /// Takes in that a trim is about to be asked for.
+    pub(crate) fn note_trim(&mut self, to: u64) {
+        self.trimmed_to = self.trimmed_to.max(to);
+    }
 }
 
 /// What is counted.
@@ -66,12 +102,15 @@ pub(crate) struct World {
     pub(crate) stop: AtomicBool,
     pub(crate) violations: Mutex<Vec<Violation>>,
     pub(crate) begun: Begun,
+    /// This process is a child that is to be killed: it tells every answer, and ends no life.
+    is_child: bool,
 }
 
 impl World {
     pub(crate) fn new(begun: Begun) -> Self {
         let sizes = [4 << 10, 4 << 10, 16 << 10, 64 << 10, 1 << 20, 8 << 20];
-        let slots = sizes.into_iter().map(|segment_bytes| Slot {
+        let slots = sizes.into_iter().enumerate().map(|(index, segment_bytes)| Slot {
+            index,
             config: LogConfig { segment_bytes, epoch_base: 0 },
             life: RwLock::default(),
             answered: Mutex::default(),
@@ -82,6 +121,18 @@ impl World {
             stop: AtomicBool::new(false),
             violations: Mutex::default(),
             begun,
+            is_child: false,
+        }
+    }
+
+    /// That of a child, which tells what it is answered.
+    pub(crate) fn of_child(begun: Begun) -> Self {
+        Self { is_child: true, ..Self::new(begun) }
+    }
+
+    fn tell(&self, told: Told) {
+        if self.is_child {
+            told.tell();
         }
     }
 
@@ -170,14 +221,9 @@ fn write(world: &World, writer: u64, place: usize, dice: &mut Dice) -> Result<()
         if durable && life.log.reader().durable_end() < end {
             return Err(format!("{}: answered before {end} is durable", life.id));
         }
-        let mut answered = slot.answered();
-        if let Some(known) = answered.appended.get_mut(place) {
-            *known = number + count;
-        }
-        if durable && let Some(known) = answered.durable.get_mut(place) {
-            *known = number + count;
-        }
-        drop(answered);
+        let (number, end) = (number + count, end.get());
+        slot.answered().note(place, number, end, durable);
+        world.tell(Told::Appended { slot: slot.index, writer: place, number, end, durable });
         world.counts.appended.fetch_add(count, Ordering::Relaxed);
     }
     Ok(())
@@ -228,8 +274,8 @@ fn chores(world: &World, engine: &Arc<Engine>, dice: &mut Dice) -> Result<(), Vi
     while !world.is_stopping() {
         let Some(slot) = world.pick(dice) else { continue };
         match dice.below(40) {
-            0 => renew(world, slot, engine)?,
-            1..=4 => scan(world, slot)?,
+            0 if !world.is_child => renew(world, slot, engine)?,
+            0..=4 => scan(world, slot)?,
             5..=9 => {
                 let guard = slot.life.read().unwrap_or_else(PoisonError::into_inner);
                 if let Some(life) = guard.as_ref() {
@@ -249,6 +295,8 @@ fn trim(world: &World, slot: &Slot, dice: &mut Dice) -> Result<(), Violation> {
     let reader = life.log.reader();
     let kept = dice.below(RECORDS_KEPT);
     let to = Offset(reader.durable_end().get().saturating_sub(kept)).max(reader.start());
+    slot.answered().note_trim(to.get());
+    world.tell(Told::Trimming { slot: slot.index, to: to.get() });
     life.log.trim(to).map_err(|error| format!("{}: trim to {to}: {error}", life.id))?;
     world.counts.trims.fetch_add(1, Ordering::Relaxed);
     if life.log.reader().start() < to {
