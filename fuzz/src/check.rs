@@ -51,7 +51,9 @@ pub fn recovered(disk: &SimDisk, mode: Mode, model: &mut Model, trust: Trust) {
 }
 
 fn embedded(disk: &SimDisk, model: &mut Model, trust: Trust) {
-    let Some(first) = open_embedded(disk, trust) else { return };
+    let opened = open_embedded(disk, trust);
+    assert!(opened.is_some() || trust != Trust::Sound, "a directory that was not harmed opens");
+    let Some(first) = opened else { return };
     let seen = look_at_all(&first.1, model, trust);
     drop(first);
     for crash in [Crash::ProcessOnly, Crash::LoseUnsynced] {
@@ -107,7 +109,9 @@ fn look_at_all(logs: &[SharedLog], model: &Model, trust: Trust) -> Vec<Seen> {
 }
 
 fn consensus(disk: &SimDisk, model: &mut Model, trust: Trust) {
-    let Some((_engine, writers)) = open_replayed(disk, model, trust) else { return };
+    let opened = open_replayed(disk, model, trust);
+    assert!(opened.is_some() || trust != Trust::Sound, "a directory that was not harmed opens");
+    let Some((_engine, writers)) = opened else { return };
     let seen = look_at_writers(&writers, model, trust);
     drop(writers);
     drop(_engine);
@@ -146,8 +150,17 @@ fn open_replayed(disk: &SimDisk, model: &Model, trust: Trust) -> Option<(Arc<Eng
     Some((engine, writers?))
 }
 
+/// Whatever was lost of the files: once the entries are applied, a log begins and ends where they say.
 fn look_at_writers(writers: &[LogWriter], model: &Model, trust: Trust) -> Vec<Seen> {
-    writers.iter().map(|writer| look(&writer.reader(), model, trust)).collect()
+    let look = |writer: &LogWriter| {
+        let (seen, log) = (look(&writer.reader(), model, trust), writer.log());
+        if trust != Trust::Itself {
+            let expected = (model.start_of(log), model.end_of_entries(log));
+            assert_eq!((seen.start, seen.end), expected, "{log} after all entries");
+        }
+        seen
+    };
+    writers.iter().map(look).collect()
 }
 
 /// What was there is there again. More may be: once a file that stood in the way was set aside, a batch that had seemed to
@@ -174,6 +187,7 @@ pub fn look(reader: &LogReader, model: &Model, trust: Trust) -> Seen {
     if trust == Trust::Sound {
         let promised = model.durable.get(&log).copied().unwrap_or(Offset::ZERO);
         assert!(end >= promised, "{log} ends at {end}, below {promised}, which was durable");
+        assert_eq!(start, model.start_of(log), "{log} begins where it was trimmed to, and nowhere else");
     }
     let mut batches = Vec::new();
     let mut at = start;

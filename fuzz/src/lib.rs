@@ -5,6 +5,7 @@
 //!    changing a field and putting the checksums right ([`mend`]), so that the code behind a checksum is reached.
 //! 3. [`check`] opens it and demands: no panic; every batch that is read verifies, and is one that was written (unless
 //!    checksums were forged); offsets are dense; appends go on; opening again, after a power cut too, gives the same.
+//!    A log begins where it was trimmed to and ends where its entries say, or not below what was promised.
 
 pub mod check;
 pub mod damage;

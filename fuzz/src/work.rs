@@ -102,6 +102,22 @@ impl Model {
         let end = appended.last_offset.plus(1);
         self.chains.entry((log, end)).or_default().insert(appended.chain);
     }
+
+    /// The highest start that a trim was asked for, and so where a log begins that was not harmed.
+    #[must_use]
+    pub fn start_of(&self, log: LogId) -> Offset {
+        self.start.get(&log).copied().unwrap_or(Offset::ZERO)
+    }
+
+    /// Where a log ends once every entry is applied (consensus).
+    #[must_use]
+    pub fn end_of_entries(&self, log: LogId) -> Offset {
+        let records = self.entries.iter().map(|entry| match entry {
+            Entry::Append(of, batch, _) if *of == log => u64::from(batch.count()),
+            Entry::Append(..) | Entry::Start(..) => 0,
+        });
+        Offset(records.sum())
+    }
 }
 
 /// The stamp of the entry with this index.

@@ -55,9 +55,7 @@ pub(crate) fn run(
             Ok((told, failure)) => (told, failure),
             Err(failure) => (String::new(), Some(failure)),
         };
-        let executions = stat(&told, "stat::number_of_executed_units:");
-        let inputs = stat(&told, "stat::new_units_added:");
-        rows.push(Row { target, seconds: took.as_secs(), executions, inputs, failure });
+        rows.push(row(target, took.as_secs(), &told, failure));
     }
     print!("{}", table(&rows));
     match rows.iter().filter(|row| row.failure.is_some()).count() {
@@ -94,18 +92,30 @@ fn program(
     Ok(program.variable("CARGO_TARGET_DIR", &build).variable("RUSTC_BOOTSTRAP", "1"))
 }
 
+/// What became of a target that told so much. One that executed nothing has found nothing out, whatever its exit code.
+fn row(target: String, seconds: u64, told: &str, failure: Option<Failure>) -> Row {
+    let executions = stat(told, "stat::number_of_executed_units:");
+    let inputs = stat(told, "stat::new_units_added:").unwrap_or(0);
+    let failure =
+        failure.or_else(|| executions.is_none_or(|count| count == 0).then_some(Failure::NothingExecuted));
+    Row { target, seconds, executions: executions.unwrap_or(0), inputs, failure }
+}
+
 /// The number behind `name` in what a target tells at its end.
-fn stat(told: &str, name: &str) -> u64 {
-    let line = told.lines().find_map(|line| line.trim().strip_prefix(name));
-    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+fn stat(told: &str, name: &str) -> Option<u64> {
+    let line = told.lines().find_map(|line| line.trim().strip_prefix(name))?;
+    line.trim().parse().ok()
 }
 
 fn table(rows: &[Row]) -> String {
     let mut table =
         format!("\n{:<18} {:>7} {:>12} {:>10}  {}\n", "target", "time", "executions", "new", "result");
     for row in rows {
-        let result =
-            row.failure.as_ref().map_or("no finding".to_owned(), |failure| format!("FOUND: {failure}"));
+        let result = match &row.failure {
+            None => "no finding".to_owned(),
+            Some(Failure::NothingExecuted) => format!("FAILED: {}", Failure::NothingExecuted),
+            Some(found) => format!("FOUND: {found}"),
+        };
         let seconds = format!("{} s", row.seconds);
         table.push_str(&format!(
             "{:<18} {seconds:>7} {:>12} {:>10}  {result}\n",
@@ -125,8 +135,8 @@ mod tests {
     #[test]
     fn the_table_tells_executions_and_findings() {
         let told = "Done 7 runs\nstat::number_of_executed_units: 1234\nstat::new_units_added:          5\n";
-        assert_eq!(stat(told, "stat::number_of_executed_units:"), 1234);
-        assert_eq!(stat(told, "stat::peak_rss_mb:"), 0);
+        assert_eq!(stat(told, "stat::number_of_executed_units:"), Some(1234));
+        assert_eq!(stat(told, "stat::peak_rss_mb:"), None);
         let row = |target: &str, failure| Row {
             target: target.to_owned(),
             seconds: 9,
@@ -139,5 +149,16 @@ mod tests {
         assert!(table.contains("frame                  9 s         1234          5  no finding"), "{table}");
         assert!(table.contains("footer                 9 s         1234          5  FOUND: "), "{table}");
         assert!(table.contains("2468"), "{table}");
+    }
+
+    /// A target that never ran an input, or whose count could not be read, stood in the table as one without a finding.
+    #[test]
+    fn a_target_that_executed_nothing_is_a_failure() {
+        for told in ["", "stat::number_of_executed_units: 0\n", "stat::number_of_executed_units: many\n"] {
+            let row = row("frame".to_owned(), 9, told, None);
+            assert!(matches!(row.failure, Some(Failure::NothingExecuted)), "{told}");
+            assert!(table(&[row]).contains("FAILED: it executed nothing"), "{told}");
+        }
+        assert!(row("frame".to_owned(), 9, "stat::number_of_executed_units: 7\n", None).failure.is_none());
     }
 }

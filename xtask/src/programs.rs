@@ -55,6 +55,9 @@ pub(crate) enum Failure {
     /// A fuzz target that does not exist was named.
     #[error("there is no such fuzz target; there are {known}")]
     NoTarget { known: String },
+    /// A fuzz target ended well, and had done nothing.
+    #[error("it executed nothing, or did not tell how much: what it prints above says why")]
+    NothingExecuted,
     /// The tree breaks rules; each is printed above.
     #[error("{count} findings, printed above")]
     Findings { count: usize },
