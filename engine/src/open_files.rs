@@ -78,13 +78,6 @@ impl OpenFiles {
         Ok(open)
     }
 
-    /// What the disk said when it refused bytes of the file, if it is open and did.
-    pub(crate) fn refused(&self, (log, base): SegmentKey) -> Option<String> {
-        let lru = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lives = lru.files.range((log, base, 0)..=(log, base, u64::MAX));
-        lives.find_map(|(_, (open, _))| open.file.refused(0..u64::MAX))
-    }
-
     fn hit(&self, key: Key) -> Option<Arc<OpenSegment>> {
         let mut guard = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
         let lru = &mut *guard;

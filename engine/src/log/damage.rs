@@ -4,6 +4,22 @@ use std::ops::Range;
 
 use tidelog_wire::ids::Offset;
 
+use crate::storage::Position;
+
+/// Offsets that no good frame of a segment holds, and the bytes of its file in which they would lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) offsets: Range<Offset>,
+    pub(crate) bytes: Range<u64>,
+}
+
+impl Hole {
+    /// From where the last good frame before it ends to where the next one begins.
+    pub(crate) const fn between(from: (Offset, Position), to: (Offset, Position)) -> Self {
+        Self { offsets: from.0..to.0, bytes: from.1.get()..to.1.get() }
+    }
+}
+
 /// A set of damaged ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {

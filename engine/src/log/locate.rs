@@ -5,6 +5,7 @@ use std::io;
 
 use tidelog_wire::ids::{Offset, TimestampMs};
 
+use super::damage::Hole;
 use super::error::ReadError;
 use super::shared::{LogShared, Segment};
 use crate::fields::{narrow, wide};
@@ -12,6 +13,7 @@ use crate::locks::{Arc, Mutex, PoisonError};
 use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
+use crate::segment::salvage::Salvage;
 use crate::segment::state::SegmentState;
 use crate::segment::stored::StoredBatch;
 use crate::segment::summary::{FIRST_FRAME, Summary, entry_for_offset, entry_for_time};
@@ -59,13 +61,8 @@ impl Hints {
 pub(crate) enum Located {
     /// The frame whose batch holds the offset.
     Frame(Walked),
-    /// Damage: the next good batch begins here (or the segment ends).
-    Damaged {
-        /// Where the damage begins.
-        from: Offset,
-        /// Where it ends.
-        to: Offset,
-    },
+    /// Damage, up to the next good batch (or the end of the segment).
+    Damaged(Hole),
 }
 
 impl LogShared {
@@ -115,7 +112,10 @@ impl LogShared {
                 }
                 let loaded = match load_index(open.file.as_ref(), self.tag) {
                     Ok(Ok(index)) => index,
-                    Ok(Err(_)) => self.summarize(segment, open.file.as_ref(), None, end, end_position)?.index,
+                    Ok(Err(_)) => {
+                        let file = open.file.as_ref();
+                        self.summarize(segment, file, None, end, end_position)?.index
+                    }
                     Err(source) => return Err(read_failed(segment, "read the index", source)),
                 };
                 Ok(pick(open.index.get_or_init(|| loaded)))
@@ -133,13 +133,13 @@ impl LogShared {
     fn with_summary<T>(
         &self,
         segment: &Segment,
-        file: &dyn File,
+        file: &Salvage,
         look: impl Fn(&Summary) -> T,
     ) -> Result<T, ReadError> {
         let mut known: Option<Summary> = None;
         let mut rounds = 0_usize;
         loop {
-            let refused = self.core.open_files.refused((self.id, segment.base)).is_some();
+            let refused = file.refused(0..u64::MAX).is_some();
             let (end, end_position) = {
                 let mut facts = segment.facts();
                 if let Some(summary) = &facts.summary {
@@ -173,7 +173,7 @@ impl LogShared {
     fn summarize(
         &self,
         segment: &Segment,
-        file: &dyn File,
+        file: &Salvage,
         known: Option<Summary>,
         end: Offset,
         end_position: Position,
@@ -189,16 +189,20 @@ impl LogShared {
         summary.verified = false;
         let from = summary.end_position;
         let mut walk = Walk::new(file, self.tag, Depth::Headers, from, end_position.get(), None);
+        let mark = |from, to| {
+            let hole = Hole::between(from, to);
+            self.mark_hole(&hole, file.refused(hole.bytes.clone()).as_deref());
+        };
         while let Some(walked) = next_good(&mut walk).map_err(failed)? {
             let begins =
                 walked.batch.map_or(Offset(walked.header.raft_index.get()), |batch| batch.base_offset);
             if summary.end < begins {
-                self.mark_damaged_in(segment.base, summary.end..begins);
+                mark((summary.end, summary.end_position), (begins, walked.position));
             }
             take_in(&mut summary, &walked);
         }
         if summary.end < end {
-            self.mark_damaged_in(segment.base, summary.end..end);
+            mark((summary.end, summary.end_position), (end, end_position));
         }
         summary.end_position = end_position;
         Ok(summary)
@@ -212,40 +216,52 @@ impl LogShared {
         offset: Offset,
     ) -> Result<Located, ReadError> {
         let entry = self.entry_for(segment, open, Key::Offset(offset))?;
-        let (mut good_end, position) =
-            entry.map_or((segment.base, FIRST_FRAME), |entry| (entry.offset, entry.position));
+        let mut good = entry.map_or((segment.base, FIRST_FRAME), |entry| (entry.offset, entry.position));
         let (segment_end, limit) = {
             let facts = segment.facts();
-            (facts.end, facts.end_position.get())
+            (facts.end, facts.end_position)
         };
         let failed = |source| read_failed(segment, "find an offset in the segment", source);
-        let mut walk = Walk::new(open.file.as_ref(), self.tag, Depth::Headers, position, limit, None);
-        loop {
-            let Some(walked) = next_good(&mut walk).map_err(failed)? else {
-                return Ok(Located::Damaged { from: good_end, to: segment_end });
-            };
+        let file = open.file.as_ref();
+        let verifies = |at: Position| {
+            let mut whole = Walk::new(file, self.tag, Depth::Full, at, limit.get(), None);
+            whole.step().map(|step| matches!(step, Step::Frame(_)))
+        };
+        let mut walk = Walk::new(file, self.tag, Depth::Headers, good.1, limit.get(), None);
+        // The batch before `good`: its count of records, unverified, says where it ends.
+        let mut passed: Option<(Offset, Position)> = None;
+        let next_begins = loop {
+            let Some(walked) = next_good(&mut walk).map_err(failed)? else { break (segment_end, limit) };
             let Some(batch) = walked.batch else { continue };
+            let begins = (batch.base_offset, walked.position);
             if batch.base_offset > offset {
-                return Ok(Located::Damaged { from: good_end, to: batch.base_offset });
+                break begins;
             }
-            if batch.end() > offset {
-                // Its count of records is under the batch's own checksum, which decides whether that is so.
-                let file = open.file.as_ref();
-                let mut whole = Walk::new(file, self.tag, Depth::Full, walked.position, limit, None);
-                if matches!(whole.step().map_err(failed)?, Step::Frame(_)) {
-                    return Ok(Located::Frame(walked));
-                }
-                let to = self.damage_end(segment, file, walked.position)?;
-                if to > offset {
-                    return Ok(Located::Damaged { from: batch.base_offset, to });
-                }
-                self.mark_damaged_in(segment.base, batch.base_offset..to);
-                good_end = to;
-                walk = Walk::new(file, self.tag, Depth::Headers, walked.end(), limit, None);
+            if batch.end() <= offset {
+                passed = Some(begins);
+                good = (batch.end(), walked.end());
                 continue;
             }
-            good_end = batch.end();
+            // Its count of records is under the batch's own checksum, which decides whether that is so.
+            if verifies(walked.position).map_err(failed)? {
+                return Ok(Located::Frame(walked));
+            }
+            let to = self.damage_end(segment, file, walked.position)?;
+            let hole = Hole::between(begins, to);
+            if to.0 > offset {
+                return Ok(Located::Damaged(hole));
+            }
+            self.mark_hole(&hole, open.file.refused(hole.bytes.clone()).as_deref());
+            (passed, good) = (None, to);
+            walk = Walk::new(file, self.tag, Depth::Headers, walked.end(), limit.get(), None);
+        };
+        // A batch that says too few records is itself where the damage begins.
+        if let Some(last) = passed
+            && !verifies(last.1).map_err(failed)?
+        {
+            good = last;
         }
+        Ok(Located::Damaged(Hole::between(good, next_begins)))
     }
 
     /// The batches of `segment` whose newest record is at or after `time`, in order.
@@ -262,29 +278,29 @@ impl LogShared {
         Ok(NewerBatches { segment, walk, time })
     }
 
-    /// Where the next good batch behind the damaged frame at `position` begins, or the segment ends.
+    /// Where the next good batch behind the damaged frame at `position` begins, or the segment ends: offset and position.
     pub(crate) fn damage_end(
         &self,
         segment: &Segment,
         file: &dyn File,
         position: Position,
-    ) -> Result<Offset, ReadError> {
+    ) -> Result<(Offset, Position), ReadError> {
         let (segment_end, limit) = {
             let facts = segment.facts();
-            (facts.end, facts.end_position.get())
+            (facts.end, facts.end_position)
         };
         let failed = |source| read_failed(segment, "look behind damage", source);
         // How many records the damaged batch says it has is under its own checksum, so it is not asked.
-        let mut walk = Walk::new(file, self.tag, Depth::Full, position, limit, None);
+        let mut walk = Walk::new(file, self.tag, Depth::Full, position, limit.get(), None);
         let mut next = walk.resync().map_err(failed)?;
         while let Some(walked) = next {
             if let Some(batch) = walked.batch {
-                return Ok(batch.base_offset);
+                return Ok((batch.base_offset, walked.position));
             }
             // A mark: the frame behind it is the next to be looked at, not one of those behind that.
             next = next_good(&mut walk).map_err(failed)?;
         }
-        Ok(segment_end)
+        Ok((segment_end, limit))
     }
 }
 

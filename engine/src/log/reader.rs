@@ -8,12 +8,14 @@ use bytes::Bytes;
 use tidelog_wire::ids::{Chain, LogId, Offset};
 
 use super::ReadBatches;
+use super::damage::Hole;
 use super::error::ReadError;
 use super::locate::{Hint, Located, read_failed};
 use super::shared::{LogShared, Segment};
 use super::watch::Subscription;
 use crate::fields::{narrow, wide};
 use crate::locks::Arc;
+use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES};
 use crate::segment::salvage::is_refusal;
@@ -143,7 +145,7 @@ impl LogReader {
             if read.next <= at {
                 // The next segment begins within a batch of this one: whose the offsets are, nobody can say.
                 if within < limit {
-                    return Err(self.damaged_in(&segment, at..within));
+                    return Err(self.damaged(at, within));
                 }
                 return Ok(read);
             }
@@ -196,7 +198,7 @@ impl LogReader {
                 }),
                 None => Err(self.damaged(before, offset)),
             },
-            Located::Damaged { from, to } => Err(self.damaged(from, to)),
+            Located::Damaged(hole) => Err(self.damaged_in(&segment, &open, hole)),
         }
     }
 
@@ -251,18 +253,19 @@ impl LogReader {
         }
         let walked = match self.shared.locate(segment, &open, from)? {
             Located::Frame(walked) => walked,
-            Located::Damaged { from: damaged, to } => return Err(self.damaged_in(segment, damaged..to)),
+            Located::Damaged(hole) => return Err(self.damaged_in(segment, &open, hole)),
         };
         let base = walked.batch.map_or(from, |batch| batch.base_offset);
         // Its successor says to begin within it, so one of the two is not what it seems.
         if walked.batch.is_some_and(|batch| batch.end() > limit) {
-            return Err(self.damaged_in(segment, base..limit));
+            return Err(self.damaged(base, limit));
         }
         let first_len = narrow(u64::from(walked.header.frame_len));
         let taken = self.take(segment, file, walked.position, first_len, Span { from: base, ..span })?;
         if taken.batches.is_empty() && taken.faulty {
             let to = self.shared.damage_end(segment, file, taken.position)?;
-            return Err(self.damaged_in(segment, base..to));
+            let hole = Hole::between((base, taken.position), to);
+            return Err(self.damaged_in(segment, &open, hole));
         }
         let next = taken.next.unwrap_or(from);
         Ok(self.taken(segment, taken, next))
@@ -307,17 +310,12 @@ impl LogReader {
         let log = self.shared.id;
         let path = segment.path();
         match error {
-            ReadError::Damaged { range, .. } => {
-                match self.shared.core.open_files.refused((log, segment.base)) {
-                    Some(said) => ReadError::Unreadable { log, range, path, said },
-                    None => ReadError::Damaged { log, range },
-                }
-            }
             ReadError::Io { source, .. } if is_refusal(&source) => {
                 let range = at..segment.facts().end;
                 ReadError::Unreadable { log, range, path, said: source.to_string() }
             }
             error @ (ReadError::OutOfRange { .. }
+            | ReadError::Damaged { .. }
             | ReadError::Unreadable { .. }
             | ReadError::Io { .. }
             | ReadError::InsideBatch { .. }
@@ -327,9 +325,15 @@ impl LogReader {
         }
     }
 
-    fn damaged_in(&self, segment: &Segment, range: std::ops::Range<Offset>) -> ReadError {
-        self.shared.mark_damaged_in(segment.base, range.clone());
-        ReadError::Damaged { log: self.shared.id, range }
+    /// A hole that `open` showed: damage, unless the disk refused to give some of those very bytes.
+    fn damaged_in(&self, segment: &Segment, open: &OpenSegment, hole: Hole) -> ReadError {
+        let said = open.file.refused(hole.bytes.clone());
+        self.shared.mark_hole(&hole, said.as_deref());
+        let (log, range) = (self.shared.id, hole.offsets);
+        match said {
+            None => ReadError::Damaged { log, range },
+            Some(said) => ReadError::Unreadable { log, range, path: segment.path(), said },
+        }
     }
 
     fn damaged(&self, from: Offset, to: Offset) -> ReadError {

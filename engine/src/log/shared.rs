@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 
-use super::damage::Damage;
+use super::damage::{Damage, Hole};
 use super::error::{AppendError, ReadError};
 use super::locate::Hints;
 use super::segments::Segments;
@@ -294,11 +294,12 @@ impl LogShared {
         }
     }
 
-    /// The same for offsets of one segment, unless its disk refuses to give bytes: that may pass, and a mark
-    /// would not.
-    pub(crate) fn mark_damaged_in(&self, base: Offset, range: Range<Offset>) {
-        match self.core.open_files.refused((self.id, base)) {
-            None => self.mark_damaged(range),
+    /// The same for a hole in a segment, unless `said` tells why the disk did not give its bytes: that may pass, and a
+    /// mark would not.
+    pub(crate) fn mark_hole(&self, hole: &Hole, said: Option<&str>) {
+        let range = &hole.offsets;
+        match said {
+            None => self.mark_damaged(range.clone()),
             Some(said) => {
                 tracing::warn!(log = %self.id, start = %range.start, end = %range.end, said, "the disk does not give these offsets");
             }

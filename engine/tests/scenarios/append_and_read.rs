@@ -1,14 +1,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::log::{AppendError, ReadError};
 use tidelog_engine::sim_disk::Crash;
 use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_wire::ids::{Chain, Offset, TimestampMs};
 
 use crate::world::{
-    LOG, append, batch, engine, entry, formatted, log_files, make_checkpoint, open, read_all, read_file,
-    segment_path, shared,
+    CONFIG, LOG, append, batch, embedded_engine, engine, entry, formatted, log_files, make_checkpoint, open,
+    read_all, read_file, segment_path, shared,
 };
 
 /// What is appended comes back byte for byte, apart from offset and epoch, whatever the offset asked for.
@@ -282,4 +283,51 @@ fn a_batch_behind_a_mark_is_not_named_with_the_damage_before_it() {
         "{error}"
     );
     assert_eq!(read_all(&log.reader(), Offset(2)).unwrap().len(), 2);
+}
+
+/// Whether the disk had refused bytes was asked of the whole segment: one refused block in it made broken bytes elsewhere pass
+/// for refused ones. And a look at the chain did not ask at all: it called damaged for good what the disk gave again later.
+/// The bytes of a hole decide, and only the handle that read them is asked.
+#[test]
+fn refused_and_broken_bytes_of_one_segment_are_told_apart() {
+    let disk = formatted(3);
+    let config = LogConfig { segment_bytes: 1 << 20, ..CONFIG };
+    let (log, _) = embedded_engine(&disk).open_shared(LOG, config).unwrap();
+    for number in 0..60 {
+        log.append_durable(&batch(number, 1, 1_000), TimestampMs(5)).unwrap();
+    }
+    let (path, whole) = (segment_path(0), read_file(&disk, &segment_path(0)));
+    let frame = 48 + u64::try_from(batch(0, 1, 1_000).bytes().len()).unwrap();
+    let refused = 80 + 10 * frame + 200;
+    disk.spoil(&path, refused..refused + 1).unwrap();
+    disk.flip_bit(&path, Position(80 + 50 * frame + 48 + 70), 2).unwrap();
+    let reader = log.reader();
+    assert!(matches!(reader.chain_at(Offset(11)), Err(ReadError::Unreadable { .. })));
+    assert!(matches!(reader.read(Offset(10), 10), Err(ReadError::Unreadable { .. })));
+    let broken = Offset(50)..Offset(51);
+    let error = reader.read(Offset(50), 10).unwrap_err();
+    assert!(matches!(&error, ReadError::Damaged { range, .. } if *range == broken), "{error}");
+    assert_eq!(reader.damage(), [broken]);
+    let block = refused / 4_096 * 4_096;
+    let given = &whole[usize::try_from(block).unwrap()..][..4_096];
+    disk.open(&path, OpenMode::ReadWrite).unwrap().write_at(Position(block), &[given]).unwrap();
+    assert_eq!(reader.read(Offset(10), 10).unwrap().batches.len(), 1, "the disk gives it again");
+}
+
+/// A batch that says too few records was passed by its count, so the damage behind it was said to begin where that count
+/// ends: offsets of the batch itself were left out.
+#[test]
+fn damage_begins_where_a_batch_begins_that_says_too_few_records() {
+    let disk = formatted(3);
+    let (log, _) = shared(&disk);
+    for number in 0..4 {
+        log.append_durable(&batch(number, 2, 100), TimestampMs(5)).unwrap();
+    }
+    let file = read_file(&disk, &segment_path(0));
+    let second = 80 + u64::from(u32::from_le_bytes(file[84..88].try_into().unwrap()));
+    disk.flip_bit(&segment_path(0), Position(second + 48 + 26), 0).unwrap();
+    let error = log.reader().read(Offset(3), 1 << 20).unwrap_err();
+    let lost = Offset(2)..Offset(4);
+    assert!(matches!(&error, ReadError::Damaged { range, .. } if *range == lost), "{error}");
+    assert_eq!(log.reader().damage(), [lost]);
 }

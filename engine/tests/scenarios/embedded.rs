@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::EmbeddedError;
 use tidelog_engine::log::recovery::table::{Seen, Verdict};
 use tidelog_engine::log::{AppendError, ReadError, Visible};
@@ -347,4 +348,35 @@ fn damage_that_only_a_file_set_aside_had_shown_is_remembered() {
     disk.crash(Crash::ProcessOnly);
     let (log, recovery) = shared(&disk);
     assert_eq!((log.reader().seeing(Visible::Appended).end(), recovery.damage), (end, damage));
+}
+
+/// At every hole in the last segment all that lay behind it was searched for a witness again, with every checksum: a
+/// segment with many holes took as many walks to start from. One search says how far the file was durable, for all of
+/// them.
+#[test]
+fn a_last_segment_with_many_holes_is_read_twice_and_not_once_for_each() {
+    let disk = formatted(7);
+    let config = LogConfig { segment_bytes: 64 << 20, ..CONFIG };
+    let (log, _) = embedded_engine(&disk).open_shared(LOG, config).unwrap();
+    for number in 0..400 {
+        log.append(&batch(number, 1, 20_000), NOW).unwrap();
+    }
+    log.sync().unwrap();
+    log.idle().unwrap();
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let frame = 48 + u64::try_from(batch(0, 1, 20_000).bytes().len()).unwrap();
+    let holes: Vec<u64> = (5..400).step_by(20).collect();
+    for hole in &holes {
+        disk.flip_bit(&segment_path(0), Position(80 + hole * frame + 48 + 70), 2).unwrap();
+    }
+    let len = u64::try_from(read_file(&disk, &segment_path(0)).len()).unwrap();
+    disk.note_calls();
+    let (log, recovery) = embedded_engine(&disk).open_shared(LOG, config).unwrap();
+    drop(log);
+    let lost: Vec<_> = holes.iter().map(|hole| Offset(*hole)..Offset(hole + 1)).collect();
+    assert_eq!(recovery.damage, lost);
+    let reads = disk.calls().into_iter().filter(|call| call.operation == Operation::Read);
+    let read: u64 = reads.filter(|call| call.path == segment_path(0)).map(|call| call.bytes).sum();
+    assert!(read < 4 * len, "{read} bytes were read of {len}, zeros ahead included");
 }

@@ -323,7 +323,8 @@ impl Recovery<'_> {
         self.sync_kept_names()
     }
 
-    /// Walks the last segment; returns where its frames end.
+    /// Walks the last segment; returns where its frames end. However many holes it has, it is read twice: what lies
+    /// behind the first one is searched for witnesses once.
     fn walk_last(
         &mut self,
         found: &Found,
@@ -334,17 +335,23 @@ impl Recovery<'_> {
         let file = found.file.as_ref();
         let mut walk = Walk::new(file, self.tag, Depth::Full, FIRST_FRAME, found.len, Some(begin));
         let mut end = FIRST_FRAME;
+        let mut searched = false;
         loop {
             let step = walk.step().map_err(io)?;
             if let Step::Frame(walked) = step {
-                self.core.tally.walked(walked.header.frame_len.into());
-                gathered.take(&walked);
-                end = walked.end();
-                self.report.keep_frame(u64::from(walked.header.frame_len));
+                end = self.keep(&walked, gathered);
                 continue;
             }
-            let (next, mark) = self.witness(found, end, gathered.summary.end).map_err(io)?;
-            gathered.mark = gathered.mark.max(mark);
+            let mut next = None;
+            let nothing = matches!(step, Step::End) && is_zeros(file, end, found.len).map_err(io)?;
+            if !nothing {
+                let from = gathered.summary.end;
+                if !searched {
+                    gathered.mark = gathered.mark.max(self.witnessed(found, end, from).map_err(io)?);
+                    searched = true;
+                }
+                next = next_from(&mut walk, from).map_err(io)?;
+            }
             let place = if gathered.mark > end { Place::BelowMark } else { Place::AboveMark };
             let seen = self.ended_on(found, end, place, &step, found.len)?;
             let said = found.refused_at(end);
@@ -370,24 +377,21 @@ impl Recovery<'_> {
             }
             let Some(next) = next else { return Ok(end) };
             self.mark_hole(found, (gathered.summary.end, end), (next.begins(), next.position));
-            walk = Walk::new(file, self.tag, Depth::Full, next.position, found.len, None);
-            end = next.position;
+            end = self.keep(&next, gathered);
         }
     }
 
-    /// The next valid frame behind `position` that does not begin below `from`, and the highest `synced_to`
-    /// of it and all such frames behind it.
-    fn witness(
-        &self,
-        found: &Found,
-        position: Position,
-        from: Offset,
-    ) -> std::io::Result<(Option<Walked>, Position)> {
-        if is_zeros(found.file.as_ref(), position, found.len)? {
-            return Ok((None, Position::ZERO));
-        }
+    /// Takes a frame in; returns where it ends.
+    fn keep(&mut self, walked: &Walked, gathered: &mut Gathered) -> Position {
+        self.core.tally.walked(walked.header.frame_len.into());
+        gathered.take(walked);
+        self.report.keep_frame(u64::from(walked.header.frame_len));
+        walked.end()
+    }
+
+    /// The highest `synced_to` of all valid frames behind a fault at `position` that do not begin below `from`.
+    fn witnessed(&self, found: &Found, position: Position, from: Offset) -> std::io::Result<Position> {
         let mut walk = Walk::new(found.file.as_ref(), self.tag, Depth::Full, position, found.len, None);
-        let mut next: Option<Walked> = None;
         let mut mark = Position::ZERO;
         while let Some(walked) = walk.resync()? {
             let mut step = Step::Frame(walked);
@@ -395,12 +399,11 @@ impl Recovery<'_> {
                 // What was misdirected here from another segment of the log verifies too.
                 if walked.begins() >= from {
                     mark = mark.max(walked.header.synced_to);
-                    next = next.or(Some(walked));
                 }
                 step = walk.step()?;
             }
         }
-        Ok((next, mark))
+        Ok(mark)
     }
 
     /// A last segment without a frame: a crash while it was begun. Nobody was promised it.
@@ -420,6 +423,18 @@ impl Recovery<'_> {
             facts.summary = None;
         }
     }
+}
+
+/// The next valid frame behind a fault that does not begin below `from`; the walk goes on behind it.
+fn next_from(walk: &mut Walk<'_>, from: Offset) -> std::io::Result<Option<Walked>> {
+    let mut next = walk.resync()?;
+    while next.is_some_and(|walked| walked.begins() < from) {
+        next = match walk.step()? {
+            Step::Frame(walked) => Some(walked),
+            Step::End | Step::Fault(_) => walk.resync()?,
+        };
+    }
+    Ok(next)
 }
 
 type Times = (TimestampMs, Vec<(LeaderEpoch, Offset)>);
