@@ -75,7 +75,7 @@ pub enum Verdict {
     Remove,
     /// Go on with what was found.
     Done,
-    /// Change nothing: this replica does not start; it is refilled.
+    /// Change nothing: this replica does not start.
     Refuse,
 }
 

@@ -9,7 +9,9 @@
 //! 4. `<!-- limits -->` stands above a table of limits: its last column names file and constant, whose value must be that of
 //!    the second column.
 //! 5. The golden files are told in a page, and those that pages name are there.
-//! 6. A `row` that a page says recovery decides by is one of its table.
+//! 6. Every file and directory that engine and consensus make at the top of a data directory has a row in the page of that
+//!    directory.
+//! 7. A `row` that a page says recovery decides by is one of its table.
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,11 @@ use crate::tree::Tree;
 const PAGES: &str = "docs/formats/";
 /// Where golden files lie in each crate.
 const GOLDEN: &str = "/testdata/format-1/";
+
+/// The page of the data directory.
+const DIRECTORY: &str = "docs/formats/directory.md";
+/// How sources name what lies at the top of a data directory.
+const AT_THE_TOP: [&str; 3] = ["data_dir.join(\"", "data.join(\"", "root.join(\""];
 
 /// The decision table of recovery.
 const RECOVERY: &str = "engine/src/log/recovery/table.rs";
@@ -56,6 +63,28 @@ pub(super) fn check(tree: &Tree, report: &mut Report) {
         }
     }
     golden(tree, report);
+    top_names(tree, report);
+}
+
+/// What lies at the top of a data directory, as the sources name it, is told in its page.
+fn top_names(tree: &Tree, report: &mut Report) {
+    let page = tree.text(DIRECTORY).unwrap_or_default();
+    let makes = |path: &str| {
+        (path.starts_with("engine/src/") || path.starts_with("consensus/src/")) && !path.contains("/tests")
+    };
+    for (path, text) in tree.texts("rs").filter(|(path, _)| makes(path)) {
+        for (line, content) in numbered(text) {
+            for name in AT_THE_TOP.iter().filter_map(|named| content.split_once(named)?.1.split('"').next()) {
+                let rows = page.lines().filter(|row| row.starts_with("| `"));
+                let cells = rows.filter_map(|row| row.split('|').nth(1));
+                let mut told =
+                    cells.flat_map(|cell| cell.split('`')).map(|code| code.split('/').next().unwrap_or(code));
+                if !told.any(|told| told == name) {
+                    report.add(path, line, format!("{DIRECTORY} has no row for `{name}`"));
+                }
+            }
+        }
+    }
 }
 
 /// One page: its layouts and its limits.

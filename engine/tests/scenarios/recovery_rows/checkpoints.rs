@@ -135,7 +135,7 @@ pub(super) fn checkpoint_none() -> Rows {
     rows(&engine)
 }
 
-/// Nothing is guessed and nothing is touched: the replica is refilled.
+/// Nothing is guessed and nothing is touched: the replica stays out.
 pub(super) fn checkpoint_none_valid() -> Rows {
     let disk = checkpointed(2);
     for index in [1, 2] {

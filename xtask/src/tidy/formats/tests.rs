@@ -89,6 +89,22 @@ fn a_document_that_is_the_source_has_no_findings() {
     assert_eq!(changed(&[]), Vec::<String>::new());
 }
 
+/// Three names stood in data directories of which the page knew nothing.
+#[test]
+fn a_name_at_the_top_of_a_data_directory_that_its_page_does_not_tell_is_found() {
+    let page = |row: &str| {
+        let mut tree = Tree::default();
+        let source = "fn dir(data_dir: &Path) -> PathBuf {\n    data_dir.join(\"repair\")\n}\n";
+        tree.insert("engine/src/repair.rs", source.as_bytes().to_vec());
+        tree.insert("docs/formats/directory.md", row.as_bytes().to_vec());
+        check(&tree).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let expected = "repair.rs:2: formats: docs/formats/directory.md has no row for `repair`";
+    let found = |row| page(row).iter().any(|finding| finding.contains(expected));
+    assert!(found("| `recovery/` | reports, not `repair` | none |\n"));
+    assert!(!found("| `recovery/`, `repair/<name>` | files | none |\n"));
+}
+
 #[test]
 fn another_name_place_size_or_order_in_the_document_is_found() {
     assert_found(
