@@ -46,6 +46,13 @@ pub(super) fn first_frame(file: &dyn File, len: u64) -> io::Result<Option<(LogTa
     Ok(stored.map(|stored| (header.log_tag, stored.base_offset)))
 }
 
+/// The header of the frame at `at`, if it verifies there, whatever its batch is now.
+pub(super) fn frame_header(file: &dyn File, at: u64, tag: LogTag) -> io::Result<Option<FrameHeader>> {
+    let Some((header, batch)) = head_at(file, at, file.len()?)? else { return Ok(None) };
+    let prefix = batch.get(..PREFIX_BYTES).unwrap_or_default();
+    Ok(Some(header).filter(|header| !header.is_mark() && header.verify(Position(at), prefix, tag).is_ok()))
+}
+
 /// Where the frame at `at`, whose header verifies, ends.
 pub(super) fn frame_end(file: &dyn File, at: u64, limit: u64) -> io::Result<u64> {
     let mut head = [0; FRAME_HEADER_BYTES];

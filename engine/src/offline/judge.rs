@@ -39,6 +39,7 @@ impl Mapping<'_> {
             footer: self.sealed,
             parts: self.parts,
             lacks: self.lacks,
+            tag: self.owner,
             end,
             chain,
             consensus: self.consensus,

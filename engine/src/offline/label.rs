@@ -1,12 +1,13 @@
 //! What the bytes of a segment file can be, and why some are no good.
 
-use std::io::ErrorKind;
+use std::io;
 use std::ops::Range;
 
 use tidelog_wire::ids::{Chain, ClusterId, LogId, Offset};
 
 use crate::checkpoint::CheckpointFault;
-use crate::segment::footer::Footer;
+use crate::segment::LogTag;
+use crate::segment::footer::{Footer, FooterFault};
 use crate::segment::frame::FrameFault;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::summary::Summary;
@@ -175,18 +176,62 @@ pub enum Why {
     /// A checkpoint that is not valid.
     #[error("{0}")]
     CheckpointFile(CheckpointFault),
+    /// A copy of the identity, or both.
+    #[error("{error}")]
+    Identity {
+        /// What is wrong.
+        error: String,
+        /// A newer release wrote it.
+        is_newer: bool,
+    },
     /// The disk does not give it back.
-    #[error("cannot be read: {0}")]
-    Unreadable(ErrorKind),
+    #[error("cannot be read: {error}")]
+    Unreadable {
+        /// What the system says, with its number.
+        error: String,
+    },
+    /// A footer that this release cannot judge.
+    #[error("{0}")]
+    Footer(FooterFault),
+    /// A tail that may not be cut: something intact lies behind its first bytes.
+    #[error("it does not verify, and intact frames of offsets {}..{} lie behind it: nothing here says whether they were promised, so it is not cut", .behind.start, .behind.end)]
+    FramesBehind {
+        /// The records of the intact frames.
+        behind: Range<Offset>,
+    },
+    /// A tail that may not be cut: the other copy has frames in its place.
+    #[error(
+        "it does not verify, and the other copy goes on here up to offset {end}; nothing proves that it is the same history, so it is neither filled nor cut"
+    )]
+    CopyGoesOn {
+        /// Where the other copy ends.
+        end: Offset,
+    },
 }
 
 impl Why {
+    /// A read or a listing that the system refused.
+    #[must_use]
+    pub fn unreadable(error: &io::Error) -> Self {
+        Self::Unreadable { error: error.to_string() }
+    }
+
+    /// A tail of which it cannot be known whether it may go. Verifying calls it torn, repairing leaves it.
+    #[must_use]
+    pub const fn is_undecided(&self) -> bool {
+        matches!(self, Self::FramesBehind { .. } | Self::CopyGoesOn { .. })
+    }
+
     /// Of a newer release than this one, which must not touch it.
     #[must_use]
     pub const fn is_newer(&self) -> bool {
         matches!(
             self,
-            Self::Header(HeaderFault::UnknownFormat { .. }) | Self::Frame(FrameFault::UnknownFormat { .. })
+            Self::Header(HeaderFault::UnknownFormat { .. })
+                | Self::Frame(FrameFault::UnknownFormat { .. })
+                | Self::Footer(FooterFault::UnknownFormat { .. })
+                | Self::CheckpointFile(CheckpointFault::UnknownFormat { .. })
+                | Self::Identity { is_newer: true, .. }
         )
     }
 }
@@ -204,6 +249,8 @@ pub struct SegmentMap {
     pub parts: Vec<Part>,
     /// What should be behind the end of the file and is not; its label is [`Label::Damage`].
     pub lacks: Option<Part>,
+    /// Whose the frames are, if anything says so.
+    pub tag: Option<LogTag>,
     /// Offset behind the last frame that counts.
     pub end: Offset,
     /// Chain there; `None` if nothing says it.

@@ -1,6 +1,7 @@
 //! Labelling every byte of one segment file.
 //!
-//! 1. A header that names another log, base offset or cluster makes the whole file foreign.
+//! 1. A header that names another log, base offset or cluster makes the whole file foreign; so does a header or footer of a
+//!    newer release.
 //! 2. The frames are walked with everything verified. What does not verify is a hole up to the next frame that does, or up
 //!    to where the frames end; holes are kept apart, so that one costs no more than itself.
 //! 3. Index and footer must be those that follow from the frames. If they are not, the bytes that differ are named.
@@ -18,7 +19,7 @@ use super::label::{Label, Part, SegmentMap, Why};
 use crate::fields::{narrow, wide};
 use crate::log::locate::{load_footer, load_sealed, take_in};
 use crate::log::recovery::files::is_zeros;
-use crate::segment::footer::{FOOTER_BYTES, Footer};
+use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault};
 use crate::segment::frame::FrameFault;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::summary::{FIRST_FRAME, Summary};
@@ -95,12 +96,18 @@ pub fn map(file: &dyn File, context: &Context) -> io::Result<SegmentMap> {
     let base = context.base.or(header.map(|header| header.base)).or(guess.map(|(_, base)| base));
     let base = base.unwrap_or_default();
     let chain_start = header.map(|header| header.chain_start).or(context.chain_start);
-    let outline = load_footer(file, tag)?.ok();
+    let outline = match load_footer(file, tag)? {
+        Err(fault @ FooterFault::UnknownFormat { .. }) => {
+            return Ok(wholly_foreign(len, header, Why::Footer(fault), context));
+        }
+        outline => outline.ok(),
+    };
     let sealed = load_sealed(file, tag)?.ok().map(|(footer, _)| footer);
     let limit = outline.map_or(len, |footer| footer.index_position.get());
     let mut mapping = Mapping {
         file,
         context,
+        owner,
         tag,
         len,
         limit,
@@ -149,6 +156,7 @@ fn wholly_foreign(len: u64, header: Option<SegmentHeader>, why: Why, context: &C
         footer: None,
         parts: vec![Part { bytes: 0..len, label: Label::Foreign { why, offsets } }],
         lacks: None,
+        tag: None,
         end: base,
         chain: None,
         consensus: None,
@@ -171,6 +179,8 @@ pub(super) enum SealFound {
 pub(super) struct Mapping<'a> {
     pub(super) file: &'a dyn File,
     pub(super) context: &'a Context,
+    pub(super) owner: Option<LogTag>,
+    /// The same; one that no frame has, if there is none.
     pub(super) tag: LogTag,
     pub(super) len: u64,
     /// Where the frames end at the latest.

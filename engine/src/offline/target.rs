@@ -2,7 +2,7 @@
 //!
 //! A log's directory is `<generation>/<partition>`; if those lie below the `logs` of a data directory, its identity says
 //! which cluster the files must belong to, and its checkpoints how far each log was durable. A copy that lies anywhere
-//! else speaks for itself: whose it is, the first header that verifies says.
+//! else speaks for itself: whose it is, most of its headers say.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use tidelog_wire::ids::{ClusterId, Generation, GroupId, LogId, Offset, Partition
 use super::error::{OfflineError, failed};
 use super::label::{Part, Why};
 use super::verify::Finding;
-use crate::checkpoint::store;
+use crate::checkpoint::store::{self, CheckpointError};
 use crate::checkpoint::{Checkpoint, LogState};
 use crate::fields::wide;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
+use crate::segment::header::SegmentHeader;
 use crate::segment::walk::{Depth, Step, Walk};
 use crate::segment::{self, LogTag, header_of};
 use crate::storage::{DirEntry, EntryKind, OpenMode, Position, Storage, parent};
@@ -36,8 +37,10 @@ pub struct Target {
     pub checkpoints: Vec<Checkpoint>,
     /// The logs, rising by id.
     pub logs: Vec<LogFiles>,
-    /// What is wrong with checkpoints.
+    /// What is wrong with checkpoints and identity.
     pub findings: Vec<Finding>,
+    /// All checkpoints could be read, and one is of a data group: a log that none names has all of it in a raft log.
+    pub(super) is_complete: bool,
 }
 
 /// What is known, without the files, of how far a log was durable.
@@ -45,7 +48,7 @@ pub struct Target {
 pub enum Known {
     /// Nothing: no checkpoint is at hand.
     Nothing,
-    /// There are checkpoints, all valid, and none names it.
+    /// There are checkpoints of data groups, all valid, and none names it.
     Unnamed,
     /// What the newest checkpoint says.
     Checkpoint {
@@ -65,6 +68,8 @@ pub struct LogFiles {
     pub log: Option<LogId>,
     /// Which cluster.
     pub cluster: Option<ClusterId>,
+    /// Whether the identity of a data directory and the log's place in it say so, and not the files.
+    pub is_identified: bool,
     /// What is known from elsewhere.
     pub known: Known,
     /// Whether its frames came through a raft log.
@@ -114,6 +119,7 @@ pub fn find(storage: &dyn Storage, path: &Path) -> Result<Target, OfflineError> 
         checkpoints: Vec::new(),
         logs: Vec::new(),
         findings: Vec::new(),
+        is_complete: false,
     };
     let mut dirs = Vec::new();
     let only = match storage.list(path) {
@@ -135,7 +141,13 @@ pub fn find(storage: &dyn Storage, path: &Path) -> Result<Target, OfflineError> 
     if target.data_dir.is_none() {
         target.data_dir = dirs.first().and_then(|dir| data_dir_of(storage, dir));
     }
-    let whole = target.data_dir.as_deref() == Some(path);
+    if target.data_dir.is_none() && only.is_none() && is_logs_of_data(storage, path) {
+        target.data_dir = Some(parent(path).to_path_buf());
+    }
+    let whole = target
+        .data_dir
+        .as_deref()
+        .is_some_and(|data| data == path || (only.is_none() && data.join("logs") == path));
     target.read_data_dir(storage);
     for dir in dirs {
         let log = target.log_files(storage, dir, only)?;
@@ -181,21 +193,45 @@ fn log_of(dir: &Path) -> Option<LogId> {
 fn data_dir_of(storage: &dyn Storage, dir: &Path) -> Option<PathBuf> {
     log_of(dir)?;
     let logs = parent(parent(dir));
-    let data = parent(logs);
+    is_logs_of_data(storage, logs).then(|| parent(logs).to_path_buf())
+}
+
+/// Whether a directory is the `logs` of a data directory.
+fn is_logs_of_data(storage: &dyn Storage, logs: &Path) -> bool {
     let named = logs.file_name().is_some_and(|name| name == "logs");
-    let identified = storage.list(&data.join("identity")).is_ok();
-    (named && identified).then(|| data.to_path_buf())
+    named && storage.list(&parent(logs).join("identity")).is_ok()
 }
 
 impl Target {
     /// Reads identity and checkpoints.
     fn read_data_dir(&mut self, storage: &dyn Storage) {
         let Some(data) = &self.data_dir else { return };
-        self.identity = Identity::read(storage, data).ok().map(|opened| opened.identity);
-        for group in store::groups(storage, data).unwrap_or_default() {
+        let mut of_identity = None;
+        match Identity::read(storage, data) {
+            Ok(opened) => {
+                self.identity = Some(opened.identity);
+                let error =
+                    "this copy of the identity is not valid; the next start makes it anew from the other one";
+                of_identity = opened.healed.map(|path| (path, error.to_owned(), false));
+            }
+            Err(IdentityError::Missing { .. }) => {}
+            Err(error) => {
+                let is_newer = matches!(error, IdentityError::UnknownFormat { .. });
+                of_identity = Some((data.join("identity"), error.to_string(), is_newer));
+            }
+        }
+        let groups = store::groups(storage, data).unwrap_or_else(|error| {
+            self.findings.extend(unlisted(error));
+            Vec::new()
+        });
+        for group in groups {
             let dir = store::group_dir(data, group);
             let mut newest = None;
-            for entry in store::list(storage, &dir).unwrap_or_default() {
+            let entries = store::list(storage, &dir).unwrap_or_else(|error| {
+                self.findings.extend(unlisted(error));
+                Vec::new()
+            });
+            for entry in entries {
                 match store::read(storage, &dir, group, entry) {
                     Ok(checkpoint) => newest = newest.or(Some(checkpoint)),
                     Err(fault) => {
@@ -208,6 +244,13 @@ impl Target {
             }
             self.checkpoints.extend(newest);
         }
+        let of_data = |checkpoint: &Checkpoint| checkpoint.group != GroupId::META;
+        // A bad checkpoint may have named what the others do not.
+        self.is_complete = self.findings.is_empty() && self.checkpoints.iter().any(of_data);
+        self.findings.extend(of_identity.map(|(path, error, is_newer)| {
+            let why = Why::Identity { error, is_newer };
+            Finding { path, log: None, bytes: NOWHERE, offsets: None, why }
+        }));
     }
 
     /// What the checkpoints say of a log.
@@ -218,8 +261,7 @@ impl Target {
                 return Known::Checkpoint { state: found.state.clone(), consensus };
             }
         }
-        // A bad checkpoint may have named it.
-        if self.data_dir.is_some() && self.findings.is_empty() { Known::Unnamed } else { Known::Nothing }
+        if self.is_complete { Known::Unnamed } else { Known::Nothing }
     }
 
     fn log_files(
@@ -256,7 +298,7 @@ impl Target {
             strangers.clear();
         }
         segments.sort_by_key(|segment| segment.base);
-        let (cluster, log, consensus) = whose(storage, &segments);
+        let (cluster, log, consensus) = whose(storage, &dir, &segments);
         let here = self.data_dir.as_ref().and_then(|_| log_of(&dir));
         let log = here.or(log);
         let known = log.map_or(Known::Nothing, |log| self.known(log));
@@ -264,8 +306,9 @@ impl Target {
             Known::Checkpoint { consensus, .. } => *consensus,
             Known::Nothing | Known::Unnamed => consensus,
         };
+        let is_identified = here.is_some() && self.identity.is_some();
         let cluster = self.identity.map(|identity| identity.cluster).or(cluster);
-        Ok(LogFiles { dir, log, cluster, known, consensus, segments, strangers, only: asked })
+        Ok(LogFiles { dir, log, cluster, is_identified, known, consensus, segments, strangers, only: asked })
     }
 
     /// Logs that a checkpoint names and that have no files: all of it is missing, as verifying will say.
@@ -282,6 +325,7 @@ impl Target {
                     dir: data.join("logs").join(log.generation.to_string()).join(log.partition.to_string()),
                     log: Some(log),
                     cluster: self.identity.map(|identity| identity.cluster),
+                    is_identified: self.identity.is_some(),
                     known: Known::Checkpoint { state: state.clone(), consensus },
                     consensus,
                     segments: Vec::new(),
@@ -298,25 +342,57 @@ fn length(storage: &dyn Storage, path: &Path) -> u64 {
     storage.open(path, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
 }
 
-/// Whose the segments are by the first header that verifies, and whether their frames came through a raft log.
-fn whose(storage: &dyn Storage, segments: &[SegmentPath]) -> (Option<ClusterId>, Option<LogId>, bool) {
-    let mut owner = (None, None);
-    for segment in segments {
-        let Ok(file) = storage.open(&segment.path, OpenMode::Read) else { continue };
-        let Ok(Ok(header)) = header_of(file.as_ref()) else { continue };
-        if owner.1.is_none() {
-            owner = (Some(header.cluster), Some(header.log));
+/// A directory that cannot be listed: what it holds is unknown, which is not the same as nothing.
+fn unlisted(error: CheckpointError) -> Option<Finding> {
+    match error {
+        CheckpointError::Io { path, source, .. } => {
+            let why = Why::unreadable(&source);
+            Some(Finding { path, log: None, bytes: NOWHERE, offsets: None, why })
         }
-        let tag = LogTag::of(header.cluster, header.log);
+        CheckpointError::TooLarge { .. } | CheckpointError::Newer { .. } | CheckpointError::AllBad { .. } => {
+            None
+        }
+    }
+}
+
+/// Whose the segments are by most of their headers, where as many speak for two by the name of the directory; and whether
+/// their frames came through a raft log.
+fn whose(
+    storage: &dyn Storage,
+    dir: &Path,
+    segments: &[SegmentPath],
+) -> (Option<ClusterId>, Option<LogId>, bool) {
+    let headers: Vec<(&SegmentPath, SegmentHeader)> = segments
+        .iter()
+        .filter_map(|segment| {
+            let file = storage.open(&segment.path, OpenMode::Read).ok()?;
+            Some((segment, header_of(file.as_ref()).ok()?.ok()?))
+        })
+        .collect();
+    let named = log_of(dir);
+    let mut votes: Vec<((ClusterId, LogId), usize)> = Vec::new();
+    for (_, header) in &headers {
+        let owner = (header.cluster, header.log);
+        match votes.iter_mut().find(|(known, _)| *known == owner) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => votes.push((owner, 1)),
+        }
+    }
+    // Of equals the first one stands: the last of the reversed is what `max_by_key` takes.
+    let most = votes.iter().rev().max_by_key(|((_, log), count)| (*count, named == Some(*log)));
+    let Some(((cluster, log), _)) = most.copied() else { return (None, None, false) };
+    let tag = LogTag::of(cluster, log);
+    for (segment, _) in headers.iter().filter(|(_, header)| (header.cluster, header.log) == (cluster, log)) {
+        let Ok(file) = storage.open(&segment.path, OpenMode::Read) else { continue };
         let from = segment::summary::FIRST_FRAME;
         let mut walk = Walk::new(file.as_ref(), tag, Depth::Headers, from, segment.len, None);
         if let Ok(Step::Frame(walked)) = walk.step()
             && walked.batch.is_some()
         {
-            return (owner.0, owner.1, walked.header.raft_index.get() != 0);
+            return (Some(cluster), Some(log), walked.header.raft_index.get() != 0);
         }
     }
-    (owner.0, owner.1, false)
+    (Some(cluster), Some(log), false)
 }
 
 /// A part as a finding about the file at `path`.

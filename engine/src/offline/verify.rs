@@ -6,8 +6,12 @@
 //! 3. The files are held against each other: no offset missing between two, none twice, and each begins with the chain that
 //!    the one before it ends with. What the checkpoint says of the log's end must be true of the files.
 //!
+//! A range that the disk refuses is read around, as the engine does. What lies below the log's start is looked at too and
+//! told apart: nobody may ask for it any more.
+//!
 //! A torn tail is no damage: it is told apart, and the next start sets it aside.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +22,7 @@ use super::map::{Context, Detail, Promise, map};
 use super::target::{Known, LogFiles, NOWHERE, SegmentPath, Target, active_position, finding};
 use crate::checkpoint::LogState;
 use crate::segment;
+use crate::segment::salvage::Salvage;
 use crate::storage::{OpenMode, Position, Storage};
 
 /// One damaged range.
@@ -42,6 +47,8 @@ pub struct Verified {
     pub damage: Vec<Finding>,
     /// What a crash left above the durable mark: no damage.
     pub torn: Vec<Finding>,
+    /// What is wrong in segments below the start of their log: no damage either, they are about to be unlinked.
+    pub below_start: Vec<Finding>,
     /// Files looked at.
     pub files: u64,
     /// Their bytes.
@@ -55,6 +62,8 @@ pub struct LogVerdict {
     pub damage: Vec<Finding>,
     /// Torn tails.
     pub torn: Vec<Finding>,
+    /// What is wrong below the log's start: no damage, since nobody may ask for it any more.
+    pub below_start: Vec<Finding>,
     /// The segments that were looked at, each with what was known of it and its map.
     pub maps: Vec<(SegmentPath, Context, SegmentMap)>,
 }
@@ -66,6 +75,7 @@ pub fn verify(storage: &dyn Storage, target: &Target, progress: &mut dyn FnMut(u
         let verdict = verify_log(storage, files, Detail::Runs, progress);
         verified.damage.extend(verdict.damage);
         verified.torn.extend(verdict.torn);
+        verified.below_start.extend(verdict.below_start);
     }
     verified.files = target.files();
     verified.bytes = target.bytes();
@@ -79,10 +89,7 @@ pub fn verify_log(
     detail: Detail,
     progress: &mut dyn FnMut(u64),
 ) -> LogVerdict {
-    let mut look = Look { files, state: state_of(files), verdict: LogVerdict::default(), cursor: None };
-    for entry in &files.strangers {
-        look.find(&files.dir.join(&entry.name), NOWHERE, None, Why::Name);
-    }
+    let mut look = Look::new(files);
     for (at, found) in files.segments.iter().enumerate() {
         look.segment(storage, at, found, detail);
         if files.is_asked(found.base) {
@@ -91,15 +98,18 @@ pub fn verify_log(
     }
     look.end_of_log();
     let verdict = &mut look.verdict;
-    let asked = |path: &Path| {
-        files.only.is_none_or(|only| {
-            files.segments.iter().any(|segment| segment.base == only && segment.path == path)
-        })
-    };
-    verdict.damage.retain(|finding| asked(&finding.path));
-    verdict.torn.retain(|finding| asked(&finding.path));
+    verdict.damage.retain(|finding| is_asked(files, &finding.path));
+    verdict.torn.retain(|finding| is_asked(files, &finding.path));
+    verdict.below_start.retain(|finding| is_asked(files, &finding.path));
     verdict.maps.retain(|(found, _, _)| files.is_asked(found.base));
     look.verdict
+}
+
+/// Whether a file is among those that are asked about.
+pub(super) fn is_asked(files: &LogFiles, path: &Path) -> bool {
+    files
+        .only
+        .is_none_or(|only| files.segments.iter().any(|segment| segment.base == only && segment.path == path))
 }
 
 /// What the checkpoint says, if one names the log.
@@ -116,12 +126,36 @@ struct Cursor {
     chain: Option<Chain>,
 }
 
-struct Look<'a> {
+/// A log, being looked through segment by segment.
+pub(super) struct Look<'a> {
     files: &'a LogFiles,
     state: Option<(&'a LogState, bool)>,
-    verdict: LogVerdict,
+    pub(super) verdict: LogVerdict,
     /// `None` before the first segment, if nothing says where the log starts.
     cursor: Option<Cursor>,
+    /// A segment was mapped that does not lie below the start.
+    has_before: bool,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(files: &'a LogFiles) -> Self {
+        let mut look = Self {
+            files,
+            state: state_of(files),
+            verdict: LogVerdict::default(),
+            cursor: None,
+            has_before: false,
+        };
+        for entry in &files.strangers {
+            look.find(&files.dir.join(&entry.name), NOWHERE, None, Why::Name);
+        }
+        look
+    }
+
+    /// Goes over a segment unread; `next` is the base of the one behind it.
+    pub(super) fn skip(&mut self, next: Offset) {
+        self.cursor = Some(Cursor { offset: next, chain: None });
+    }
 }
 
 impl Look<'_> {
@@ -157,11 +191,11 @@ impl Look<'_> {
         }
     }
 
-    fn segment(&mut self, storage: &dyn Storage, at: usize, found: &SegmentPath, detail: Detail) {
+    pub(super) fn segment(&mut self, storage: &dyn Storage, at: usize, found: &SegmentPath, detail: Detail) {
         let (promise, end) = self.promise(at, found);
         let start = self.state.map(|(state, _)| state.start);
         if promise == Promise::All && end.is_some_and(|end| start.is_some_and(|start| end <= start)) {
-            // Trimmed, and about to be unlinked: nobody may ask for it any more.
+            self.below_start(storage, found, end, detail);
             return;
         }
         let promised = promise != Promise::UpTo(Position::ZERO);
@@ -185,12 +219,11 @@ impl Look<'_> {
             split: self.state.and_then(|(state, _)| active_position(state)).map(|(_, position)| position),
             detail,
         };
-        let mapped = storage.open(&found.path, OpenMode::Read).and_then(|file| map(file.as_ref(), &context));
-        let map = match mapped {
+        let map = match mapped(storage, &found.path, &context) {
             Ok(map) => map,
             Err(error) => {
                 let offsets = end.filter(|end| *end > found.base).map(|end| found.base..end);
-                self.find(&found.path, 0..found.len, offsets, Why::Unreadable(error.kind()));
+                self.find(&found.path, 0..found.len, offsets, Why::unreadable(&error));
                 self.cursor = Some(Cursor { offset: end.unwrap_or(found.base), chain: None });
                 return;
             }
@@ -201,6 +234,33 @@ impl Look<'_> {
         }
         self.cursor = Some(behind(&map, end, promise));
         self.verdict.maps.push((found.clone(), context, map));
+        self.has_before = true;
+    }
+
+    /// Trimmed, and about to be unlinked: nobody may ask for it any more, so whatever is wrong with it is no damage.
+    fn below_start(
+        &mut self,
+        storage: &dyn Storage,
+        found: &SegmentPath,
+        end: Option<Offset>,
+        detail: Detail,
+    ) {
+        let (cluster, log) = (self.files.cluster, self.files.log);
+        let base = Some(found.base);
+        let context =
+            Context { cluster, log, base, end, promise: Promise::All, detail, ..Context::default() };
+        match mapped(storage, &found.path, &context) {
+            Ok(map) => {
+                let bad = map.bad().filter_map(|part| finding(&found.path, log, part));
+                self.verdict.below_start.extend(bad);
+                self.verdict.maps.push((found.clone(), context, map));
+            }
+            Err(error) => {
+                let (path, why) = (found.path.clone(), Why::unreadable(&error));
+                let unread = Finding { path, log, bytes: 0..found.len, offsets: None, why };
+                self.verdict.below_start.push(unread);
+            }
+        }
     }
 
     fn take_parts(&mut self, found: &SegmentPath, map: &SegmentMap) {
@@ -223,7 +283,7 @@ impl Look<'_> {
         if foreign {
             return;
         }
-        if cursor.offset > found.base && !self.verdict.maps.is_empty() {
+        if cursor.offset > found.base && self.has_before {
             self.find(&found.path, 40..48, None, Why::Overlap { base: found.base, end: cursor.offset });
         }
         if let (Some(expected), Some(header)) = (cursor.chain, map.header)
@@ -236,7 +296,7 @@ impl Look<'_> {
     }
 
     /// Holds the end of the log against the checkpoint.
-    fn end_of_log(&mut self) {
+    pub(super) fn end_of_log(&mut self) {
         let Some((state, consensus)) = self.state else { return };
         let active = active_position(state);
         let from = self.cursor.as_ref().map_or(state.start, |cursor| cursor.offset);
@@ -290,6 +350,21 @@ impl Look<'_> {
             self.find(&path, bytes, None, why);
         }
     }
+}
+
+/// Maps a file around what the disk refuses of it, and says of that what the system said.
+fn mapped(storage: &dyn Storage, path: &Path, context: &Context) -> io::Result<SegmentMap> {
+    let file = Salvage::new(storage.open(path, OpenMode::Read)?);
+    let mut map = map(&file, context)?;
+    for part in &mut map.parts {
+        if let Label::Damage { why, .. } | Label::TornTail { why } = &mut part.label
+            && !matches!(why, Why::Header(_) | Why::Seal)
+            && let Some(error) = file.refused(part.bytes.clone())
+        {
+            *why = Why::Unreadable { error };
+        }
+    }
+    Ok(map)
 }
 
 /// Where the log goes on behind a segment.

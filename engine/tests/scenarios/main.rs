@@ -21,6 +21,8 @@ mod model;
 #[cfg(test)]
 mod offline_compare;
 #[cfg(test)]
+mod offline_doubts;
+#[cfg(test)]
 mod offline_repair;
 #[cfg(test)]
 mod offline_verify;

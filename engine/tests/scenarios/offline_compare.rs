@@ -78,7 +78,7 @@ fn a_dump_goes_past_damage_and_says_so() {
     let target = offline::find(storage.as_ref(), data()).unwrap();
     let dumped = |wanted: Range<Offset>| {
         let (mut batches, mut damage) = (Vec::new(), Vec::new());
-        offline::dump(storage.as_ref(), &target.logs[0], &wanted, &mut |dumped| {
+        offline::dump(storage.as_ref(), &target.logs[0], &wanted, &mut |_| {}, &mut |dumped| {
             match dumped {
                 Dumped::Batch { bytes, .. } => {
                     batches.push(Batch::parse(bytes, BatchLimits::CAP).unwrap().base_offset().unwrap().get());

@@ -426,30 +426,4 @@ proptest! {
         prop_assert_eq!(content(&disk), content(&stopped()), "{:?}: {:#?}", harms, done.plan);
         prop_assert_eq!(damage(&disk), 0);
     }
-
-    /// Without a copy nothing that verifies is lost, and nothing comes that was not there.
-    #[test]
-    fn no_intact_frame_is_touched_without_a_copy(harms in proptest::collection::vec((0..16_usize, harm()), 1..6)) {
-        let disk = stopped();
-        let bases = bases(&disk);
-        let sound: Vec<(PathBuf, Vec<Range<u64>>)> =
-            bases.iter().map(|base| (segment_path(*base), frames(&disk, &segment_path(*base)))).collect();
-        for (which, harm) in &harms {
-            let path = segment_path(bases[which % bases.len()]);
-            change(&disk, &path, |bytes| inflict(bytes, harm));
-        }
-        let before: Vec<Vec<u8>> = sound.iter().map(|(path, _)| read_file(&disk, path)).collect();
-        let pristine = stopped();
-        mend(&disk, false).unwrap();
-        for ((path, frames), before) in sound.iter().zip(before) {
-            let original = read_file(&pristine, path);
-            let Some(after) = disk.files().contains(path).then(|| read_file(&disk, path)) else { continue };
-            for frame in frames {
-                let range = usize::try_from(frame.start).unwrap()..usize::try_from(frame.end).unwrap();
-                if before.get(range.clone()) == original.get(range.clone()) {
-                    prop_assert_eq!(after.get(range.clone()), original.get(range), "{:?}", frame);
-                }
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidelog_engine::offline;
+use tidelog_engine::offline::{self, Finding};
 use tidelog_engine::offline::repair::{Action, Plan, Step, plan, repair};
 use tidelog_engine::os::OsStorage;
 use tidelog_wire::ids::TimestampMs;
@@ -50,8 +50,8 @@ impl StepView {
             Action::Seal { at, bytes } => {
                 ("write index and footer anew", range(*at, bytes.len()), None, None)
             }
-            Action::CutTail { bytes } => {
-                ("set a torn tail aside", Some([bytes.start, bytes.end]), None, None)
+            Action::CutTail { bytes, offsets } => {
+                ("set a torn tail aside", Some([bytes.start, bytes.end]), offsets.clone(), None)
             }
             Action::SetAside => ("set the file aside", None, None, None),
             Action::Place { from, len, offsets } => {
@@ -116,7 +116,9 @@ fn answer(asked: &Repair) -> Result<Answered, CliError> {
         // What is left is what verifying finds now, not what the plan said.
         let target = offline::find(&OsStorage, &path)?;
         let verified = offline::verify(&OsStorage, &target, &mut |_| {});
-        let plan = Plan { steps: done.plan.steps, left: verified.damage };
+        let uncut = |finding: &Finding| finding.why.is_undecided();
+        let undecided = done.plan.left.into_iter().filter(uncut);
+        let plan = Plan { steps: done.plan.steps, left: verified.damage.into_iter().chain(undecided).collect() };
         return Ok(Answered::of(&plan, true, done.backups));
     }
     let target = find(&asked.path)?;

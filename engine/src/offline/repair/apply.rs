@@ -15,6 +15,7 @@ use crate::offline::error::{OfflineError, failed};
 use crate::offline::target::find;
 use crate::quarantine::{Limits, Quarantine};
 use crate::segment::header::SEGMENT_HEADER_BYTES;
+use crate::segment::salvage::Salvage;
 use crate::storage::{File, OpenMode, Position, Storage, create_dir_durably, parent};
 
 /// Bytes copied at a time.
@@ -82,7 +83,7 @@ impl Work<'_> {
                 file.truncate(end).map_err(failed(path, "cut to size"))?;
                 file.sync().map_err(failed(path, "sync"))?;
             }
-            Action::CutTail { bytes } => {
+            Action::CutTail { bytes, .. } => {
                 self.back_up(
                     path,
                     bytes,
@@ -117,9 +118,9 @@ impl Work<'_> {
 
     /// Copies what lies in a range to quarantine, durably; zeros are not worth a copy.
     fn back_up(&mut self, path: &Path, range: &Range<u64>, why: &str) -> Result<(), RepairError> {
-        let file = self.storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
+        let file = Salvage::new(self.storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?);
         let end = file.len().map_err(failed(path, "size"))?.min(range.end);
-        if is_zeros(file.as_ref(), Position(range.start), end).map_err(failed(path, "read"))? {
+        if is_zeros(&file, Position(range.start), end).map_err(failed(path, "read"))? {
             return Ok(());
         }
         let (from, to) = (Position(range.start), Position(end));

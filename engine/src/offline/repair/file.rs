@@ -12,14 +12,14 @@ use super::patched::{Patched, Source};
 use crate::fields::wide;
 use crate::offline::label::{Label, Part, SegmentMap, Why};
 use crate::offline::map::{Context, Promise, map};
+use crate::segment::LogTag;
 use crate::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::segment::summary::FIRST_FRAME;
 use crate::segment::walk::{Depth, Step, Walk};
-use crate::segment::{LogTag, header_of};
 use crate::storage::File;
 
 /// Holes of one file that are tried one by one, each for a walk over the file.
-const HOLES_MAX: usize = 64;
+pub(super) const HOLES_MAX: usize = 64;
 
 /// The file of the other copy with the same base.
 #[derive(Clone, Debug)]
@@ -29,20 +29,34 @@ pub(super) struct Other {
     pub(super) map: SegmentMap,
 }
 
+impl Other {
+    /// Where its last frame ends.
+    pub(super) fn frames_end(&self) -> Option<u64> {
+        let frames = |part: &Part| matches!(part.label, Label::Frames { .. });
+        self.map.parts.iter().rfind(|part| frames(part)).map(|part| part.bytes.end)
+    }
+}
+
 /// A file, mended as far as can be proved.
 pub(super) struct Mended {
     pub(super) actions: Vec<Action>,
     /// As it would be then.
     pub(super) map: SegmentMap,
+    /// A torn tail that stays, and why.
+    pub(super) undecided: Option<Part>,
 }
 
-struct Mending<'a> {
-    context: &'a Context,
+pub(super) struct Mending<'a> {
+    pub(super) context: &'a Context,
     /// Where the chain must come to, if something behind the file says so.
-    goal: Option<(Offset, Chain)>,
-    patched: Patched,
-    map: SegmentMap,
-    actions: Vec<Action>,
+    pub(super) goal: Option<(Offset, Chain)>,
+    pub(super) patched: Patched,
+    pub(super) map: SegmentMap,
+    pub(super) actions: Vec<Action>,
+    /// What the system said when the torn tail was read.
+    pub(super) refused: Option<Why>,
+    /// A torn tail that may not be cut.
+    pub(super) undecided: Option<Part>,
 }
 
 /// Mends `file` as far as it goes. `map` is its map under `context`.
@@ -54,20 +68,34 @@ pub(super) fn mend(
     other: Option<&Other>,
 ) -> io::Result<Mended> {
     let patched = Patched::new(file, map.len);
-    let mut mending = Mending { context, goal, patched, map: map.clone(), actions: Vec::new() };
+    let refused = map.parts.last().and_then(|part| match &part.label {
+        Label::TornTail { why: why @ Why::Unreadable { .. } } => Some(why.clone()),
+        Label::Header
+        | Label::Frames { .. }
+        | Label::Padding
+        | Label::Index { .. }
+        | Label::Footer
+        | Label::TornTail { .. }
+        | Label::Damage { .. }
+        | Label::Foreign { .. } => None,
+    });
+    let actions = Vec::new();
+    let mut mending = Mending { context, goal, patched, map: map.clone(), actions, refused, undecided: None };
     mending.header(other)?;
     if let Some(other) = other {
         mending.fill(other)?;
         mending.header(Some(other))?;
+        mending.fill_torn(other)?;
     }
     mending.seal()?;
-    mending.tail();
-    Ok(Mended { actions: mending.actions, map: mending.map })
+    mending.tail(other)?;
+    let Mending { actions, map, undecided, .. } = mending;
+    Ok(Mended { actions, map, undecided })
 }
 
 impl Mending<'_> {
     /// Maps the file with one more patch.
-    fn with(&self, bytes: &Range<u64>, source: Source) -> io::Result<(Patched, SegmentMap)> {
+    pub(super) fn with(&self, bytes: &Range<u64>, source: Source) -> io::Result<(Patched, SegmentMap)> {
         let mut patched = self.patched.clone();
         patched.put(bytes, source);
         let map = map(&patched, self.context)?;
@@ -82,22 +110,47 @@ impl Mending<'_> {
         if !bad {
             return Ok(());
         }
-        let copied = match other {
-            Some(other) => header_of(other.file.as_ref())?.ok(),
-            None => None,
+        if let Some(header) = self.header_anew()?
+            && self.put_header(&header)?
+        {
+            return Ok(());
+        }
+        let Some((other, header)) = other.and_then(|other| Some((other, other.map.header?))) else {
+            return Ok(());
         };
-        let made = self.header_anew()?;
-        for header in made.into_iter().chain(copied) {
-            let bytes = header.encode().to_vec();
-            let (patched, map) = self.with(&(0..wide(SEGMENT_HEADER_BYTES)), Source::Bytes(bytes.clone()))?;
-            let ours = map.parts.first().is_some_and(|part| part.label == Label::Header);
-            if ours && bad_parts(&map) < bad_parts(&self.map) {
+        let (patched, map, actions) = (self.patched.clone(), self.map.clone(), self.actions.len());
+        if self.put_header(&header)? {
+            if !self.begins_with_a_frame() {
+                self.fill(other)?;
+            }
+            // A header of another history checks itself as well as this one: only the first frame's chain tells them apart.
+            if !self.begins_with_a_frame() && self.context.chain_start != Some(header.chain_start) {
                 (self.patched, self.map) = (patched, map);
-                self.actions.push(Action::Header { bytes });
-                break;
+                self.actions.truncate(actions);
             }
         }
         Ok(())
+    }
+
+    /// Puts a header in its place, if it belongs there and nothing gets worse.
+    fn put_header(&mut self, header: &SegmentHeader) -> io::Result<bool> {
+        let bytes = header.encode().to_vec();
+        let (patched, map) = self.with(&(0..wide(SEGMENT_HEADER_BYTES)), Source::Bytes(bytes.clone()))?;
+        let ours = map.parts.first().is_some_and(|part| part.label == Label::Header);
+        let better = ours && bad_parts(&map) < bad_parts(&self.map);
+        if better {
+            (self.patched, self.map) = (patched, map);
+            self.actions.push(Action::Header { bytes });
+        }
+        Ok(better)
+    }
+
+    /// Whether the first frame verifies under the header.
+    fn begins_with_a_frame(&self) -> bool {
+        self.map
+            .parts
+            .iter()
+            .any(|part| part.bytes.start == FIRST_FRAME.get() && matches!(part.label, Label::Frames { .. }))
     }
 
     /// The header as what lies around it says it was.
@@ -123,7 +176,7 @@ impl Mending<'_> {
     }
 
     /// Fills holes from the other copy: all at once if that proves itself, else one by one.
-    fn fill(&mut self, other: &Other) -> io::Result<()> {
+    pub(super) fn fill(&mut self, other: &Other) -> io::Result<()> {
         let mut holes: Vec<Part> = self.map.bad().filter_map(|part| self.hole(part, other)).collect();
         // What is missing behind the end is part of a hole that reaches it.
         holes.dedup_by(|behind, before| {
@@ -157,12 +210,7 @@ impl Mending<'_> {
         if matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter) || why.is_newer() {
             return None;
         }
-        let frames_end = other
-            .map
-            .parts
-            .iter()
-            .rev()
-            .find_map(|part| matches!(part.label, Label::Frames { .. }).then_some(part.bytes.end))?;
+        let frames_end = other.frames_end()?;
         let most = match self.context.promise {
             Promise::UpTo(position) => frames_end.min(position.get()),
             Promise::All | Promise::Witnessed(_) => frames_end,
@@ -237,14 +285,6 @@ impl Mending<'_> {
         let behind =
             self.is_junk_behind(map) && map.parts.last().and_then(why_of).is_some_and(|why| outside(&why));
         holes.saturating_sub(usize::from(behind))
-    }
-
-    fn tail(&mut self) {
-        let torn = self.map.parts.last().filter(|part| matches!(part.label, Label::TornTail { .. }));
-        if let Some(bytes) = torn.map(|part| part.bytes.clone()) {
-            let action = if bytes.start == 0 { Action::SetAside } else { Action::CutTail { bytes } };
-            self.actions.push(action);
-        }
     }
 }
 

@@ -6,8 +6,10 @@
 //!    filled bytes to the frames behind it, and no other bytes could do that.
 //! 2. A hole at the end has no frames behind it. It is filled only if the next segment, the file's own footer or a
 //!    checkpoint says where the chain must come to.
-//! 3. Segments that are missing are taken whole from the other copy, by the same proof at both ends.
-//! 4. Doing it: under the lock of the data directory, what a step overwrites, cuts or displaces is copied to quarantine
+//! 3. A torn tail is cut only if nothing intact lies behind its first bytes, or if a raft log has all of it. A file that
+//!    holds intact frames is set aside only if another one takes its place, or if it is certain whose it is.
+//! 4. Segments that are missing are taken whole from the other copy, by the same proof at both ends.
+//! 5. Doing it: under the lock of the data directory, what a step overwrites, cuts or displaces is copied to quarantine
 //!    first, durably. Only bytes that do not verify are written over, so a crash in the midst leaves holes that are found
 //!    again; a whole segment is written aside and renamed.
 //!
@@ -17,6 +19,7 @@ mod apply;
 mod file;
 mod patched;
 mod plan;
+mod torn;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -70,6 +73,8 @@ pub enum Action {
     CutTail {
         /// Which bytes.
         bytes: Range<u64>,
+        /// The records of intact frames among them: a raft log has them, and brings them back at the next start.
+        offsets: Option<Range<Offset>>,
     },
     /// Moves the file to quarantine.
     SetAside,

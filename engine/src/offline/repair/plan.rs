@@ -1,7 +1,10 @@
 //! What would mend each log of a target.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidelog_wire::ids::{Chain, Offset};
@@ -14,19 +17,30 @@ use crate::offline::label::{Label, SegmentMap, Why};
 use crate::offline::map::{Context, Detail, Promise, map};
 use crate::offline::target::{Known, LogFiles, SegmentPath, Target, active_position, finding};
 use crate::offline::verify::{Finding, LogVerdict, verify_log};
+use crate::segment::salvage::Salvage;
 use crate::segment::{self, LogTag};
-use crate::storage::{OpenMode, Storage};
+use crate::storage::{File, OpenMode, Storage};
 
 /// Says what would mend `target`, with the help of another copy of the same logs. Changes nothing.
 #[must_use]
 pub fn plan(storage: &dyn Storage, target: &Target, from: Option<&Target>) -> Plan {
+    let look = |files| (files, verify_log(storage, files, Detail::Runs, &mut |_| {}));
+    let verdicts: Vec<(&LogFiles, LogVerdict)> = target.logs.iter().map(look).collect();
     let mut plan = Plan { steps: Vec::new(), left: target.findings.clone() };
-    for files in &target.logs {
+    let damage = verdicts.iter().flat_map(|(_, verdict)| &verdict.damage);
+    if target.findings.iter().chain(damage.clone()).any(|finding| finding.why.is_newer()) {
+        // A newer release was here: whatever this one thinks of any of it may be wrong.
+        plan.left.extend(damage.cloned());
+        return plan;
+    }
+    for (files, verdict) in verdicts {
         let copy = from.and_then(|from| counterpart(files, target, from));
-        let verdict = verify_log(storage, files, Detail::Runs, &mut |_| {});
         let after = verdict.maps.iter().map(|(_, _, map)| map.clone()).collect();
-        let others = copy.map(|copy| others(storage, files, copy)).unwrap_or_default();
-        let of_log = Log { storage, files, verdict, after, others, ends: BTreeMap::new() }.plan();
+        let is_sound = verdict.damage.is_empty() && verdict.torn.is_empty();
+        let refused = RefCell::default();
+        let others = copy.filter(|_| !is_sound).map(|copy| others(storage, files, copy, &refused));
+        let others = others.unwrap_or_default();
+        let of_log = Log { storage, files, verdict, after, others, refused, ends: BTreeMap::new() }.plan();
         plan.steps.extend(of_log.steps);
         plan.left.extend(of_log.left);
     }
@@ -42,8 +56,17 @@ fn counterpart<'a>(files: &LogFiles, target: &Target, from: &'a Target) -> Optio
 }
 
 /// The segments of the other copy, by base; those of another log or cluster are of no use.
-fn others(storage: &dyn Storage, files: &LogFiles, copy: &LogFiles) -> BTreeMap<Offset, Other> {
+fn others(
+    storage: &dyn Storage,
+    files: &LogFiles,
+    copy: &LogFiles,
+    refused: &Refusals,
+) -> BTreeMap<Offset, Copied> {
     let verdict = verify_log(storage, copy, Detail::Runs, &mut |_| {});
+    let unread = |finding: &Finding| matches!(finding.why, Why::Unreadable { .. });
+    for finding in verdict.damage.into_iter().filter(unread) {
+        refused.borrow_mut().insert(finding.path.clone(), finding);
+    }
     let ours = |map: &SegmentMap| {
         map.header.is_none_or(|header| {
             files.log.is_none_or(|log| log == header.log)
@@ -51,13 +74,17 @@ fn others(storage: &dyn Storage, files: &LogFiles, copy: &LogFiles) -> BTreeMap<
         })
     };
     let usable = verdict.maps.into_iter().filter(|(_, _, map)| ours(map));
-    usable
-        .filter_map(|(segment, _, map)| {
-            let file = storage.open(&segment.path, OpenMode::Read).ok()?;
-            Some((segment.base, Other { path: segment.path, file, map }))
-        })
-        .collect()
+    usable.map(|(segment, _, map)| (segment.base, Copied { path: segment.path, map })).collect()
 }
+
+/// A segment of the other copy, which is opened when it is needed.
+struct Copied {
+    path: PathBuf,
+    map: SegmentMap,
+}
+
+/// What of the other copy the system refused.
+type Refusals = RefCell<BTreeMap<PathBuf, Finding>>;
 
 /// How often all files of a log are looked at; each time that mends something may prove more.
 const PASSES_MAX: usize = 4;
@@ -66,7 +93,8 @@ struct Log<'a> {
     storage: &'a dyn Storage,
     files: &'a LogFiles,
     verdict: LogVerdict,
-    others: BTreeMap<Offset, Other>,
+    others: BTreeMap<Offset, Copied>,
+    refused: Refusals,
     /// The maps as the pass before left them.
     after: Vec<SegmentMap>,
     /// Where the log stands at the end of each own segment, once it is mended.
@@ -84,10 +112,6 @@ struct Pass {
 
 impl Log<'_> {
     fn plan(mut self) -> Plan {
-        if self.verdict.damage.iter().any(|finding| finding.why.is_newer()) {
-            // Of a newer release: whatever this one thinks of it may be wrong.
-            return Plan { steps: Vec::new(), left: self.verdict.damage };
-        }
         self.ends.insert(Offset::ZERO, Chain::default());
         let mut pass = self.pass();
         // What was mended may prove what lies before it: a header says where the chain of the segment before must come to.
@@ -98,7 +122,22 @@ impl Log<'_> {
             self.after = pass.after;
             pass = self.pass();
         }
+        pass.left.extend(self.refused.into_inner().into_values());
         Plan { steps: pass.steps, left: pass.left }
+    }
+
+    /// The other copy's segment with this base. One that cannot be opened is told with what is left.
+    fn other(&self, base: Offset) -> Option<Other> {
+        let Copied { path, map } = self.others.get(&base)?;
+        match self.storage.open(path, OpenMode::Read) {
+            Ok(file) => Some(Other { path: path.clone(), file, map: map.clone() }),
+            Err(error) => {
+                let (log, why) = (self.files.log, Why::unreadable(&error));
+                let finding = Finding { path: path.clone(), log, bytes: 0..map.len, offsets: None, why };
+                self.refused.borrow_mut().insert(path.clone(), finding);
+                None
+            }
+        }
     }
 
     fn pass(&mut self) -> Pass {
@@ -109,6 +148,11 @@ impl Log<'_> {
         }
         for at in 0..self.verdict.maps.len() {
             let Some((segment, context, map)) = self.verdict.maps.get(at).cloned() else { break };
+            if is_below_start(self.files, &context) {
+                // About to be unlinked: nobody may ask for it any more.
+                pass.after.push(map);
+                continue;
+            }
             let is_foreign =
                 map.parts.first().is_some_and(|part| matches!(part.label, Label::Foreign { .. }));
             if is_foreign || is_worthless(&map) {
@@ -123,9 +167,16 @@ impl Log<'_> {
                 (Why::Missing, Some(range)) if self.placements(range).is_some() => {
                     pass.steps.extend(self.placements(range).unwrap_or_default());
                 }
+                // It is one range of a file that gave the others.
+                (Why::Unreadable { .. }, _)
+                    if self.verdict.maps.iter().any(|(found, _, _)| found.path == finding.path) => {}
                 (
                     Why::Missing
-                    | Why::Unreadable(_)
+                    | Why::Unreadable { .. }
+                    | Why::Footer(_)
+                    | Why::Identity { .. }
+                    | Why::FramesBehind { .. }
+                    | Why::CopyGoesOn { .. }
                     | Why::ChainBreak { .. }
                     | Why::Overlap { .. }
                     | Why::Checkpoint { .. }
@@ -163,7 +214,13 @@ impl Log<'_> {
         let lost = context.end.filter(|end| *end > segment.base).map(|end| segment.base..end);
         let placed = lost.as_ref().and_then(|lost| self.placements(lost));
         let (path, log) = (segment.path.clone(), self.files.log);
-        if map.len > 0 && (is_foreign || placed.is_some()) {
+        let may_go = placed.is_some() || (is_foreign && self.may_go(segment, &map));
+        if is_foreign && !may_go {
+            pass.left.extend(map.bad().filter_map(|part| finding(&path, log, part)));
+            pass.after.push(map);
+            return;
+        }
+        if map.len > 0 && may_go {
             pass.steps.push(Step { path: path.clone(), log, action: Action::SetAside });
         }
         match (placed, lost) {
@@ -183,6 +240,22 @@ impl Log<'_> {
                 pass.after.push(map);
             }
         }
+    }
+
+    /// Whether a foreign file may be set aside without another one in its place: it has no intact frame, or it is certain
+    /// whose it is, and that it is not a segment of this log whose own place is empty.
+    fn may_go(&self, segment: &SegmentPath, map: &SegmentMap) -> bool {
+        let file = self.storage.open(&segment.path, OpenMode::Read);
+        let Ok(alone) = file.and_then(|file| map_alone(file.as_ref())) else { return false };
+        if !alone.parts.iter().any(|part| matches!(part.label, Label::Frames { .. })) {
+            return true;
+        }
+        map.header.is_some_and(|header| {
+            let has_place = || self.files.segments.iter().any(|known| known.base == header.base);
+            self.files.is_identified
+                && self.files.cluster == Some(header.cluster)
+                && (self.files.log != Some(header.log) || has_place())
+        })
     }
 
     /// Where the chain must come to at the end of a segment, if the one behind it, at `next`, or the checkpoint says so.
@@ -210,14 +283,17 @@ impl Log<'_> {
         let (path, log) = (&segment.path, self.files.log);
         let before = context.base.and_then(|base| self.ends.get(&base).copied());
         let context = Context { chain_start: context.chain_start.or(before), ..*context };
+        let torn = map.parts.last().is_some_and(|part| matches!(part.label, Label::TornTail { .. }));
+        let other = if torn || !map.is_sound() { self.other(segment.base) } else { None };
         let mended = self
             .storage
             .open(path, OpenMode::Read)
-            .and_then(|file| mend(file, &context, &map, goal, self.others.get(&segment.base)));
+            .and_then(|file| mend(Arc::new(Salvage::new(file)), &context, &map, goal, other.as_ref()));
         let after = match mended {
             Ok(mended) => {
                 let step = |action| Step { path: path.clone(), log, action };
                 pass.steps.extend(mended.actions.into_iter().map(step));
+                pass.left.extend(mended.undecided.and_then(|part| finding(path, log, &part)));
                 mended.map
             }
             Err(_) => map,
@@ -240,12 +316,12 @@ impl Log<'_> {
         let mut at = range.start;
         let mut steps = Vec::new();
         while at < range.end {
-            let other = self.others.get(&at)?;
+            let other = self.other(at)?;
             let header = other.map.header.filter(|header| header.base == at)?;
             if chain.is_some_and(|chain| chain != header.chain_start) {
                 return None;
             }
-            let taken = usable(other, range.end, state)?;
+            let taken = usable(&other, range.end, state)?;
             if taken.end <= at {
                 return None;
             }
@@ -307,6 +383,17 @@ fn usable(other: &Other, until: Offset, state: Option<&LogState>) -> Option<Take
         None => Some(summary.seal_bytes(LogTag::of(header.cluster, header.log))),
     };
     (summary.end == until).then_some(Taken { len, end: until, chain: summary.chain, seal })
+}
+
+/// All of it lies below the log's start.
+fn is_below_start(files: &LogFiles, context: &Context) -> bool {
+    let start = state_of(files).map(|state| state.start);
+    start.is_some_and(|start| context.end.is_some_and(|end| end <= start)) && context.promise == Promise::All
+}
+
+/// A file as it speaks for itself.
+fn map_alone(file: &dyn File) -> io::Result<SegmentMap> {
+    map(file, &Context::default())
 }
 
 /// Neither a header nor any frame of it verifies.
