@@ -1,6 +1,6 @@
 //! What can go wrong in the command line itself. What a node or the client library reports keeps its own code.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,6 +125,12 @@ pub(crate) enum CliError {
         "E3226 {logs} logs are not the same on both sides: find out which side is right before copying anything"
     )]
     Differ { logs: usize },
+    /// Copies of which nothing can be said.
+    #[error(
+        "E3228 {logs} logs could not be compared: they have no offsets in common that are intact in both; \
+         `tidelog segment verify` names what is damaged"
+    )]
+    NotCompared { logs: usize },
     /// Damage that a repair leaves.
     #[error(
         "E3227 {ranges} damaged ranges stay: nothing at hand proves what was there; \
@@ -155,6 +161,13 @@ impl CliError {
             | Self::NoNode { .. }
             | Self::Offline(OfflineError::NothingHere { .. })
             | Self::Repair(RepairError::Offline(OfflineError::NothingHere { .. })) => ExitCode::from(2),
+            // A path that is not there was named wrongly.
+            Self::Offline(OfflineError::Io { source, .. })
+            | Self::Repair(RepairError::Offline(OfflineError::Io { source, .. }))
+                if source.kind() == ErrorKind::NotFound =>
+            {
+                ExitCode::from(2)
+            }
             Self::File { .. }
             | Self::Layout { .. }
             | Self::NoServer { .. }
@@ -177,6 +190,7 @@ impl CliError {
             | Self::NoReplica { .. }
             | Self::Damaged { .. }
             | Self::Differ { .. }
+            | Self::NotCompared { .. }
             | Self::NotMended { .. }
             | Self::Offline(_)
             | Self::Repair(_)

@@ -27,7 +27,8 @@ pub(crate) enum Segment {
     /// torn tail.
     ///
     /// Output: one line per damaged range, `FILE: bytes A..B, offsets X..Y: why`. A range behind the end of its file, or
-    /// in a file that is not there, is missing.
+    /// in a file that is not there, is missing. What is wrong in segments below the start of a log is told and is no damage:
+    /// nobody may ask for it any more.
     ///
     /// Exit codes: 0 sound, 1 damaged, 2 asked wrongly.
     ///
@@ -53,7 +54,8 @@ pub(crate) enum Segment {
     /// Each line is {"log", "partition", "offset", "timestamp", "key", "value", "headers"}, the same as of `consume --json`.
     /// Bytes that are UTF-8 stand as text, others as base64 in "key_base64" or "value_base64"; a key or value that is null
     /// stays null. Every codec is unpacked. Damage is told on standard error, a line for each range as `segment verify`
-    /// says it, and the exit code is then 1.
+    /// says it, with --json as {"damaged": {"file", "log", "bytes", "offsets", "why"}}, and the exit code is then 1. With
+    /// --max nothing behind the last of these records is read.
     ///
     /// Examples:
     ///   tidelog segment dump node-0/data/logs/7/0 --from 1000 --max 10
@@ -67,7 +69,7 @@ pub(crate) enum Segment {
     ///
     /// A and B are directories of one log, data directories (then every log that both have is compared), or `.seg` files.
     ///
-    /// Exit codes: 0 equal as far as both go, 1 different, 2 asked wrongly.
+    /// Exit codes: 0 equal as far as both go, 1 different, or nothing that both have could be compared, 2 asked wrongly.
     ///
     /// Example: tidelog segment compare node-0/data/logs/7/0 node-1/data/logs/7/0
     #[command(verbatim_doc_comment)]
@@ -75,7 +77,8 @@ pub(crate) enum Segment {
     /// Mends a stopped directory: says how, and with --apply does it.
     ///
     /// By itself: writes segment headers, indexes and footers anew where the frames prove them, and sets torn tails and
-    /// files that have no place here aside. With --from, damaged and missing ranges are filled from another copy of the
+    /// files that have no place here aside. Not those with intact frames in them, unless a raft log has these records as
+    /// well, another file takes the place, or it is certain whose the file is: they are left, and named. With --from, damaged and missing ranges are filled from another copy of the
     /// same log, such as another node's data directory or a backup: only where the chain, which runs from the frames before
     /// the hole through the filled bytes to the frames behind it, proves that they are the very same. Nothing is made up, no
     /// frame that verifies is touched.

@@ -72,6 +72,12 @@ impl LogView {
         }
     }
 
+    /// Neither equal nor different: they have no offset in common, or none that is intact in both.
+    fn is_unknown(&self) -> bool {
+        let [[a, b], [c, d]] = self.offsets;
+        self.difference.is_none() && self.equal_to.is_none() && !(a == b && c == d)
+    }
+
     fn line(&self) -> String {
         let [[a, b], [c, d]] = self.offsets;
         let what = match (&self.difference, self.equal_to) {
@@ -85,7 +91,9 @@ impl LogView {
                 other.line()
             ),
             (None, Some(offset)) => format!("equal up to offset {offset}, as far as both go"),
-            (None, None) => "no offsets in common".to_owned(),
+            (None, None) if a == b && c == d => "both are empty".to_owned(),
+            (None, None) if a.max(c) >= b.min(d) => "no offsets in common".to_owned(),
+            (None, None) => "nothing that both have could be compared: verify both for damage".to_owned(),
         };
         let effort = format!("{} reads, {} bytes", self.reads, self.read_bytes);
         format!("log {}: offsets {a}..{b} and {c}..{d}: {what} ({effort})", self.log)
@@ -120,8 +128,13 @@ pub(crate) fn run(compare: &Compare, output: &Output) -> Result<(), CliError> {
     }
     let differ = answer.logs.iter().filter(|log| log.difference.is_some()).count();
     let differ = differ + answer.only_in_one.len();
+    let unknown = answer.logs.iter().filter(|log| log.is_unknown()).count();
     output.print(&answer);
-    if differ == 0 { Ok(()) } else { Err(CliError::Differ { logs: differ }) }
+    match (differ, unknown) {
+        (0, 0) => Ok(()),
+        (0, logs) => Err(CliError::NotCompared { logs }),
+        (logs, _) => Err(CliError::Differ { logs }),
+    }
 }
 
 /// The same log on the other side; where each side is one log, they are compared whatever their names.

@@ -1,18 +1,20 @@
 //! `segment dump`: records as JSON lines.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::ops::{ControlFlow, Range};
 
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
-use tidelog_engine::offline::{self, Dumped, LogFiles};
+use serde_json::json;
+use tidelog_engine::offline::{self, Dumped, Finding, LogFiles};
 use tidelog_engine::os::OsStorage;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{Offset, Partition};
 use tidelog_wire::records::{Record, Records};
 
 use super::arguments::Dump;
-use super::find;
 use super::view::{FindingView, log_name};
+use super::{find, progress};
 use crate::consume::format::RecordLine;
 use crate::error::CliError;
 use crate::output::Output;
@@ -34,6 +36,8 @@ struct Dumping<'a> {
     left: u64,
     damaged: usize,
     failed: Option<io::Error>,
+    as_json: bool,
+    bar: &'a ProgressBar,
 }
 
 impl Dumping<'_> {
@@ -41,7 +45,7 @@ impl Dumping<'_> {
         match dumped {
             Dumped::Damage(finding) => {
                 self.damaged += 1;
-                eprintln!("damaged: {}", FindingView::of(finding).line());
+                self.bar.suspend(|| tell(finding, self.as_json));
                 ControlFlow::Continue(())
             }
             Dumped::Batch { path, position, bytes } => {
@@ -57,7 +61,13 @@ impl Dumping<'_> {
                     // The frame verifies: this is what the producer sent.
                     Err(error) => {
                         self.damaged += 1;
-                        eprintln!("unreadable: {}: batch at byte {position}: {error}", path.display());
+                        let line = if self.as_json {
+                            let byte = position.get();
+                            json!({ "unreadable": { "file": path, "byte": byte, "why": error } }).to_string()
+                        } else {
+                            format!("unreadable: {}: batch at byte {position}: {error}", path.display())
+                        };
+                        self.bar.suspend(|| eprintln!("{line}"));
                         ControlFlow::Continue(())
                     }
                 }
@@ -76,6 +86,10 @@ impl Dumping<'_> {
             }
             self.left -= 1;
             self.failed = self.record(&record).err();
+            if self.left == 0 {
+                // Before anything behind it is read.
+                return Ok(ControlFlow::Break(()));
+            }
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -104,16 +118,32 @@ pub(crate) fn run(dump: &Dump, output: &Output) -> Result<(), CliError> {
     output.set_answered();
     let mut damaged = target.findings.len();
     for finding in &target.findings {
-        eprintln!("damaged: {}", FindingView::of(finding).line());
+        tell(finding, output.is_json());
+    }
+    let bar = progress(target.bytes(), "reading");
+    if io::stdout().is_terminal() {
+        // The records go there, and would be written over it.
+        bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     for files in &target.logs {
-        damaged += of_log(dump, files)?;
+        damaged += of_log(dump, files, output.is_json(), &bar)?;
     }
+    bar.finish_and_clear();
     if damaged == 0 { Ok(()) } else { Err(CliError::Damaged { ranges: damaged }) }
 }
 
+/// Says on standard error what is damaged.
+fn tell(finding: &Finding, as_json: bool) {
+    let finding = FindingView::of(finding);
+    if as_json {
+        eprintln!("{}", json!({ "damaged": finding }));
+    } else {
+        eprintln!("damaged: {}", finding.line());
+    }
+}
+
 /// Writes the records of one log; says how many damaged ranges were in the way.
-fn of_log(dump: &Dump, files: &LogFiles) -> Result<usize, CliError> {
+fn of_log(dump: &Dump, files: &LogFiles, as_json: bool, bar: &ProgressBar) -> Result<usize, CliError> {
     let wanted = Offset(dump.from)..Offset(u64::MAX);
     let mut dumping = Dumping {
         out: BufWriter::new(io::stdout().lock()),
@@ -123,8 +153,13 @@ fn of_log(dump: &Dump, files: &LogFiles) -> Result<usize, CliError> {
         left: dump.max.unwrap_or(u64::MAX),
         damaged: 0,
         failed: None,
+        as_json,
+        bar,
     };
-    offline::dump(&OsStorage, files, &wanted, &mut |dumped| dumping.take(&dumped))?;
+    if dumping.left > 0 {
+        let out = &mut |dumped: Dumped<'_>| dumping.take(&dumped);
+        offline::dump(&OsStorage, files, &wanted, &mut |bytes| bar.inc(bytes), out)?;
+    }
     let written = dumping.failed.map_or(Ok(()), Err).and_then(|()| dumping.out.flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

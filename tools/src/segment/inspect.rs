@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tidelog_engine::offline::{self, Known, LogFiles, Target};
 use tidelog_engine::os::OsStorage;
 
 use super::arguments::Paths;
-use super::find;
 use super::view::log_name;
+use super::{find, progress};
 use crate::error::CliError;
 use crate::output::{Answer, Output, table};
 use crate::values::rfc3339;
@@ -103,12 +104,15 @@ impl SegmentView {
 
 /// Shows what lies at the paths.
 pub(crate) fn run(paths: &Paths, output: &Output) -> Result<(), CliError> {
-    let paths = paths.paths.iter().map(|path| view(&find(path)?)).collect::<Result<Vec<_>, CliError>>()?;
+    let paths = paths.paths.iter().map(|path| find(path)).collect::<Result<Vec<_>, CliError>>()?;
+    let bar = progress(paths.iter().map(Target::bytes).sum(), "reading");
+    let paths = paths.iter().map(|target| view(target, &bar)).collect::<Result<Vec<_>, CliError>>()?;
+    bar.finish_and_clear();
     output.print(&Inspection { paths });
     Ok(())
 }
 
-fn view(target: &Target) -> Result<PathView, CliError> {
+fn view(target: &Target, bar: &ProgressBar) -> Result<PathView, CliError> {
     let checkpoints = target.checkpoints.iter().map(|checkpoint| CheckpointView {
         group: checkpoint.group.get(),
         index: checkpoint.applied.index.get(),
@@ -122,11 +126,11 @@ fn view(target: &Target) -> Result<PathView, CliError> {
         node: target.identity.map(|identity| identity.node.get()),
         boot_epoch: target.identity.map(|identity| identity.boot_epoch.get()),
         checkpoints: checkpoints.collect(),
-        logs: target.logs.iter().map(log_view).collect::<Result<Vec<_>, CliError>>()?,
+        logs: target.logs.iter().map(|log| log_view(log, bar)).collect::<Result<Vec<_>, CliError>>()?,
     })
 }
 
-fn log_view(files: &LogFiles) -> Result<LogView, CliError> {
+fn log_view(files: &LogFiles, bar: &ProgressBar) -> Result<LogView, CliError> {
     let checkpoint = match &files.known {
         Known::Checkpoint { state, .. } => {
             Some((state.start.get(), state.end.get(), state.chain.to_string()))
@@ -136,6 +140,7 @@ fn log_view(files: &LogFiles) -> Result<LogView, CliError> {
     let mut segments = Vec::new();
     for segment in files.segments.iter().filter(|segment| files.is_asked(segment.base)) {
         let outline = offline::outline(&OsStorage, files, segment)?;
+        bar.inc(segment.len);
         let state = match (outline.header, outline.footer) {
             (None, _) => "bad header",
             (Some(_), Some(_)) => "sealed",

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidelog_engine::offline::{self, Finding};
 use tidelog_engine::offline::repair::{Action, Plan, Step, plan, repair};
+use tidelog_engine::offline::{self, Finding};
 use tidelog_engine::os::OsStorage;
 use tidelog_wire::ids::TimestampMs;
 
@@ -118,7 +118,8 @@ fn answer(asked: &Repair) -> Result<Answered, CliError> {
         let verified = offline::verify(&OsStorage, &target, &mut |_| {});
         let uncut = |finding: &Finding| finding.why.is_undecided();
         let undecided = done.plan.left.into_iter().filter(uncut);
-        let plan = Plan { steps: done.plan.steps, left: verified.damage.into_iter().chain(undecided).collect() };
+        let plan =
+            Plan { steps: done.plan.steps, left: verified.damage.into_iter().chain(undecided).collect() };
         return Ok(Answered::of(&plan, true, done.backups));
     }
     let target = find(&asked.path)?;
