@@ -1,4 +1,4 @@
-//! Crash enumeration: every state that a crash may leave, and what recovery makes of each.
+//! Crash enumeration: states that a crash may leave, all or a sample, and what recovery makes of each.
 //!
 //! 1. A [`scenario::Scenario`] runs over a [`recorder::Recorder`], which takes every file operation down and
 //!    between them what the workload has been promised (acknowledged, recorded, removed).
