@@ -125,13 +125,34 @@ async fn follow(consumers: Vec<Consumer>, writer: &mut Writer) -> Result<(), Cli
             interrupted = tokio::signal::ctrl_c() => {
                 return interrupted.map_err(|source| CliError::Runtime { source });
             }
-            Some(ended) = readers.join_next() => joined(ended)?,
+            Some(ended) = readers.join_next() => match joined(ended) {
+                Ok(()) => {}
+                Err(error) => return before(&mut received, writer, error),
+            },
             chunk = received.recv() => match chunk {
                 Some(chunk) => if writer.write(&chunk)? == Written::Enough { return Ok(()) },
                 None => return Ok(()),
             },
         }
     }
+}
+
+/// What was read before a reader failed is written first; if that is as much as was asked for, what lies ahead of it is
+/// nobody's affair.
+fn before(
+    received: &mut mpsc::Receiver<Chunk>,
+    writer: &mut Writer,
+    error: CliError,
+) -> Result<(), CliError> {
+    // Other readers may go on sending: only what is there now.
+    for _ in 0..received.len() {
+        if let Ok(chunk) = received.try_recv()
+            && writer.write(&chunk)? == Written::Enough
+        {
+            return Ok(());
+        }
+    }
+    Err(error)
 }
 
 /// The result of a task of ours. One that panicked has a bug and takes the command with it.
@@ -243,5 +264,40 @@ fn line(partition: Partition, record: &Record) -> RecordLine<'_> {
         key: record.key.as_deref(),
         value: record.value.as_deref(),
         headers: record.headers.iter().map(|header| (&*header.key, header.value.as_deref())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidelog_wire::ids::{Generation, LogId, TimestampMs};
+
+    use super::*;
+
+    /// `consume --max` that follows reads ahead. Where that met damage, the error came before the records that had been read
+    /// already, and the command failed though it had all that it was asked for.
+    #[tokio::test]
+    async fn what_was_read_before_damage_is_written_before_it_is_told() {
+        let stalled = || CliError::NoReplica {
+            log: LogId { generation: Generation(1), partition: Partition(0) },
+            node: NodeId(0),
+        };
+        let record = |offset| Record {
+            offset: Offset(offset),
+            timestamp: TimestampMs(0),
+            key: None,
+            value: Some(Bytes::from_static(b"x")),
+            headers: Vec::new(),
+        };
+        for (max, is_enough) in [(3, true), (4, false)] {
+            let (chunks, mut received) = mpsc::channel(ANSWERS_WAITING);
+            for records in [vec![record(0), record(1)], vec![record(2)]] {
+                let sent = chunks.send(Chunk { partition: Partition(0), records }).await;
+                assert!(sent.is_ok());
+            }
+            let mut writer = Writer::new(false, Some(max));
+            assert_eq!(before(&mut received, &mut writer, stalled()).is_ok(), is_enough);
+            assert_eq!(writer.left, Some(max - 3));
+        }
     }
 }
