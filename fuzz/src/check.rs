@@ -143,7 +143,7 @@ fn consensus(disk: &SimDisk, model: &mut Model, trust: Trust) {
 
 fn open_replayed(disk: &SimDisk, model: &Model, trust: Trust) -> Option<(Arc<Engine>, Vec<LogWriter>)> {
     let engine = open(disk, Mode::Consensus).ok()?;
-    // A replica without a valid checkpoint does not start: it is refilled.
+    // A replica without a valid checkpoint does not start.
     engine.load_checkpoint(work::GROUP).ok()?;
     let writers = work::replayed(&engine, model);
     assert!(writers.is_some() || trust == Trust::Itself, "damage is contained");
