@@ -16,9 +16,9 @@ use tidelog_crash::workloads;
 /// Builds every state that a crash may leave, recovers from each, and holds recovery to its promises.
 ///
 /// Workloads run over a recorded disk. For every point between two of their file operations the states
-/// that a crash may leave there are built: all of them where they are few, else the systematic ones
+/// that a crash may leave there are built: all of them where they are few, else some of the systematic ones
 /// and a seeded sample. Each is opened, checked, opened again, worked on, and cut again; some recoveries
-/// are recorded and crashed themselves. See docs/crash-states.md.
+/// are recorded and crashed themselves, and the states that this leaves are opened and checked. See docs/crash-states.md.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidelog-crash-states",
@@ -74,17 +74,17 @@ impl Arguments {
         };
         let (first, again_one_in, again, again_points) = if self.quick {
             (
-                Effort { exhaustive: 32, systematic: 4, seeds: 5 },
+                Effort { exhaustive: 32, systematic: 4, seeds: 9 },
                 151,
                 Effort { exhaustive: 4, systematic: 2, seeds: 2 },
-                5,
+                3,
             )
         } else {
             (
-                Effort { exhaustive: 512, systematic: 32, seeds: 112 },
-                97,
+                Effort { exhaustive: 512, systematic: 32, seeds: 200 },
+                211,
                 Effort { exhaustive: 16, systematic: 4, seeds: 6 },
-                12,
+                8,
             )
         };
         Plan { first, again_one_in, again, again_points, threads: self.threads, left_out }
@@ -136,7 +136,9 @@ fn enumerate(arguments: &Arguments) -> std::io::Result<bool> {
             None => return Err(std::io::Error::other(format!("workload {name} is missing"))),
         }
     }
-    let report = Report::new(&outcomes, began.elapsed().as_secs_f64());
+    let defect = arguments.defect.and_then(|defect| defect.to_possible_value());
+    let defect = defect.map(|defect| defect.get_name().to_owned());
+    let report = Report::new(&outcomes, began.elapsed().as_secs_f64(), defect);
     let mut out = std::io::stdout().lock();
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &report)?;

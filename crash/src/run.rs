@@ -40,13 +40,17 @@ pub struct Plan {
 /// What came of some states.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// States that were opened and judged.
+    /// States after a first crash that were opened and judged in full.
     pub tried: u64,
+    /// States after a crash of the recovery. These are opened and held to the promise, and no more is done with them.
+    pub tried_again: u64,
     /// Points of which every state was made.
     pub exhausted: u64,
-    /// Hashes of the whole image after the crash.
+    /// Hashes of the whole image after the first crash.
     pub images: BTreeSet<u64>,
-    /// Hashes of what recovery made of them.
+    /// The same after a crash of the recovery.
+    pub images_again: BTreeSet<u64>,
+    /// Hashes of what recovery made of all of them: logs, raft log and checkpoints.
     pub recoveries: BTreeSet<u64>,
     /// Promises that were not kept, by point.
     pub violations: Vec<Violation>,
@@ -55,8 +59,10 @@ pub struct Tally {
 impl Tally {
     fn add(&mut self, other: Self) {
         self.tried = self.tried.saturating_add(other.tried);
+        self.tried_again = self.tried_again.saturating_add(other.tried_again);
         self.exhausted = self.exhausted.saturating_add(other.exhausted);
         self.images.extend(other.images);
+        self.images_again.extend(other.images_again);
         self.recoveries.extend(other.recoveries);
         self.violations.extend(other.violations);
     }
@@ -189,14 +195,20 @@ impl<S: Scenario> Unit<'_, S> {
         // From the last one down, so that the end, where most was promised, is among them.
         for point in points.into_iter().rev().step_by(step) {
             let (Ok(disk), Some(promised)) = (recovery.disk_at(point), recovery.promised(point)) else {
-                continue;
+                let broken = Broken("the recorded operations of a recovery cannot be done again".to_owned());
+                self.violated(tally, choice.clone(), Some((point, Choice::Lose)), broken);
+                return false;
             };
+            // What was promised at another point, or before, was not the same: an image is the same state here only.
+            let mut here = BTreeSet::new();
             for second in choices(&disk, self.plan.again, self.seed()).all {
                 let twice = second.crash(&disk);
-                if !tally.images.insert(twice.fingerprint()) {
+                let image = twice.fingerprint();
+                if !here.insert(image) {
                     continue;
                 }
-                tally.tried = tally.tried.saturating_add(1);
+                tally.images_again.insert(image);
+                tally.tried_again = tally.tried_again.saturating_add(1);
                 match judge::opens(self.scenario, &twice, promised) {
                     Ok(recovered) => {
                         tally.recoveries.insert(recovered);

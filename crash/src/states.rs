@@ -71,7 +71,7 @@ impl FromStr for Choice {
 pub struct Effort {
     /// A point with at most this many states is gone through exhaustively.
     pub exhaustive: u64,
-    /// At any other, this many of the systematic states: one thing lost, one thing kept.
+    /// At any other, at most this many of the systematic states: one thing lost, one thing kept.
     pub systematic: usize,
     /// And this many seeds.
     pub seeds: u64,

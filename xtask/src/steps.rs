@@ -64,7 +64,7 @@ pub(crate) fn gate() -> Vec<Step> {
         },
         Step {
             name: "defects",
-            about: "the simulation catches builds that are broken on purpose",
+            about: "simulation and crash enumeration catch builds that are broken on purpose",
             repeat: "cargo xtask defects",
             work: defects,
         },
@@ -149,7 +149,7 @@ pub(crate) fn crash_states(workspace: &Workspace, quick: bool, arguments: &[Stri
     workspace.run(&program.arguments(quick.then_some("--quick")).arguments(arguments))
 }
 
-/// Builds the simulation with its deliberate defects, and demands that each is caught.
+/// Builds the simulation and the enumeration of crashes with their deliberate defects, and demands that each is caught.
 pub(crate) fn defects(workspace: &Workspace) -> Result<(), Failure> {
     workspace.run(&cargo([
         "build",
@@ -169,7 +169,9 @@ pub(crate) fn defects(workspace: &Workspace) -> Result<(), Failure> {
             None => return Err(Failure::NotCaught { defect, seeds: DEFECT_SEEDS }),
         }
     }
-    Ok(())
+    // Whatever the enumeration must find, also by what exists in such a build only.
+    let enumeration = ["--package", "tidelog-crash", "--features", "defects", "--locked", "--tests"];
+    workspace.run(&cargo(["test"]).arguments(enumeration).arguments(["found"]))
 }
 
 /// Checks the dependencies. Advisories need the network and change by the day: they are not here.

@@ -8,6 +8,7 @@
 //! What an entry says follows from its index alone, and so does what every log holds once it is applied.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -281,6 +282,21 @@ impl Running {
         Ok(checkpoint)
     }
 
+    /// Once no kept checkpoint names a log that was removed, nothing is left of it: what a power cut brought back goes with the
+    /// next checkpoint.
+    fn check_removed(&self) -> Result<(), Broken> {
+        let kept = self.checkpoints.iter().rev().take(2);
+        if self.checkpoints.len() < 2 || kept.copied().any(|index| index < CLOSES) {
+            return Ok(());
+        }
+        let dir = data().join(format!("logs/{}/{}", A.generation, A.partition));
+        match self.engine.storage().list(&dir) {
+            Ok(files) => holds(files.is_empty(), || format!("files of removed log {A} are left: {files:?}")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Broken(format!("list what is left of log {A}: {error}"))),
+        }
+    }
+
     /// Holds the raft log beside the checkpoints to the promise; returns its last entry.
     fn check_raft(&self, promise: &Promise, older: Option<u64>) -> Result<u64, Broken> {
         let held = self.raft.log.load(GROUP).map_err(Broken::by("load the raft log"))?;
@@ -404,6 +420,7 @@ impl Scenario for Node {
         let mut promise = *promise;
         held.entries(&mut promise, 2, tell)?;
         held.checkpoint(&mut promise, tell).map(drop)?;
+        held.check_removed()?;
         held.entries(&mut promise, 1, tell)?;
         Ok(promise)
     }

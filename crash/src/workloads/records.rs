@@ -126,12 +126,12 @@ impl LogPromise {
         let mut at = start;
         while at < end {
             let read = reader.read(at, 256 << 10).map_err(Broken::by(&format!("log {log}: read {at}")))?;
-            for bytes in read.batches {
-                at = self.check_batch(&bytes).map_err(|Broken(what)| Broken(format!("log {log}: {what}")))?;
-            }
-            holds(read.next >= at && read.next > start, || {
-                format!("log {log}: reading at {at} goes on at {}", read.next)
+            let next = self.follow(start, at, &read.batches);
+            let next = next.map_err(|Broken(what)| Broken(format!("log {log}: {what}")))?;
+            holds(next > at && read.next == next, || {
+                format!("log {log}: reading at {at} gave batches up to {next}, and goes on at {}", read.next)
             })?;
+            at = next;
         }
         let kept = self.sent.partition_point(|sent| sent.end <= end);
         let last = kept.checked_sub(1).and_then(|last| self.sent.get(last));
@@ -145,13 +145,54 @@ impl LogPromise {
         Ok(Self { sent, durable: end, start, start_asked: start })
     }
 
-    /// Holds one batch to what was sent; returns where the next begins.
-    fn check_batch(&self, bytes: &Bytes) -> Result<Offset, Broken> {
-        let batch = Batch::parse(bytes.clone(), BatchLimits::CAP).map_err(Broken::by("parse a batch"))?;
-        let base = batch.base_offset().unwrap_or_default();
-        let sent = self.sent.iter().find(|sent| sent.base == base);
-        let sent = sent.ok_or_else(|| Broken(format!("nothing was ever appended at {base}")))?;
-        holds(sent.bytes == bytes, || format!("the batch at {base} is not the one that was appended"))?;
-        Ok(sent.end)
+    /// Holds batches read at `at` to what was sent, one behind the other without a gap; returns where the next begins. Only
+    /// the first batch of the log may begin below what was asked: the log may start inside it.
+    fn follow(&self, start: Offset, at: Offset, batches: &[Bytes]) -> Result<Offset, Broken> {
+        let mut at = at;
+        for bytes in batches {
+            let batch = Batch::parse(bytes.clone(), BatchLimits::CAP).map_err(Broken::by("parse a batch"))?;
+            let base = batch.base_offset().unwrap_or_default();
+            let sent = self.sent.iter().find(|sent| sent.base == base);
+            let sent = sent.ok_or_else(|| Broken(format!("nothing was ever appended at {base}")))?;
+            holds(base == at || (at == start && base < at && at < sent.end), || {
+                format!("the batch at {base} was read where that at {at} is due")
+            })?;
+            holds(sent.bytes == bytes, || format!("the batch at {base} is not the one that was appended"))?;
+            at = sent.end;
+        }
+        Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch was looked up by its own base offset and never held to the place at which it was read, so a reader that left
+    /// one out, or handed one out twice, kept every promise.
+    #[test]
+    fn a_batch_that_is_left_out_or_comes_twice_is_a_broken_promise() {
+        let mut promise = LogPromise::default();
+        let sent: Vec<Bytes> = (0..3)
+            .map(|number| {
+                let batch = batch(number, 2, 30).unwrap();
+                let base = promise.send(&batch, LeaderEpoch::ZERO);
+                batch.stamped_bytes(base, LeaderEpoch::ZERO)
+            })
+            .collect();
+        let follow = |start, at, batches: &[&Bytes]| {
+            let batches: Vec<Bytes> = batches.iter().copied().cloned().collect();
+            promise.follow(Offset(start), Offset(at), &batches).ok()
+        };
+        assert_eq!(follow(0, 0, &[&sent[0], &sent[1], &sent[2]]), Some(Offset(6)));
+        assert_eq!(follow(3, 3, &[&sent[1], &sent[2]]), Some(Offset(6)), "the log starts inside of it");
+        assert_eq!(follow(0, 0, &[&sent[0], &sent[2]]), None, "one is left out");
+        assert_eq!(follow(0, 2, &[&sent[0]]), None, "one comes again");
+        assert_eq!(
+            follow(0, 3, &[&sent[1]]),
+            None,
+            "no batch begins there, and the log does not start there"
+        );
+        assert_eq!(follow(0, 2, &[]), Some(Offset(2)), "no progress, which the caller refuses");
     }
 }
