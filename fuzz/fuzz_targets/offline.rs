@@ -73,7 +73,7 @@ fuzz_target!(|case: Case| {
     // Without a segment there is nothing to look at.
     let Ok(target) = find(&disk, data()) else { return };
     let other = copy.as_deref().and_then(|copy| find(&disk, copy).ok());
-    look(&disk, &target, other.as_ref(), trust);
+    look(&disk, &target, other.as_ref(), trust, case.embedded);
     let readable = dumped(&disk, &target, &model, trust);
     assert_eq!(disk.fingerprint(), before, "looking changes nothing");
 
@@ -136,9 +136,11 @@ fn copied(disk: &SimDisk) -> PathBuf {
 }
 
 /// Everything that only looks.
-fn look(disk: &SimDisk, target: &Target, other: Option<&Target>, trust: Trust) {
+fn look(disk: &SimDisk, target: &Target, other: Option<&Target>, trust: Trust, embedded: bool) {
     let verified = verify(disk, target, &mut |_| {});
-    assert!(trust != Trust::Sound || verified.damage.is_empty(), "nothing was harmed: {verified:?}");
+    // A server writes a checkpoint before the first record. Where there is none, somebody may have removed it.
+    let sound = trust == Trust::Sound && (embedded || !target.checkpoints.is_empty());
+    assert!(!sound || verified.damage.is_empty(), "nothing was harmed: {verified:?}");
     let mut intact: BTreeMap<PathBuf, Vec<std::ops::Range<u64>>> = BTreeMap::new();
     for files in &target.logs {
         for (segment, _, map) in verify_log(disk, files, Detail::EachFrame, &mut |_| {}).maps {

@@ -304,7 +304,9 @@ impl Target {
         let known = log.map_or(Known::Nothing, |log| self.known(log));
         let consensus = match &known {
             Known::Checkpoint { consensus, .. } => *consensus,
-            Known::Nothing | Known::Unnamed => consensus,
+            // There is a checkpoint of data, and embedded engines write none.
+            Known::Unnamed => true,
+            Known::Nothing => consensus,
         };
         let is_identified = here.is_some() && self.identity.is_some();
         let cluster = self.identity.map(|identity| identity.cluster).or(cluster);

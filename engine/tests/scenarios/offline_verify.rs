@@ -276,6 +276,28 @@ fn above_the_checkpoint_nothing_is_damage() {
     assert_eq!(verified.torn.len(), 2);
 }
 
+/// The fuzz target `offline` cut the power of a node: of a log that was made after its group's checkpoint no frame was left,
+/// so it was taken for an embedded one, whose segments are durable before they have a successor, and called damaged.
+#[test]
+fn a_log_that_no_checkpoint_names_yet_may_have_lost_every_frame() {
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=20);
+    make_checkpoint(&engine, 20, &writer);
+    let log = LogId { partition: Partition(LOG.partition.get() + 1), ..LOG };
+    let (mut younger, _) = engine.open_log(log, CONFIG, None).unwrap();
+    append(&mut younger, 21..=50);
+    drop((writer, younger, engine));
+    let dir = data().join("logs").join(log.generation.to_string()).join(log.partition.to_string());
+    let segments: Vec<PathBuf> = disk.files().into_iter().filter(|path| path.starts_with(&dir)).collect();
+    assert!(segments.len() > 1, "{segments:?}");
+    for segment in segments {
+        truncate(&disk, &segment, 80);
+    }
+    assert_eq!(verify(&disk).damage, Vec::new());
+}
+
 /// Embedded, a frame witnesses how far the file was durable: below that it is damage, above it a torn tail.
 #[test]
 fn an_embedded_log_tells_a_torn_tail_from_damage() {
