@@ -13,7 +13,6 @@
 //! The log start lies in a checkpoint of group 0, written before anything is unlinked.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use bytes::Bytes;
 use tidelog_wire::batch::Batch;
@@ -24,6 +23,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, Log
 use crate::engine::Engine;
 use crate::group_commit::{Group, Queue, Wish};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::log::shared::LogShared;
 use crate::log::{
     AppendError, AppendManyError, AppendStamp, Appended, LogError, LogReader, LogRecovery, LogWriter,
     SyncError,
@@ -57,6 +57,8 @@ pub(crate) struct Starts {
     index: u64,
     logs: BTreeMap<LogId, LogCheckpoint>,
     loaded: bool,
+    /// Fewer checkpoints are kept than there should be: one damaged file would be all that there is.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,17 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub struct SharedLog {
     inner: Arc<Inner>,
+}
+
+/// Fences a log if it is dropped by a panic.
+struct FencesOnPanic<'a>(&'a LogShared);
+
+impl Drop for FencesOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fence();
+        }
+    }
 }
 
 impl Engine {
@@ -113,7 +126,8 @@ impl Engine {
         self.record_damage(&writer, &recovery)?;
         let reader = writer.reader();
         let state = Mutex::new(State { writer, until_look: 0 });
-        let inner = Inner { engine: Arc::clone(self), state, queue: Queue::new(log), reader };
+        let queue = Queue::new(log, Arc::clone(&reader.shared.path));
+        let inner = Inner { engine: Arc::clone(self), state, queue, reader };
         Ok((SharedLog { inner: Arc::new(inner) }, recovery))
     }
 
@@ -125,7 +139,9 @@ impl Engine {
 
     fn load_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
         if !starts.loaded {
+            starts.alone = true;
             if let Some(loaded) = self.load_checkpoint(GroupId::META)? {
+                starts.alone = loaded.older.is_none();
                 starts.index = loaded.newest.applied.index.get();
                 starts.logs = loaded.newest.logs.into_iter().map(|log| (log.log, log)).collect();
             }
@@ -165,8 +181,24 @@ impl Engine {
             return Err(LogError::Removed { log: log.log }.into());
         }
         self.load_starts(&mut starts)?;
-        starts.logs.insert(log.log, log);
-        self.write_starts(&mut starts)?;
+        let (id, index) = (log.log, starts.index);
+        let before = starts.logs.insert(id, log);
+        if let Err(error) = self.write_starts(&mut starts) {
+            // Or it would go out with what is recorded next, for another log.
+            starts.index = index;
+            match before {
+                Some(before) => starts.logs.insert(id, before),
+                None => starts.logs.remove(&id),
+            };
+            return Err(error.into());
+        }
+        if starts.alone {
+            match self.write_starts(&mut starts) {
+                Ok(()) => starts.alone = false,
+                // What was asked for is recorded; the next one is written twice again.
+                Err(error) => tracing::warn!(%error, "log starts lie in one checkpoint only for now"),
+            }
+        }
         Ok(())
     }
 
@@ -206,8 +238,9 @@ impl SharedLog {
     /// that wait.
     ///
     /// # Errors
-    /// - [`EmbeddedError::Append`]: see [`AppendError`]; the batch is not in the log.
-    /// - [`EmbeddedError::Sync`]: the batch was written and may or may not be there after the next
+    /// - [`EmbeddedError::Append`]: see [`AppendError`]; the batch is not in the log, except after
+    ///   [`AppendError::Io`]: then it may or may not be there after the next recovery, and the log is fenced.
+    /// - [`EmbeddedError::Sync`]: the batch may have been written and may or may not be there after the next
     ///   recovery. The log is fenced.
     pub fn append_durable(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
         let log = self.inner.reader.log();
@@ -221,7 +254,9 @@ impl SharedLog {
     /// # Errors
     /// [`EmbeddedError::Append`].
     pub fn append(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
-        self.write(&mut self.state(), batch, now)
+        let mut state = self.state();
+        let _fencing = self.fences_on_panic();
+        self.write(&mut state, batch, now)
     }
 
     /// Appends several batches in order, with one write for all that go into the same segment, and without
@@ -231,6 +266,7 @@ impl SharedLog {
     /// As [`LogWriter::append_many`]: for the first batch that was not appended; those before it were.
     pub fn append_many(&self, batches: &[Batch], now: TimestampMs) -> Result<Vec<Appended>, AppendManyError> {
         let mut state = self.state();
+        let _fencing = self.fences_on_panic();
         let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
         self.look(&mut state, bytes).map_err(|error| AppendManyError { done: Vec::new(), error })?;
         let stamped: Vec<_> = batches.iter().map(|batch| (batch, stamp(now))).collect();
@@ -261,6 +297,7 @@ impl SharedLog {
     pub fn idle(&self) -> Result<(), EmbeddedError> {
         self.sync()?;
         let mut state = self.state();
+        let _fencing = self.fences_on_panic();
         if state.writer.write_mark()? {
             let job = state.writer.sync_target();
             drop(state);
@@ -277,6 +314,7 @@ impl SharedLog {
     pub fn trim(&self, to: Offset) -> Result<(), EmbeddedError> {
         self.sync()?;
         let mut state = self.state();
+        let _fencing = self.fences_on_panic();
         // What was appended since then would get into the checkpoint, which must not know more than
         // the disk. With the lock held nothing more comes.
         if self.inner.reader.durable_end() < state.writer.state().end {
@@ -286,6 +324,11 @@ impl SharedLog {
         if to > standing.end {
             let (asked, start, end) = (to, standing.start, standing.end);
             return Err(LogError::OutOfRange { log: state.writer.log(), asked, start, end }.into());
+        }
+        if to == standing.end && to > standing.start {
+            // Now, since it may fail, and a start that was recorded stands.
+            state.writer.roll().map_err(|error| state.writer.as_log_error(error))?;
+            standing = state.writer.state();
         }
         standing.start = standing.start.max(to);
         self.inner.engine.record_start(LogCheckpoint {
@@ -304,6 +347,11 @@ impl SharedLog {
     #[must_use]
     pub fn reader(&self) -> LogReader {
         self.inner.reader.clone()
+    }
+
+    /// To be held inside the log's lock: what a panic leaves half changed is not written to any more.
+    fn fences_on_panic(&self) -> FencesOnPanic<'_> {
+        FencesOnPanic(&self.inner.reader.shared)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -337,6 +385,7 @@ impl SharedLog {
     /// Makes a group durable, and says to each of it what became of its batch.
     fn commit(&self, group: &mut Group<'_>) {
         let mut state = self.state();
+        let _fencing = self.fences_on_panic();
         self.write_group(&mut state, &mut group.wishes);
         let zeros = state.writer.prefill_ahead();
         let job = state.writer.sync_target();
@@ -344,12 +393,14 @@ impl SharedLog {
         let mut failed = match zeros {
             Ok(()) if job.is_empty() => None,
             Ok(()) => job.run().err().map(EmbeddedError::from),
-            Err(error) => Some(error.into()),
+            // The frames were written before.
+            Err(AppendError::Io { path, action, source }) => Some(SyncError { path, action, source }.into()),
+            Err(_) => Some(self.inner.queue.unknown()),
         };
         let any_failed = failed.is_some();
         for wish in &mut group.wishes {
             if any_failed && wish.outcome.as_ref().is_none_or(Result::is_ok) {
-                let told = failed.take().unwrap_or_else(|| self.sync_failed());
+                let told = failed.take().unwrap_or_else(|| self.inner.queue.unknown());
                 wish.outcome = Some(Err(told));
             }
             wish.outcome.get_or_insert(Ok(None));
@@ -368,22 +419,17 @@ impl SharedLog {
                 wish.outcome = Some(Err(AppendError::DiskFull { path: path.clone() }.into()));
             }
         } else {
-            write_many(&mut state.writer, wishes);
+            write_many(&mut state.writer, wishes, &self.inner.queue);
         }
         if wishes.iter().any(|wish| wish.outcome.as_ref().is_some_and(Result::is_err)) {
             state.until_look = 0;
         }
     }
-
-    /// What all but the first of a group are told when their sync failed.
-    fn sync_failed(&self) -> EmbeddedError {
-        let source = io::Error::other("the sync that was to make this durable failed");
-        SyncError { path: self.inner.reader.shared.path.to_path_buf(), action: "sync", source }.into()
-    }
 }
 
-/// Appends what the wishes carry, with one call up to the first that fails, and so on behind it.
-fn write_many(writer: &mut LogWriter, wishes: &mut [Wish]) {
+/// Appends what the wishes carry, with one call up to the first that fails, and so on behind it. Behind a write
+/// that failed there is no going on: it was one for many, and how much of it is there nobody knows.
+fn write_many(writer: &mut LogWriter, wishes: &mut [Wish], queue: &Queue) {
     let mut rest = wishes;
     loop {
         let batches = rest.iter().filter_map(|wish| wish.batch.as_ref());
@@ -395,12 +441,13 @@ fn write_many(writer: &mut LogWriter, wishes: &mut [Wish]) {
             Ok(done) => (done, None),
             Err(AppendManyError { done, error }) => (done, Some(error)),
         };
+        let unknown = matches!(error, Some(AppendError::Io { .. }));
         let failed = error.map(|error| Err(EmbeddedError::from(error)));
         let mut outcomes = done.into_iter().map(|appended| Ok(Some(appended))).chain(failed);
         let mut answered = 0_usize;
         for wish in rest.iter_mut() {
             if wish.batch.is_some() {
-                wish.outcome = outcomes.next();
+                wish.outcome = outcomes.next().or_else(|| unknown.then(|| Err(queue.unknown())));
                 if wish.outcome.is_none() {
                     break;
                 }

@@ -10,20 +10,23 @@
 //!    order those who were told first may be back with their next wish before the next group is closed.
 //!    How much that helps has not been shown: on busy processors the two orders could not be told apart.
 //!
-//! A leader that panics drops its group too: nobody waits for ever, whoever has no outcome is told that
-//! the log is fenced, and somebody else leads.
+//! A leader that panics drops its group too: nobody waits for ever, whoever did not fail already is told that
+//! what became of its batch is not known, and somebody else leads. Who lends the leader its task fences the log.
 //!
 //! Nothing is allocated for a wish once as many threads as ever wait at once have waited: bells and the
 //! queue are used again.
 //!
 //! Not here: what a group is written with and how it is synced (`crate::embedded`).
 
+use std::io;
+use std::path::PathBuf;
+
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LogId, TimestampMs};
 
 use crate::embedded::EmbeddedError;
 use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use crate::log::{AppendError, Appended};
+use crate::log::{AppendError, Appended, SyncError};
 
 /// Bells kept for threads to come.
 const SPARE_BELLS_MAX: usize = 256;
@@ -64,6 +67,8 @@ enum Call {
 #[derive(Debug)]
 pub(crate) struct Queue {
     log: LogId,
+    /// The log's directory.
+    path: Arc<PathBuf>,
     waiting: Mutex<Waiting>,
 }
 
@@ -84,8 +89,14 @@ pub(crate) struct Group<'a> {
 }
 
 impl Queue {
-    pub(crate) fn new(log: LogId) -> Self {
-        Self { log, waiting: Mutex::default() }
+    pub(crate) fn new(log: LogId, path: Arc<PathBuf>) -> Self {
+        Self { log, path, waiting: Mutex::default() }
+    }
+
+    /// What those are told of whom nobody knows whether their batch is on the disk.
+    pub(crate) fn unknown(&self) -> EmbeddedError {
+        let source = io::Error::other("the write or sync that served this one among others failed");
+        SyncError { path: self.path.to_path_buf(), action: "make durable", source }.into()
     }
 
     /// Waits until `batch`, or what was appended before, is durable or is known not to be. If it falls to
@@ -147,9 +158,11 @@ impl Queue {
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
+        // What was written before a panic is not known to be durable.
+        let panicking = std::thread::panicking();
         for wish in self.wishes.drain(..) {
-            let fenced = || Err(AppendError::Fenced { log: self.queue.log }.into());
-            wish.bell.ring(Call::Told(wish.outcome.unwrap_or_else(fenced)));
+            let outcome = wish.outcome.filter(|outcome| !panicking || outcome.is_err());
+            wish.bell.ring(Call::Told(outcome.unwrap_or_else(|| Err(self.queue.unknown()))));
         }
         let mut waiting = self.queue.waiting();
         waiting.spare_wishes = std::mem::take(&mut self.wishes);

@@ -62,7 +62,7 @@ pub enum CheckpointError {
     /// None of a group's checkpoints can be read.
     #[error(
         "E0221 {dir}: none of the {count} checkpoints of group {group} is valid (newest: {fault}); \
-         this replica does not start and nothing was changed: put a backup of the directory back"
+         neither a replica nor an embedded log starts from them, and nothing was changed: put a backup of the directory back"
     )]
     AllBad {
         /// Where they are.

@@ -6,7 +6,7 @@ use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
 
 use super::*;
 use crate::group_commit::Outcome;
-use crate::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk};
+use crate::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk, Written};
 use crate::{NewIdentity, Options};
 
 const LOG: LogId = LogId { generation: Generation(7), partition: Partition(3) };
@@ -49,7 +49,7 @@ fn outcomes_of_a_group(fault: Fault) -> (SimDisk, SharedLog, Vec<Told>) {
     let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
     Engine::format(&disk.storage(), Path::new("/data"), new).unwrap();
     let log = open(&disk);
-    let queue = Queue::new(LOG);
+    let queue = Queue::new(LOG, Arc::default());
     let batches = [1, 2, 3].map(batch);
     let [first, second, third] = batches.each_ref().map(|batch| Some((batch, NOW)));
     let mut group = queue.group_of(&[first, second, third, None]);
@@ -97,4 +97,32 @@ fn a_group_in_which_a_write_failed_promises_nothing_that_may_be_gone() {
     disk.crash(Crash::LoseUnsynced);
     let there = numbers(&open(&disk));
     assert!(kept.iter().all(|number| there.contains(number)), "{there:?}, told {told:?}");
+}
+
+/// One write carried the batches of a whole group and failed after its bytes had landed. Only the first caller was told that
+/// nobody knows; the others heard "nothing was written", and after a restart their batches were there.
+#[test]
+fn after_a_failed_write_nobody_of_the_group_hears_that_nothing_was_written() {
+    let disk = SimDisk::new(1);
+    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
+    Engine::format(&disk.storage(), Path::new("/data"), new).unwrap();
+    let options = Options { reserve_bytes: 0, ..Options::embedded(NOW) };
+    let engine = Engine::open(disk.storage(), Path::new("/data"), options).unwrap();
+    let log = engine.open_shared(LOG, LogConfig { segment_bytes: 1 << 20, ..CONFIG }).unwrap().0;
+    let queue = Queue::new(LOG, Arc::default());
+    let batches = [1, 2, 3].map(batch);
+    let mut group = queue.group_of(&batches.each_ref().map(|batch| Some((batch, NOW))));
+    let write = Fault::next(Operation::Write, Failure::Io).on_path(".seg");
+    disk.inject(Fault { written: Written::All, ..write });
+    log.commit(&mut group);
+    for wish in &group.wishes {
+        let told = wish.outcome.as_ref().unwrap();
+        assert!(
+            matches!(told, Err(EmbeddedError::Sync(_) | EmbeddedError::Append(AppendError::Io { .. }))),
+            "{told:?}"
+        );
+    }
+    drop((group, log, engine));
+    disk.crash(Crash::ProcessOnly);
+    assert_eq!(numbers(&open(&disk)), [1, 2, 3], "they are there");
 }

@@ -24,7 +24,7 @@ fn gather(queue: &Queue, count: usize) {
 /// What comes while one group is served is the next group, whole: five threads share the second.
 #[test]
 fn whoever_comes_while_a_group_is_served_is_served_by_the_next() {
-    let queue = Queue::new(LOG);
+    let queue = Queue::new(LOG, Arc::default());
     let sizes = Mutex::new(Vec::new());
     thread::scope(|scope| {
         let first = queue.wish(None, |group| {
@@ -40,10 +40,10 @@ fn whoever_comes_while_a_group_is_served_is_served_by_the_next() {
     assert_eq!(*sizes.lock().unwrap(), [1, 5]);
 }
 
-/// A leader that panics leaves nobody waiting: its group is told that the log is fenced, and the next leads.
+/// A leader that panics leaves nobody waiting: its group is told that its outcome is not known, and the next leads.
 #[test]
 fn a_leader_that_panics_leaves_nobody_waiting() {
-    let queue = Queue::new(LOG);
+    let queue = Queue::new(LOG, Arc::default());
     thread::scope(|scope| {
         let led = catch_unwind(AssertUnwindSafe(|| {
             queue.wish(None, |_| {
@@ -51,10 +51,7 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
                     // Of these the first leads and gives no outcome to the other.
                     scope.spawn(|| {
                         let told = queue.wish(None, |_| {});
-                        assert!(
-                            matches!(told, Err(EmbeddedError::Append(AppendError::Fenced { .. }))),
-                            "{told:?}"
-                        );
+                        assert!(matches!(told, Err(EmbeddedError::Sync(_))), "{told:?}");
                     });
                 }
                 gather(&queue, 2);

@@ -165,11 +165,11 @@ pub enum LogError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// An earlier write or sync failed, so the end of the file is unknown. Nothing was written, nor
-    /// will be until the log is reopened and recovered.
+    /// An earlier write or sync failed, so the end of the file is unknown. Nothing was written of this
+    /// batch, nor will be until the log is reopened and recovered.
     #[error(
-        "E0107 log {log} is fenced: an earlier write or sync failed, or its end cannot be read; nothing was written: \
-         restart the node"
+        "E0107 log {log} is fenced: an earlier write or sync failed, or its end cannot be read; nothing of this batch \
+         was written: restart the node"
     )]
     Fenced {
         /// Which log.
@@ -183,7 +183,7 @@ pub enum AppendError {
         /// Which file.
         path: PathBuf,
     },
-    /// The write failed and has fenced the log.
+    /// The write failed and has fenced the log. What was to be written may or may not be there after recovery.
     #[error(
         "E0103 {path}: cannot {action}: {source}; the log is fenced: check the disk, then restart the node"
     )]
@@ -226,7 +226,8 @@ pub enum AppendError {
 pub struct AppendManyError {
     /// Those that were, in order.
     pub done: Vec<Appended>,
-    /// What happened to the next one. It and those behind it were not appended.
+    /// What happened to the next one. It and those behind it were not appended; after [`AppendError::Io`] they
+    /// may be there after recovery nevertheless.
     pub error: AppendError,
 }
 

@@ -95,12 +95,13 @@ impl SyncJob {
             Err(error) if error.kind() == ErrorKind::NotFound && self.log.is_removed() => {}
             synced => synced.map_err(|source| self.fence(&self.log.path, "sync the directory", source))?,
         }
-        for target in self.targets() {
-            target.succeed();
-        }
+        // First what readers see: who finds nothing left to sync returns at once, and reads.
         {
             let mut view = self.log.view();
             view.durable_end = view.durable_end.max(self.end);
+        }
+        for target in self.targets() {
+            target.succeed();
         }
         drop(syncing);
         self.log.watch.advanced(Visible::Durable, self.end);

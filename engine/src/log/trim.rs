@@ -64,7 +64,7 @@ impl LogWriter {
         Ok(())
     }
 
-    fn as_log_error(&self, error: AppendError) -> LogError {
+    pub(crate) fn as_log_error(&self, error: AppendError) -> LogError {
         match error {
             AppendError::Io { path, action, source } => LogError::Io { path, action, source },
             AppendError::DiskFull { path } => LogError::DiskFull { path },

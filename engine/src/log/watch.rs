@@ -3,8 +3,9 @@
 //! A reader waits for what **it** will see: for the append, or for the sync that makes it durable. So the
 //! two kinds wait apart, and neither is woken by what only the other can see.
 //!
-//! A callback is only ever run outside the locks of the log, on the thread that made the log grow,
-//! so it should do no more than wake somebody. Dropping the [`Subscription`] takes it back.
+//! A callback is run outside the locks of this module, on the thread that made the log grow, so it should do
+//! no more than wake somebody. That thread may be within the log's writer, under the lock of a
+//! [`SharedLog`](crate::embedded::SharedLog): a callback that appends to, syncs or trims the same log waits for itself. Dropping the [`Subscription`] takes it back.
 
 use std::collections::BTreeMap;
 use std::{fmt, mem};

@@ -330,13 +330,14 @@ impl LogWriter {
         let (there, missing) = planned.split_at_checked(known).unwrap_or((&[], planned));
         self.commit(there, false, done);
         self.replay.settle(&self.shared);
-        if !missing.is_empty() {
-            self.write(missing)?;
+        let written = if missing.is_empty() { Ok(()) } else { self.write(missing) };
+        if written.is_ok() {
             self.commit(missing, true, done);
         }
-        group.clear();
+        // Also if that failed: those that were there already can be read now.
         self.publish();
-        Ok(())
+        group.clear();
+        written
     }
 
     /// One gathered write of all frames, which belong into the active segment.

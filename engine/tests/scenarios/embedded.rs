@@ -7,7 +7,7 @@ use tidelog_engine::log::{AppendError, ReadError, Visible};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation};
 use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_engine::{Engine, Options};
-use tidelog_wire::ids::{GroupId, Offset, TimestampMs};
+use tidelog_wire::ids::{GroupId, LogId, Offset, Partition, TimestampMs};
 
 use crate::world::{
     CONFIG, LOG, batch, data, embedded_engine, formatted, log_files, read_all, read_file, segment_path,
@@ -379,4 +379,113 @@ fn a_last_segment_with_many_holes_is_read_twice_and_not_once_for_each() {
     let reads = disk.calls().into_iter().filter(|call| call.operation == Operation::Read);
     let read: u64 = reads.filter(|call| call.path == segment_path(0)).map(|call| call.bytes).sum();
     assert!(read < 4 * len, "{read} bytes were read of {len}, zeros ahead included");
+}
+
+/// Zeros could not be written ahead of frames that were. The first caller was told as if its batch were not in the log.
+#[test]
+fn when_zeros_cannot_be_written_ahead_the_batch_is_not_called_unwritten() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    // The first write is that of the batch.
+    disk.inject(Fault { after: 1, ..Fault::next(Operation::Write, Failure::Io).on_path(".seg") });
+    let told = log.append_durable(&batch(1, 1, 10), NOW);
+    assert!(matches!(told, Err(EmbeddedError::Sync(_))), "{told:?}");
+}
+
+/// A trim whose start could not be recorded said that nothing was removed. The start stayed in memory, went out with the
+/// next trim of another log, and held after a restart.
+#[test]
+fn a_trim_that_failed_does_not_take_effect_with_another_logs_trim() {
+    let disk = formatted(7);
+    let other = LogId { partition: Partition(4), ..LOG };
+    let engine = embedded_engine(&disk);
+    let logs = [LOG, other].map(|log| engine.open_shared(log, CONFIG).unwrap().0);
+    for log in &logs {
+        for number in 0..60 {
+            log.append_durable(&batch(number, 1, 300), NOW).unwrap();
+        }
+    }
+    disk.inject(Fault::next(Operation::Create, Failure::Io).on_path("checkpoints"));
+    assert!(matches!(logs[0].trim(Offset(40)), Err(EmbeddedError::Checkpoint(_))));
+    logs[1].trim(Offset(5)).unwrap();
+    drop((logs, engine));
+    disk.crash(Crash::ProcessOnly);
+    let (log, _) = shared(&disk);
+    assert_eq!((log.reader().start(), read_all(&log.reader(), Offset(0)).unwrap().len()), (Offset(0), 60));
+}
+
+/// A purge recorded the new start, and then could not end the active segment: it failed, and the next start had purged.
+#[test]
+fn a_purge_that_cannot_end_its_segment_records_nothing() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 3, 10), NOW).unwrap();
+    disk.inject(Fault::next(Operation::Write, Failure::Io).on_path(".seg"));
+    assert!(matches!(log.trim(Offset(3)), Err(EmbeddedError::Log(_))));
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    assert_eq!(shared(&disk).0.reader().start(), Offset(0));
+}
+
+/// A panic in the middle of an append left the writer half changed; others were told that the log is fenced, and the next of
+/// them went on with that writer.
+#[test]
+fn a_panic_within_an_append_fences_the_log() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+    let reader = log.reader().seeing(Visible::Appended);
+    let _bug = reader.on_advance(Offset(1), Box::new(|| panic!("a bug in a callback")));
+    let append = || log.append_durable(&batch(2, 1, 10), NOW);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)).is_err());
+    let next = log.append_durable(&batch(3, 1, 10), NOW);
+    assert!(matches!(next, Err(EmbeddedError::Append(AppendError::Fenced { .. }))), "{next:?}");
+}
+
+/// Every start forgot that the last frame was a mark, and the next quiet moment wrote another one behind it.
+#[test]
+fn one_mark_is_enough_across_restarts() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+    log.idle().unwrap();
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let (log, _) = shared(&disk);
+    let before = log_files(&disk);
+    log.idle().unwrap();
+    assert_eq!(log_files(&disk), before);
+}
+
+/// After the first trim there was one checkpoint of log starts. One flipped bit in it, and no log of the engine opened.
+#[test]
+fn one_damaged_checkpoint_of_log_starts_does_no_harm() {
+    for trims in 1..4 {
+        let disk = formatted(7);
+        let (log, _) = shared(&disk);
+        for number in 0..60 {
+            log.append_durable(&batch(number, 1, 300), NOW).unwrap();
+        }
+        for to in 1..=trims {
+            log.trim(Offset(10 * to)).unwrap();
+        }
+        drop(log);
+        disk.crash(Crash::ProcessOnly);
+        let damage_newest = || {
+            let starts =
+                disk.files().into_iter().filter(|path| path.extension().is_some_and(|it| it == "ckpt"));
+            disk.flip_bit(&starts.max().unwrap(), Position(40), 3).unwrap();
+        };
+        damage_newest();
+        let (log, recovery) = shared(&disk);
+        assert_eq!(recovery.damage, []);
+        let start = log.reader().start();
+        assert!(start >= Offset(10 * trims.saturating_sub(1).max(1)), "{start}");
+        // What is left is one again, and the next trim makes it two.
+        log.trim(Offset(45)).unwrap();
+        drop(log);
+        disk.crash(Crash::ProcessOnly);
+        damage_newest();
+        assert_eq!(shared(&disk).0.reader().start(), Offset(45));
+    }
 }

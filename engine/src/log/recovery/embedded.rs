@@ -67,11 +67,14 @@ struct Gathered {
     append_time: TimestampMs,
     /// The highest position that any frame says was durable.
     mark: Position,
+    /// The last frame is a mark.
+    marked: bool,
 }
 
 impl Gathered {
     fn take(&mut self, walked: &Walked) {
         self.mark = self.mark.max(walked.header.synced_to);
+        self.marked = walked.batch.is_none();
         let Some(batch) = &walked.batch else {
             self.summary.add_mark(walked.end(), walked.begins(), walked.header.chain);
             return;
@@ -259,6 +262,7 @@ impl Recovery<'_> {
             epochs: std::mem::take(&mut standing.epochs),
             append_time: standing.append_time,
             mark: found.written_over.max(known_position),
+            marked: false,
         };
         let end = self.walk_last(found, begin, &mut gathered)?;
         standing.epochs = std::mem::take(&mut gathered.epochs);
@@ -288,12 +292,13 @@ impl Recovery<'_> {
             end,
             Some(gathered.summary.max_timestamp),
         );
+        let marked = gathered.marked;
         gathered.summary.end_position = end;
         state.summary = Some(Box::new(gathered.summary));
         state.synced_to = end;
         let segment = self.segments.add(found.base, state);
         let file = self.writers_file(found.base);
-        Ok(Some(Active { segment, file, position: end, header: None, prefilled_to: 0, marked: false }))
+        Ok(Some(Active { segment, file, position: end, header: None, prefilled_to: 0, marked }))
     }
 
     /// A last segment that was sealed: the next append begins another one.

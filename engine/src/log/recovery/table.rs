@@ -64,7 +64,7 @@ pub enum Seen {
     /// A valid segment of another log or another base offset. If frames of the file's own name lie behind
     /// such a header, it is a [`Seen::BrokenHeader`].
     Misplaced,
-    /// The same, just where the last segment of an embedded log should be.
+    /// The same, just where the last segment of an embedded log should be, or alone in its directory.
     Replaced,
     /// Valid, of a format that this version does not know: header, frame or footer.
     NewerFormat,
