@@ -247,7 +247,8 @@ fn the_manual_runs(dir: &Path, log: &Path) {
     }
 }
 
-/// Each wrong question has an answer with a code, and exit codes tell a wrong question from damage.
+/// Each wrong question has an answer with a code, and exit codes tell a wrong question from damage: a path that is not there
+/// was answered as damage is.
 #[test]
 fn wrong_questions_about_segments_are_answered() {
     let dir = tempfile::tempdir().unwrap();
@@ -257,9 +258,47 @@ fn wrong_questions_about_segments_are_answered() {
         (2, &["explain", empty]),
         (2, &["repair", "--apply", empty]),
         (2, &["verify"]),
-        (1, &["verify", "/nowhere/at/all"]),
+        (2, &["verify", "/nowhere/at/all"]),
+        (2, &["explain", "/nowhere/at/all.seg"]),
+        (2, &["repair", "/nowhere/at/all"]),
+        (2, &["repair", "--apply", "/nowhere/at/all"]),
     ] {
         let output = output(tidelog().arg("segment").args(arguments));
         assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}");
     }
+}
+
+/// Copies of which nothing could be compared were as good as equal ones: exit code 0.
+#[test]
+fn copies_that_nothing_compares_are_not_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one.seg"), dir.path().join("other.seg"));
+    std::fs::write(&one, golden_segment()).unwrap();
+    std::fs::write(&other, golden_segment()).unwrap();
+    assert_eq!(segment(&["compare", text(&one), text(&other)]).1, 0);
+    change(&other, |bytes| bytes[80..].fill(0));
+    let compared = output(tidelog().args(["segment", "compare", text(&one), text(&other)]));
+    assert_eq!(compared.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&compared.stderr).contains("E3228"), "{compared:?}");
+}
+
+/// A lone segment with a bad header was dumped as nothing, with exit code 0; and damage was told as text beside JSON.
+#[test]
+fn a_dump_as_json_tells_its_damage_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy.seg");
+    std::fs::write(&copy, golden_segment()).unwrap();
+    change(&copy, |bytes| bytes[33] ^= 1);
+    let dumped = output(tidelog().args(["segment", "dump", "--json", text(&copy)]));
+    assert_eq!(dumped.status.code(), Some(1));
+    assert!(!dumped.stdout.is_empty());
+    let errors = String::from_utf8_lossy(&dumped.stderr);
+    let told = errors.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
+    let bytes = told.as_ref().and_then(|told| told.pointer("/damaged/bytes"));
+    assert_eq!(bytes, Some(&Value::from(vec![0, 80])), "{errors}");
+}
+
+fn golden_segment() -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/testdata/format-1/sealed-segment.bin");
+    std::fs::read(path).unwrap()
 }
