@@ -168,7 +168,7 @@ fn spares(step: &Mending, intact: &[std::ops::Range<u64>]) {
     let beside = |from: u64, end: u64| intact.iter().all(|frame| frame.end <= from || end <= frame.start);
     let spared = match &step.action {
         Action::Header { bytes } => beside(0, bytes.len() as u64),
-        Action::Fill { bytes, .. } | Action::CutTail { bytes } => beside(bytes.start, bytes.end),
+        Action::Fill { bytes, .. } | Action::CutTail { bytes, .. } => beside(bytes.start, bytes.end),
         Action::Seal { at, .. } => beside(*at, u64::MAX),
         // Another's file may be set aside, and one of which no frame is left may be replaced.
         Action::SetAside | Action::Place { .. } => intact.is_empty(),
@@ -180,7 +180,7 @@ fn spares(step: &Mending, intact: &[std::ops::Range<u64>]) {
 fn dumped(disk: &SimDisk, target: &Target, model: &Model, trust: Trust) -> BTreeSet<(LogId, Bytes)> {
     let mut found = BTreeSet::new();
     for files in &target.logs {
-        dump(disk, files, &ALL, &mut |dumped| {
+        dump(disk, files, &ALL, &mut |_| {}, &mut |dumped| {
             if let (Dumped::Batch { bytes, path, position }, Some(log)) = (dumped, files.log) {
                 let batch = Batch::parse(bytes.clone(), BatchLimits::default());
                 let batch = batch.unwrap_or_else(|error| panic!("{}, {position}: {error}", path.display()));
