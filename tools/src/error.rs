@@ -1,6 +1,6 @@
 //! What can go wrong in the command line itself. What a node or the client library reports keeps its own code.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -161,13 +161,6 @@ impl CliError {
             | Self::NoNode { .. }
             | Self::Offline(OfflineError::NothingHere { .. })
             | Self::Repair(RepairError::Offline(OfflineError::NothingHere { .. })) => ExitCode::from(2),
-            // A path that is not there was named wrongly.
-            Self::Offline(OfflineError::Io { source, .. })
-            | Self::Repair(RepairError::Offline(OfflineError::Io { source, .. }))
-                if source.kind() == ErrorKind::NotFound =>
-            {
-                ExitCode::from(2)
-            }
             Self::File { .. }
             | Self::Layout { .. }
             | Self::NoServer { .. }

@@ -11,10 +11,11 @@ mod repair;
 mod verify;
 mod view;
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tidelog_engine::offline::{self, Target};
+use tidelog_engine::offline::{self, OfflineError, Target};
 use tidelog_engine::os::OsStorage;
 
 use crate::error::CliError;
@@ -36,7 +37,18 @@ pub(crate) fn run(segment: Segment, output: &Output) -> Result<(), CliError> {
 
 /// What lies at a path; names in the answer are absolute.
 fn find(path: &Path) -> Result<Target, CliError> {
-    Ok(offline::find(&OsStorage, &files::absolute(path)?)?)
+    Ok(offline::find(&OsStorage, &absolute(path)?)?)
+}
+
+/// The absolute path; one that is not there was asked wrongly, and is no file that failed.
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    let found = files::absolute(path);
+    if let Err(CliError::File { source, .. }) = &found
+        && source.kind() == ErrorKind::NotFound
+    {
+        return Err(OfflineError::NothingHere { path: path.to_path_buf() }.into());
+    }
+    found
 }
 
 /// Progress over `bytes`, on a terminal.

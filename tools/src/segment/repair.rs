@@ -10,10 +10,9 @@ use tidelog_engine::os::OsStorage;
 use tidelog_wire::ids::TimestampMs;
 
 use super::arguments::Repair;
-use super::find;
 use super::view::FindingView;
+use super::{absolute, find};
 use crate::error::CliError;
-use crate::files;
 use crate::local_commands::spinner;
 use crate::output::{Answer, Output};
 
@@ -109,8 +108,8 @@ pub(crate) fn run(asked: &Repair, output: &Output) -> Result<(), CliError> {
 
 fn answer(asked: &Repair) -> Result<Answered, CliError> {
     if asked.apply {
-        let path = files::absolute(&asked.path)?;
-        let from = asked.from.as_deref().map(files::absolute).transpose()?;
+        let path = absolute(&asked.path)?;
+        let from = asked.from.as_deref().map(absolute).transpose()?;
         let now = TimestampMs(Timestamp::now().as_millisecond());
         let done = repair(&OsStorage, &path, from.as_deref(), now)?;
         // What is left is what verifying finds now, not what the plan said.
