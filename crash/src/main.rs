@@ -81,7 +81,7 @@ impl Arguments {
             )
         } else {
             (
-                Effort { exhaustive: 512, systematic: 32, seeds: 200 },
+                Effort { exhaustive: 512, systematic: 32, seeds: 380 },
                 211,
                 Effort { exhaustive: 16, systematic: 4, seeds: 6 },
                 8,
