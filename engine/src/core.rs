@@ -45,12 +45,14 @@ pub(crate) struct Core {
     pub(crate) mode: Mode,
     pub(crate) open_files: OpenFiles,
     pub(crate) quarantine: Quarantine,
-    /// When the engine was opened, by the caller's clock: the engine has none.
+    /// When the engine was opened, as the caller said: the engine has no clock.
     pub(crate) opened_at: TimestampMs,
+    /// The same by the clock that was lent.
+    pub(crate) opened_at_micros: u64,
     pub(crate) keep: Keep,
     pub(crate) room: Room,
     pub(crate) lives: Lives,
-    /// Lent by the caller, for reports only.
+    /// Lent by the caller, for reports and for the dates of what is set aside.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) report: Mutex<RecoveryReport>,
     pub(crate) report_file: Mutex<ReportFile>,
@@ -85,6 +87,14 @@ impl Core {
         true
     }
 
+    /// The present time, for what is set aside: a node may be up for longer than a piece is kept. Without a
+    /// clock it is the time of the opening.
+    fn now(&self) -> TimestampMs {
+        let micros = self.clock.as_ref().map_or(self.opened_at_micros, |clock| clock.micros());
+        let up_ms = micros.saturating_sub(self.opened_at_micros) / 1_000;
+        TimestampMs(self.opened_at.get().saturating_add(i64::try_from(up_ms).unwrap_or(i64::MAX)))
+    }
+
     /// Copies a range of a file into quarantine, durably, before it is cut.
     pub(crate) fn set_aside_range(
         &self,
@@ -95,7 +105,7 @@ impl Core {
     ) -> Result<Aside, QuarantineError> {
         let storage = self.storage.as_ref();
         self.with_reserve(
-            || self.quarantine.set_aside_range(storage, path, from, to, why, self.opened_at),
+            || self.quarantine.set_aside_range(storage, path, from, to, why, self.now()),
             |error| is_full(&error.source),
         )
         .map(|aside| report(path, why, aside))
@@ -105,21 +115,22 @@ impl Core {
     pub(crate) fn set_aside_file(&self, path: &Path, why: &str) -> Result<Aside, QuarantineError> {
         let storage = self.storage.as_ref();
         self.with_reserve(
-            || self.quarantine.set_aside_file(storage, path, why, self.opened_at),
+            || self.quarantine.set_aside_file(storage, path, why, self.now()),
             |error| is_full(&error.source),
         )
         .map(|aside| report(path, why, aside))
     }
 
     /// Does something that must succeed on a full disk too: if there is no room, once more with the room of
-    /// the reserve.
+    /// the reserve, whoever gave it since.
     pub(crate) fn with_reserve<T, E>(
         &self,
         attempt: impl Fn() -> Result<T, E>,
         is_full: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
+        let given = self.room.given();
         match attempt() {
-            Err(error) if is_full(&error) && self.room.give_reserve(self) => attempt(),
+            Err(error) if is_full(&error) && self.room.give_reserve(self, given) => attempt(),
             done => done,
         }
     }

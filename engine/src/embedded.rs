@@ -367,9 +367,11 @@ impl SharedLog {
         Ok(appended?)
     }
 
-    /// Looks now and then whether the disk has room for appends.
+    /// Looks now and then whether the disk has room for appends; each time if the reserve is not there, which
+    /// is not for them.
     fn look(&self, state: &mut State, bytes: usize) -> Result<(), AppendError> {
-        match state.until_look.checked_sub(bytes) {
+        let held = self.inner.engine.core.room.holds();
+        match state.until_look.checked_sub(bytes).filter(|_| held) {
             Some(left) => state.until_look = left,
             None => {
                 // A fenced log says that it is, whatever room there is.

@@ -50,7 +50,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// How much may lie in quarantine, and for how long.
     pub quarantine: quarantine::Limits,
-    /// Tells how long recovery takes. `None`: its report says zero.
+    /// Tells how long recovery takes, and how long ago `now` was when something is set aside later. `None`: the
+    /// report says zero, and all that is set aside is dated `now`.
     pub clock: Option<Arc<dyn Clock>>,
     /// Threads that [`Engine::open_logs`] uses. 1: everything on the caller's, in the order given.
     pub open_threads: usize,
@@ -185,6 +186,7 @@ impl Engine {
             open_files: OpenFiles::new(options.open_files_max),
             quarantine,
             opened_at: options.now,
+            opened_at_micros: clock.as_ref().map_or(0, |clock| clock.micros()),
             keep: Keep::default(),
             room: Room::new(options.reserve_bytes),
             lives: Lives::default(),

@@ -168,11 +168,12 @@ impl Keep {
         state.doomed.extend(files.iter().map(|(base, end)| ((log, *base), *end)));
     }
 
-    /// These files are in use again.
+    /// These files are in use again, and their logs are no longer without anybody who knows them.
     pub(crate) fn spare(&self, keys: &[SegmentKey]) {
         let mut state = self.state();
         for key in keys {
             state.doomed.remove(key);
+            state.unopened.remove(&key.0);
         }
     }
 
@@ -274,7 +275,7 @@ impl Core {
 
     /// Removes the directories of a log that is gone, as far as they are empty. Nobody opens a log
     /// meanwhile, who would make them.
-    fn remove_empty_dirs(&self, log: LogId) {
+    pub(crate) fn remove_empty_dirs(&self, log: LogId) {
         self.lives.unless_taken(log, |generation_is_free| {
             let dirs = [self.log_dir(log), self.generation_dir(log)];
             // Another log of the generation may be about to make its directory in it.

@@ -38,6 +38,10 @@ impl LazyFile {
 }
 
 impl File for LazyFile {
+    fn ready(&self) -> io::Result<()> {
+        self.file().map(drop)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file()?.len()
     }

@@ -18,4 +18,4 @@ use shuttle as provider;
 use std as provider;
 
 pub(crate) use provider::sync::{Condvar, Mutex, MutexGuard, atomic};
-pub(crate) use std::sync::{Arc, OnceLock, PoisonError, Weak};
+pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};

@@ -4,8 +4,10 @@
 //! was and why. Each piece is `<number>-<ms since 1970>-<origin>.piece`, its note the same with `.note`.
 //! Numbers only rise, so the oldest piece is the lowest.
 //!
-//! The directory is capped in bytes and in age. What has to go for that, oldest first and never the
-//! piece just added, is returned, so that the caller says so in its log.
+//! The directory is capped in bytes and in age. What has to go for that, oldest first and never what this
+//! start has set aside itself, is returned, so that the caller says so in its log. Logs are opened on several
+//! threads, so one lock is held over all of it: nobody removes what another has not finished, nor does a
+//! number go out twice.
 //!
 //! Not here: cutting itself, and the decision to (`recovery`).
 
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use tidelog_wire::ids::TimestampMs;
 
+use crate::locks::{Mutex, MutexGuard, PoisonError};
 use crate::segment::salvage::Salvage;
 use crate::storage::{
     EntryKind, File, OpenMode, Position, Storage, create_dir_durably, parent, replace_file,
@@ -30,7 +33,7 @@ const AGE_MS_MAX_DEFAULT: u64 = 30 * 24 * 3_600_000;
 /// How much may lie in quarantine, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of all pieces together. A single larger piece is kept, alone.
+    /// Bytes of all pieces together. What one start sets aside is kept until the next, also if it is more.
     pub bytes_max: u64,
     /// Milliseconds that a piece is kept.
     pub age_ms_max: u64,
@@ -102,11 +105,20 @@ const ORIGIN_CHARS_MAX: usize = 120;
 const DIRECTORIES_MAX: usize = 100_000;
 
 /// The quarantine of one data directory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Quarantine {
     data_dir: PathBuf,
     dir: PathBuf,
     limits: Limits,
+    /// Held while pieces are made or removed.
+    own: Mutex<Own>,
+}
+
+/// What was set aside through this [`Quarantine`]: by the present start.
+#[derive(Debug, Default)]
+struct Own {
+    /// The number of the first piece. Those behind it have higher ones.
+    first: Option<u64>,
 }
 
 /// A piece as its name tells it.
@@ -121,7 +133,12 @@ impl Quarantine {
     /// The quarantine of `data_dir`. Touches nothing yet.
     #[must_use]
     pub fn new(data_dir: &Path, limits: Limits) -> Self {
-        Self { data_dir: data_dir.to_path_buf(), dir: data_dir.join("quarantine"), limits }
+        Self {
+            data_dir: data_dir.to_path_buf(),
+            dir: data_dir.join("quarantine"),
+            limits,
+            own: Mutex::default(),
+        }
     }
 
     /// Copies the bytes `from..to` of the file at `path` here, with a note that says `why`.
@@ -141,10 +158,11 @@ impl Quarantine {
         why: &str,
         now: TimestampMs,
     ) -> Result<SetAside, QuarantineError> {
+        let mut own = self.own();
         let source = Salvage::new(storage.open(path, OpenMode::Read).map_err(failed(path, "read"))?);
         let end = source.len().map_err(failed(path, "read"))?.min(to.get());
         let bytes = end.saturating_sub(from.get());
-        let target = self.next_path(storage, path, now)?;
+        let target = self.next_path(storage, path, now, &mut own)?;
         let what = format!("bytes {}..{} of {}", from, end, path.display());
         self.write_note(storage, &target, &what, why)?;
         let copy = storage.open(&target, OpenMode::CreateNew).map_err(failed(&target, "create a copy"))?;
@@ -157,7 +175,7 @@ impl Quarantine {
             self.write_note(storage, &target, &what, why)?;
         }
         storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
-        let evicted = self.evict_for(storage, &target, now);
+        let evicted = self.evict_logged(storage, &own, now);
         Ok(SetAside { path: target, bytes, evicted })
     }
 
@@ -174,7 +192,8 @@ impl Quarantine {
         why: &str,
         now: TimestampMs,
     ) -> Result<SetAside, QuarantineError> {
-        let target = self.next_path(storage, path, now)?;
+        let mut own = self.own();
+        let target = self.next_path(storage, path, now, &mut own)?;
         self.write_note(storage, &target, &format!("moved whole from {}", path.display()), why)?;
         storage.rename(path, &target).map_err(failed(path, "move a file"))?;
         storage.sync_dir(&self.dir).map_err(failed(&self.dir, "sync the directory"))?;
@@ -184,27 +203,40 @@ impl Quarantine {
             let moved = pieces.iter().find(|piece| piece.path == target);
             moved.map_or(0, |piece| size(storage, piece))
         });
-        let evicted = self.evict_for(storage, &target, now);
+        let evicted = self.evict_logged(storage, &own, now);
         Ok(SetAside { path: target, bytes, evicted })
     }
 
-    /// Enforces the limits once `added` is durable. That it lies here counts, so an error is logged only.
-    fn evict_for(&self, storage: &dyn Storage, added: &Path, now: TimestampMs) -> Vec<Evicted> {
-        self.enforce_limits(storage, Some(added), now).unwrap_or_else(|error| {
+    /// Enforces the limits once a piece is durable. That it lies here counts, so an error is logged only.
+    fn evict_logged(&self, storage: &dyn Storage, own: &Own, now: TimestampMs) -> Vec<Evicted> {
+        self.evict(storage, own, now).unwrap_or_else(|error| {
             tracing::warn!(%error, "the limits of the quarantine are not enforced; trying again with the next piece");
             Vec::new()
         })
     }
 
-    /// Removes what is too old or too much, oldest first, and returns it. `keep` stays in any case. A piece
-    /// that cannot be removed is logged and stays; the others do not wait for it.
+    /// Removes what is too old or too much, oldest first, and returns it. What was set aside through this
+    /// quarantine stays in any case: it is the copy of what has just been cut. A piece that cannot be removed
+    /// is logged and stays; the others do not wait for it.
     ///
     /// # Errors
     /// [`QuarantineError`]: the pieces cannot be listed. Nothing was removed.
     pub fn enforce_limits(
         &self,
         storage: &dyn Storage,
-        keep: Option<&Path>,
+        now: TimestampMs,
+    ) -> Result<Vec<Evicted>, QuarantineError> {
+        self.evict(storage, &self.own(), now)
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn evict(
+        &self,
+        storage: &dyn Storage,
+        own: &Own,
         now: TimestampMs,
     ) -> Result<Vec<Evicted>, QuarantineError> {
         let mut pieces = Vec::new();
@@ -224,7 +256,7 @@ impl Quarantine {
             } else {
                 continue;
             };
-            if keep == Some(piece.path.as_path()) {
+            if own.first.is_some_and(|first| piece.number >= first) {
                 continue;
             }
             let removed = remove_tree(storage, &piece.path, piece.kind)
@@ -269,6 +301,7 @@ impl Quarantine {
         storage: &dyn Storage,
         origin: &Path,
         now: TimestampMs,
+        own: &mut Own,
     ) -> Result<PathBuf, QuarantineError> {
         create_dir_durably(storage, &self.data_dir, &self.dir)
             .map_err(failed(&self.dir, "create the directory"))?;
@@ -279,6 +312,7 @@ impl Quarantine {
         let shown = shown.get(shown.len().saturating_sub(ORIGIN_CHARS_MAX)..).unwrap_or(&shown);
         let shown: String = shown.iter().collect();
         let number = last.saturating_add(1);
+        own.first.get_or_insert(number);
         Ok(self.dir.join(format!("{number:010}-{:014}-{shown}.piece", now.get().max(0))))
     }
 

@@ -8,12 +8,16 @@
 //!
 //! A crash may leave a file of the full length that takes no room. So the reserve is filled with zeros,
 //! synced, and only then marked in its first bytes; without the mark it is filled again from the start.
+//!
+//! Several may find the disk full at once. One gives the reserve, and all of them try once more: it is counted
+//! how often it was given, so that each can tell whether that was since it began.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::core::Core;
-use crate::locks::{Mutex, PoisonError};
+use crate::locks::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::locks::{Mutex, PoisonError, TryLockError};
 use crate::storage::{OpenMode, Position, Storage};
 
 /// Bytes that mark the reserve as whole.
@@ -42,12 +46,31 @@ pub(crate) fn give_away(storage: &dyn Storage, data_dir: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct Room {
     reserve_bytes: u64,
-    held: Mutex<bool>,
+    /// Changed only with `changing` held.
+    held: AtomicBool,
+    /// How often it was given.
+    given: AtomicU64,
+    changing: Mutex<()>,
 }
 
 impl Room {
     pub(crate) const fn new(reserve_bytes: u64) -> Self {
-        Self { reserve_bytes, held: Mutex::new(false) }
+        Self {
+            reserve_bytes,
+            held: AtomicBool::new(false),
+            given: AtomicU64::new(0),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Whether the reserve is there, so that what may wait may write. Asks nobody: for every append.
+    pub(crate) fn holds(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// How often the reserve was given until now.
+    pub(crate) fn given(&self) -> u64 {
+        self.given.load(Ordering::Acquire)
     }
 
     /// Looks how much room there is, and takes the reserve again if there is enough.
@@ -59,14 +82,22 @@ impl Room {
                 u64::MAX
             }
         };
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*held {
+        // Not while another takes or gives it: that may take a while, and until then there is none.
+        let changing = match self.changing.try_lock() {
+            Ok(changing) => Some(changing),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if changing.is_some() && !self.holds() {
             let room_for_it = free_bytes >= self.reserve_bytes.saturating_mul(2);
             let (storage, dir) = (core.storage.as_ref(), core.data_dir.as_path());
-            *held = self.is_there(storage, dir) || (room_for_it && self.take(storage, dir));
+            let held = self.is_there(storage, dir) || (room_for_it && self.take(storage, dir));
+            self.held.store(held, Ordering::Release);
         }
-        let refuses_writes = self.reserve_bytes > 0 && (!*held || free_bytes < self.reserve_bytes / 8);
-        DiskRoom { free_bytes, reserve_held: *held, refuses_writes }
+        drop(changing);
+        let reserve_held = self.holds();
+        let refuses_writes = self.reserve_bytes > 0 && (!reserve_held || free_bytes < self.reserve_bytes / 8);
+        DiskRoom { free_bytes, reserve_held, refuses_writes }
     }
 
     /// Whether an earlier run has taken the reserve whole. Its room is its own, however little is free.
@@ -112,14 +143,24 @@ impl Room {
         filled.is_ok()
     }
 
-    /// Gives the reserve away to whoever found the disk full. Says whether there was any.
-    pub(crate) fn give_reserve(&self, core: &Core) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*held || self.reserve_bytes == 0 {
+    /// Gives the reserve away to whoever found the disk full. Says whether that, or another who did so since it
+    /// had been given `before` times, made room.
+    pub(crate) fn give_reserve(&self, core: &Core, before: u64) -> bool {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.given() != before {
+            return true;
+        }
+        if !self.holds() || self.reserve_bytes == 0 {
             return false;
         }
-        *held = false;
-        match core.storage.remove(&core.data_dir.join("reserve")) {
+        // First of all, so that nobody takes the room who may wait.
+        self.held.store(false, Ordering::Release);
+        let removed = core.storage.remove(&core.data_dir.join("reserve"));
+        if removed.is_ok() {
+            self.given.fetch_add(1, Ordering::AcqRel);
+        }
+        drop(changing);
+        match removed {
             Ok(()) => {
                 tracing::error!(
                     "the disk is full: the reserve is in use; new appends are refused until there is room"
@@ -131,5 +172,54 @@ impl Room {
                 false
             }
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "interleave")))]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    use tidelog_wire::ids::{ClusterId, Incarnation, NodeId, TimestampMs};
+
+    use super::*;
+    use crate::log::writer::is_full;
+    use crate::sim_disk::SimDisk;
+    use crate::{Engine, NewIdentity, Options};
+
+    /// Eight logs found the disk full at once. The first gave the reserve; the others heard that there was
+    /// none left to give, and did not open although there was room by then.
+    #[test]
+    fn who_found_the_disk_full_tries_again_also_when_another_gave_the_reserve() {
+        let disk = SimDisk::new(7);
+        let dir = Path::new("/data");
+        let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
+        Engine::format(&disk.storage(), dir, new).unwrap();
+        let options = Options { reserve_bytes: 1 << 20, ..Options::embedded(TimestampMs(1)) };
+        let engine = Engine::open(disk.storage(), dir, options).unwrap();
+        let core = engine.core.as_ref();
+        let full = || Err(io::Error::from(ErrorKind::StorageFull));
+        let attempts = Cell::new(0);
+        let outcome = core.with_reserve(
+            || {
+                attempts.set(attempts.get() + 1);
+                if attempts.get() > 1 {
+                    return Ok(());
+                }
+                core.with_reserve(full, is_full).expect_err("it gives the reserve, and there is no room yet");
+                full()
+            },
+            is_full,
+        );
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert_eq!((attempts.get(), core.room.given(), core.room.holds()), (2, 1, false));
+        // Whoever begins later has nothing to hope for.
+        attempts.set(0);
+        let count = || {
+            attempts.set(attempts.get() + 1);
+            full()
+        };
+        core.with_reserve(count, is_full).unwrap_err();
+        assert_eq!(attempts.get(), 1);
     }
 }

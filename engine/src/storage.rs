@@ -100,6 +100,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 #[expect(clippy::missing_errors_doc, reason = "said once, above: each passes on the system's error")]
 #[expect(clippy::len_without_is_empty, reason = "a length is asked of the system and can fail")]
 pub trait File: fmt::Debug + Send + Sync + 'static {
+    /// Opens the file if this handle puts that off until it is used: a failure has changed nothing then.
+    fn ready(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `position`; `ErrorKind::UnexpectedEof` if the file ends before.

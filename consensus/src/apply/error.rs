@@ -148,14 +148,14 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the same entry may be given again to the same machine: the disk was full, nothing was
-    /// written, and room may come.
+    /// Whether the same entry may be given again to the same machine: the disk was full or the system had no
+    /// handle for a file, nothing was written, and either may come.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::CannotWrite { source: AppendError::DiskFull { .. }, .. }
-                | Self::CannotChange { source: LogError::DiskFull { .. }, .. }
+            Self::CannotWrite { source: AppendError::DiskFull { .. } | AppendError::OutOfHandles(_), .. }
+                | Self::CannotChange { source: LogError::DiskFull { .. } | LogError::OutOfHandles(_), .. }
         )
     }
 

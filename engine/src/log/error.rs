@@ -12,6 +12,20 @@ use crate::segment::frame::FrameFault;
 use crate::segment::header::HeaderFault;
 use crate::storage::Position;
 
+/// The system gave no handle for a file now. Nothing was changed; the same may be tried again.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "E0133 {path}: the system has no handle for it ({source}); nothing was written: raise the limit of open files \
+     (`LimitNOFILE`, `ulimit -n`); it is tried again by itself"
+)]
+pub struct OutOfHandles {
+    /// Which file or directory.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
 /// A log could not be opened, changed or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +64,9 @@ pub enum LogError {
         /// Which file.
         path: PathBuf,
     },
+    /// The system has no handle for a file. Nothing was changed; the same may be tried again.
+    #[error(transparent)]
+    OutOfHandles(#[from] OutOfHandles),
     /// A segment belongs to another cluster.
     #[error(
         "E0104 {path}: belongs to cluster {found}, this node to {expected}; nothing was changed: \
@@ -183,6 +200,9 @@ pub enum AppendError {
         /// Which file.
         path: PathBuf,
     },
+    /// The system has no handle for a file. Nothing was written; the same batch may be tried again.
+    #[error(transparent)]
+    OutOfHandles(#[from] OutOfHandles),
     /// The write failed and has fenced the log. What was to be written may or may not be there after recovery.
     #[error(
         "E0103 {path}: cannot {action}: {source}; the log is fenced: check the disk, then restart the node"

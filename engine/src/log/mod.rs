@@ -33,7 +33,7 @@ pub(crate) mod writer;
 use bytes::Bytes;
 use tidelog_wire::ids::{Chain, LeaderEpoch, Offset, RaftIndex, TimestampMs};
 
-pub use self::error::{AppendError, AppendManyError, LogError, ReadError, SyncError};
+pub use self::error::{AppendError, AppendManyError, LogError, OutOfHandles, ReadError, SyncError};
 pub use self::reader::{LogReader, Visible};
 pub use self::recovery::report::{Finding, LogRecovery};
 pub use self::sync::SyncJob;

@@ -46,6 +46,10 @@ impl LogWriter {
         if active.prefilled_to >= end || active.header.is_some() {
             return Ok(());
         }
+        // The room of the reserve is for what must go on.
+        if !self.shared.core.room.holds() {
+            return Ok(());
+        }
         let bytes = end.clamp(PREFILL_BYTES_MIN, PREFILL_BYTES_MAX);
         // What lies beyond the segment's size is cut off by its seal.
         let bytes = bytes.min(self.config.segment_bytes.saturating_sub(end));
@@ -73,30 +77,34 @@ impl LogWriter {
         if active.position <= FIRST_FRAME {
             return Ok(());
         }
-        let path = active.segment.path();
+        let (segment, file, position) =
+            (Arc::clone(&active.segment), Arc::clone(&active.file), active.position);
+        let path = segment.path();
         let embedded = self.shared.core.mode == Mode::Embedded;
-        let syncing = embedded.then(|| self.shared.syncing());
+        let shared = Arc::clone(&self.shared);
+        let syncing = embedded.then(|| shared.syncing());
         self.shared.takes_writes()?;
+        file.ready().map_err(|error| self.failed(&path, "open", error))?;
         if embedded {
-            active.file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
+            file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
         }
         let seal = self.seal_of(active).map_err(|error| self.fenced(&path, "sum up", error))?;
         if let Some(seal) = &seal {
-            self.put(active, active.position, &[&seal.bytes])?;
+            self.put(position, &[&seal.bytes])?;
         }
-        let sealed_len = seal.as_ref().map_or(active.position.get(), |seal| seal.sealed_len);
-        let len = active.file.len().map_err(|error| self.fenced(&path, "size", error))?;
+        let sealed_len = seal.as_ref().map_or(position.get(), |seal| seal.sealed_len);
+        let len = file.len().map_err(|error| self.fenced(&path, "size", error))?;
         if len > sealed_len {
-            active.file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
+            file.truncate(sealed_len).map_err(|error| self.fenced(&path, "cut to size", error))?;
         }
         if embedded {
-            active.file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
+            file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
             // Its name too: a successor whose name outlives this one would make it look lost.
             self.shared
                 .sync_dir()
                 .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
         }
-        let mut facts = active.segment.facts();
+        let mut facts = segment.facts();
         // Under consensus a sync may have failed on another thread since the look above.
         if facts.state == SegmentState::Fenced {
             return Err(AppendError::Fenced { log: self.shared.id });
@@ -104,7 +112,7 @@ impl LogWriter {
         facts.max_timestamp = seal.map(|seal| seal.max_timestamp);
         facts.apply(SegmentEvent::Filled);
         facts.writes = facts.writes.wrapping_add(1);
-        facts.unsynced = Some(Arc::clone(&active.file));
+        facts.unsynced = Some(file);
         if embedded {
             facts.apply(SegmentEvent::Synced);
             facts.unsynced = None;
@@ -166,7 +174,8 @@ impl LogWriter {
         if active.header.is_some() || active.marked || place.synced_to < active.position {
             return Ok(false);
         }
-        self.put(active, active.position, &[&plan::mark(&place).encode()])?;
+        let at = active.position;
+        self.put(at, &[&plan::mark(&place).encode()])?;
         let Some(active) = &mut self.active else { return Ok(false) };
         active.position = Position(active.position.get().saturating_add(wide(FRAME_HEADER_BYTES)));
         active.marked = true;

@@ -18,7 +18,7 @@ impl LogWriter {
     /// # Errors
     /// - [`LogError::Removed`]: the log was removed. Nothing was changed.
     /// - [`LogError::OutOfRange`]: `to` lies above the log end. Nothing was changed.
-    /// - [`LogError::DiskFull`]: a purge could not end the active segment. Nothing was changed; try again.
+    /// - [`LogError::DiskFull`], [`LogError::OutOfHandles`]: a purge could not end the active segment. Nothing was changed; try again.
     /// - [`LogError::Io`], [`LogError::Fenced`]: a purge could not end the active segment.
     pub fn set_log_start(&mut self, to: Offset) -> Result<(), LogError> {
         let (start, end) = {
@@ -39,10 +39,12 @@ impl LogWriter {
         }
         // A file that somebody put there must not make a segment that holds `to` look as if it ended before.
         let holder = self.shared.view().segments.base_before(to.plus(1));
-        if let Some(holder) = holder
-            && let Err(error) = self.shared.set_covered_aside(holder)
-        {
-            tracing::warn!(log = %self.shared.id, %error, "cannot set aside what does not belong into the log");
+        if let Some(holder) = holder {
+            let mending = self.shared.mending();
+            if let Err(error) = self.shared.set_covered_aside(holder) {
+                tracing::warn!(log = %self.shared.id, %error, "cannot set aside what does not belong into the log");
+            }
+            drop(mending);
         }
         let gone: Vec<(Offset, Offset)> = {
             let mut view = self.shared.view();
@@ -67,6 +69,7 @@ impl LogWriter {
     pub(crate) fn as_log_error(&self, error: AppendError) -> LogError {
         match error {
             AppendError::Io { path, action, source } => LogError::Io { path, action, source },
+            AppendError::OutOfHandles(error) => LogError::OutOfHandles(error),
             AppendError::DiskFull { path } => LogError::DiskFull { path },
             AppendError::Quarantine(error) => LogError::Quarantine(error),
             AppendError::Removed { log } => LogError::Removed { log },

@@ -14,7 +14,7 @@ use std::path::Path;
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, TimestampMs};
 
-use super::error::{AppendError, AppendManyError, LogError, ReadError};
+use super::error::{AppendError, AppendManyError, LogError, OutOfHandles, ReadError};
 use super::plan::{self, Place, Planned};
 use super::reader::{LogReader, Visible};
 use super::replay::Replay;
@@ -71,6 +71,10 @@ pub struct LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.shared.core.lives.closed(&self.shared);
+        if self.shared.is_removed() {
+            // Its removal left the directories, in which a writer may be about to make a file.
+            self.shared.core.remove_empty_dirs(self.shared.id);
+        }
     }
 }
 
@@ -83,7 +87,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// - [`AppendError::Fenced`], [`AppendError::Io`]: reopen and recover first.
-    /// - [`AppendError::DiskFull`]: nothing was written; try the same batch again later.
+    /// - [`AppendError::DiskFull`], [`AppendError::OutOfHandles`]: nothing was written; try the same batch again later.
     /// - [`AppendError::TooLarge`], [`AppendError::Removed`]: nothing was written.
     ///
     /// # Invariants
@@ -303,6 +307,13 @@ impl LogWriter {
             let create = || storage.open(&path, OpenMode::CreateNew);
             let file = self.shared.core.with_reserve(create, is_full);
             let file = file.map_err(|e| self.failed(&path, "create", e))?;
+            if self.shared.is_removed() {
+                // Whoever removed the log may have listed its files before this one was there.
+                if let Err(error) = storage.remove(&path) {
+                    tracing::debug!(path = %path.display(), %error, "not unlinked here");
+                }
+                return Err(AppendError::Removed { log: self.shared.id });
+            }
             self.shared.file_created();
             (file, Some(header.encode()))
         };
@@ -341,14 +352,15 @@ impl LogWriter {
     }
 
     /// One gathered write of all frames, which belong into the active segment.
-    fn write(&self, planned: &[Planned]) -> Result<(), AppendError> {
+    fn write(&mut self, planned: &[Planned]) -> Result<(), AppendError> {
         let Some(active) = &self.active else { return Err(AppendError::Fenced { log: self.shared.id }) };
-        let (at, header) = match &active.header {
+        let header = active.header;
+        let (at, header) = match &header {
             Some(header) => (Position::ZERO, header.as_slice()),
             None => (active.position, [].as_slice()),
         };
         if let [one] = planned {
-            return self.put(active, at, &[header, &one.head, &one.rest]);
+            return self.put(at, &[header, &one.head, &one.rest]);
         }
         let mut parts: Vec<&[u8]> = Vec::with_capacity(planned.len().saturating_mul(2).saturating_add(1));
         parts.push(header);
@@ -356,27 +368,29 @@ impl LogWriter {
             parts.push(&frame.head);
             parts.push(&frame.rest);
         }
-        self.put(active, at, &parts)
+        self.put(at, &parts)
     }
 
     /// Writes at the end of the active segment. If the disk is full the file is cut back to `at`.
-    pub(super) fn put(&self, active: &Active, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
-        // Put together only where it is told: that allocates.
-        let path = || active.segment.path();
-        let mut written = active.file.write_at(at, parts);
-        if written.as_ref().is_err_and(is_full) && self.shared.core.room.give_reserve(&self.shared.core) {
-            written = active.file.write_at(at, parts);
-        }
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) if is_full(&error) => {
-                active
-                    .file
-                    .truncate(at.get())
-                    .map_err(|error| self.fenced(&path(), "cut back a full file", error))?;
-                Err(AppendError::DiskFull { path: path() })
+    pub(super) fn put(&mut self, at: Position, parts: &[&[u8]]) -> Result<(), AppendError> {
+        let Some(active) = &mut self.active else { return Err(AppendError::Fenced { log: self.shared.id }) };
+        let core = &self.shared.core;
+        let written = match active.file.ready() {
+            Ok(()) => core.with_reserve(|| active.file.write_at(at, parts), is_full),
+            Err(error) => {
+                let path = active.segment.path();
+                return Err(self.failed(&path, "open", error));
             }
-            Err(error) => Err(self.fenced(&path(), "write", error)),
+        };
+        let Err(error) = written else { return Ok(()) };
+        let path = active.segment.path();
+        if !is_full(&error) {
+            return Err(self.fenced(&path, "write", error));
+        }
+        active.prefilled_to = at.get();
+        match active.file.truncate(at.get()) {
+            Ok(()) => Err(AppendError::DiskFull { path }),
+            Err(error) => Err(self.fenced(&path, "cut back a full file", error)),
         }
     }
 
@@ -430,6 +444,7 @@ impl LogWriter {
         let cut = cut.map_err(|error| match error {
             LogError::Quarantine(error) => AppendError::Quarantine(error),
             LogError::Io { path, action, source } => self.fenced(&path, action, source),
+            LogError::OutOfHandles(error) => AppendError::OutOfHandles(error),
             LogError::DiskFull { path } => AppendError::DiskFull { path },
             LogError::UnknownFormat { .. }
             | LogError::ForeignCluster { .. }
@@ -447,9 +462,12 @@ impl LogWriter {
         cut
     }
 
-    fn failed(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
+    /// What to say of a failure that has changed nothing. One that will pass does not fence.
+    pub(super) fn failed(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
         if is_full(&source) {
             AppendError::DiskFull { path: path.to_path_buf() }
+        } else if is_out_of_handles(&source) {
+            AppendError::OutOfHandles(OutOfHandles { path: path.to_path_buf(), source })
         } else {
             self.fenced(path, action, source)
         }
@@ -464,4 +482,11 @@ impl LogWriter {
 /// Whether an error says that there is no room left.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error of opening a file says that the system has no handle or no memory for it now.
+fn is_out_of_handles(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|said| scarce.contains(&said))
 }

@@ -91,6 +91,8 @@ pub enum Failure {
     Io,
     /// ENOSPC: the file system is full.
     NoSpace,
+    /// EMFILE: the process has as many files open as it may.
+    NoHandles,
     /// A read comes to an end before its bytes do.
     Short,
     /// A write is reported as done and never reaches the disk. The cache shows it until it is dropped.
@@ -110,6 +112,7 @@ impl Failure {
         match self {
             Self::Io | Self::Lost | Self::Misdirected { .. } => rustix::io::Errno::IO.into(),
             Self::NoSpace => rustix::io::Errno::NOSPC.into(),
+            Self::NoHandles => rustix::io::Errno::MFILE.into(),
             Self::Short => ErrorKind::UnexpectedEof.into(),
         }
     }

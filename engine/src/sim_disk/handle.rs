@@ -92,7 +92,7 @@ impl File for SimFile {
             return state.write(self.ino, position.get(), &bytes);
         };
         match failure {
-            Failure::Io | Failure::NoSpace | Failure::Short => {
+            Failure::Io | Failure::NoSpace | Failure::NoHandles | Failure::Short => {
                 let part = match written {
                     Written::ByChance => state.part_of(bytes.len()),
                     Written::Nothing => 0,

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use tidelog_engine::Engine;
 use tidelog_engine::Options;
-use tidelog_engine::log::{LogError, ReadError};
+use tidelog_engine::log::{AppendError, LogError, ReadError};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::{DirEntry, DirectoryLock, File, OpenMode, Position, Storage};
 use tidelog_wire::ids::{Offset, TimestampMs};
 
 use crate::world::{
-    CONFIG, LOG, append, batch, checkpoint, data, engine, formatted, make_checkpoint, open, options,
+    CONFIG, LOG, append, batch, checkpoint, data, engine, entry, formatted, make_checkpoint, open, options,
     read_all, shared,
 };
 
@@ -288,5 +288,27 @@ fn a_segment_that_goes_while_it_is_opened_is_not_a_lost_file() {
             }
             assert_eq!(engine.open_files(), 0);
         }
+    }
+}
+
+/// A log was removed while its writer was about to make its next file. The removal had listed the files by
+/// then, so that one stayed, and with it the directories, which no removal came back for.
+#[test]
+fn a_log_that_is_removed_while_its_next_file_is_made_leaves_nothing() {
+    for entries in [0, 30] {
+        let disk = formatted(7);
+        let (engine, moments) = watched(&disk, options());
+        let (mut writer, _) = engine.open_log(LOG, CONFIG, None).unwrap();
+        append(&mut writer, 1..=entries);
+        let (known, other) = (disk.files(), Arc::clone(&engine));
+        *moments.at_open.lock().unwrap() = Some(Box::new(move || other.remove_log(LOG).unwrap()));
+        let refused = (entries + 1..entries + 100).find_map(|index| {
+            let (batch, stamp) = entry(index);
+            writer.append(&batch, stamp).err()
+        });
+        assert!(matches!(refused, Some(AppendError::Removed { .. })), "{refused:?}");
+        drop(writer);
+        assert!(disk.files().iter().all(|path| !path.starts_with("/data/logs")), "{known:?}");
+        assert_eq!(disk.storage().list(&data().join("logs")).unwrap(), []);
     }
 }

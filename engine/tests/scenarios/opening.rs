@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use tidelog_engine::checkpoint::LogState;
-use tidelog_engine::log::ReadError;
 use tidelog_engine::log::recovery::table::Seen;
+use tidelog_engine::log::{AppendError, ReadError};
 use tidelog_engine::sim_disk::{Failure, Fault, Lasting, Operation, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_engine::{Engine, LogToOpen, OpenProgress, Options, Progress};
@@ -203,4 +203,33 @@ fn logs_open_several_at_once_and_are_told_of() {
         assert!(told.contains(&done));
         drop(taken);
     }
+}
+
+/// The first append to an idle log opens its file. With no descriptor left that was taken for a failed write:
+/// the log was fenced until a restart, and one after the other all of them, though nothing had been written.
+#[test]
+fn without_a_handle_an_append_is_refused_and_done_when_there_is_one() {
+    let (disk, state) = checkpointed();
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, Some(&state));
+    let none_left = Fault::next(Operation::Open, Failure::NoHandles).on_path(".seg");
+    disk.inject(Fault { lasting: Lasting::Always, ..none_left });
+    let (batch, stamp) = entry(61);
+    for _ in 0..2 {
+        let refused = writer.append(&batch, stamp).unwrap_err();
+        assert!(matches!(refused, AppendError::OutOfHandles(_)), "{refused}");
+    }
+    disk.clear_faults();
+    // The same where the next segment is made.
+    disk.inject(Fault::next(Operation::Create, Failure::NoHandles).on_path(".seg"));
+    let mut refused = 0;
+    for index in 61..=120 {
+        let (batch, stamp) = entry(index);
+        if writer.append(&batch, stamp).is_err() {
+            refused += 1;
+            writer.append(&batch, stamp).unwrap();
+        }
+    }
+    assert_eq!((refused, writer.is_fenced()), (1, false));
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 120);
 }

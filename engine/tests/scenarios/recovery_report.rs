@@ -34,6 +34,33 @@ fn timed(disk: &SimDisk) -> Arc<Engine> {
     Engine::open(disk.storage(), data(), options).unwrap()
 }
 
+/// A clock that stands where it is put.
+#[derive(Debug, Default)]
+struct Stands(AtomicU64);
+
+impl Clock for Stands {
+    fn micros(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What was set aside was dated by the start of the process. A node had been up for 40 days when it set
+/// something aside, and the next start removed that at once, because it looked older than 30 days.
+#[test]
+fn what_is_set_aside_is_dated_by_the_present_not_by_the_start() {
+    const DAYS_40_MS: u64 = 40 * 24 * 3_600_000;
+    let (disk, state) = crashed(3, 8);
+    disk.flip_bit(&segment_path(0), Position(state.active_position.get() + 400), 1).unwrap();
+    let clock = Arc::new(Stands::default());
+    let lent: Arc<dyn Clock> = clock.clone();
+    let options = Options { clock: Some(lent), ..options() };
+    let engine = Engine::open(disk.storage(), data(), options).unwrap();
+    clock.0.store(DAYS_40_MS * 1_000, Ordering::Relaxed);
+    let (_writer, recovery) = open(&engine, Some(&state));
+    let name = recovery.set_aside[0].piece.to_string_lossy().into_owned();
+    assert!(name.contains(&format!("-{:014}-", 1_000 + DAYS_40_MS)), "{name}");
+}
+
 fn report_of_start(number: u64) -> PathBuf {
     data().join("recovery").join(format!("{number:020}.jsonl"))
 }

@@ -5,10 +5,11 @@ use tidelog_engine::log::LogError;
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_engine::transfer::SegmentFile;
-use tidelog_wire::ids::Offset;
+use tidelog_wire::ids::{GroupId, Offset};
 
 use crate::world::{
-    LOG, append, data, engine, formatted, log_files, make_checkpoint, open, read_all, read_file, segment_path,
+    LOG, append, checkpoint, data, engine, formatted, log_files, make_checkpoint, open, read_all, read_file,
+    segment_path,
 };
 
 fn staging() -> PathBuf {
@@ -143,4 +144,32 @@ fn a_file_that_a_snapshot_replaces_is_set_aside_unless_it_holds_nothing_else() {
             assert_eq!(kept, needed, "{entries} entries, harm at {harm:?}, one by one: {one_by_one}");
         }
     }
+}
+
+/// The directory of a log was there at a start, and nothing named it. An installation then moved files into it,
+/// and before its checkpoint was written, that of another group took the log for one that nobody knows, and
+/// unlinked them.
+#[test]
+fn files_that_an_installation_puts_in_place_stay_when_another_group_checkpoints() {
+    let source_disk = formatted(1);
+    let source = engine(&source_disk);
+    let (mut writer, _) = open(&source, None);
+    append(&mut writer, 1..=50);
+    let state = make_checkpoint(&source, 50, &writer);
+    let manifest = source.segment_files(LOG, &state).unwrap();
+    let mut of_another = checkpoint(50, &writer);
+    of_another.group = GroupId(9);
+    of_another.logs.clear();
+
+    let disk = formatted(2);
+    disk.storage().create_dir(segment_path(0).parent().unwrap()).unwrap();
+    let target = engine(&disk);
+    fetch(&source, &disk, &manifest);
+    for file in &manifest {
+        let staged = staging().join(tidelog_engine::segment::file_name(file.base));
+        target.adopt_segment(LOG, file.base, &staged).unwrap();
+    }
+    target.write_checkpoint(&of_another).unwrap();
+    let (copy, _) = open(&target, Some(&state));
+    assert_eq!(read_all(&copy.reader(), Offset(0)).unwrap().len(), 50);
 }
