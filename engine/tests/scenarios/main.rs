@@ -11,6 +11,8 @@ mod crash_enumeration;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod generations;
 #[cfg(test)]
 mod golden_files;
