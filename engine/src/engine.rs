@@ -272,7 +272,7 @@ impl Engine {
     }
 
     /// Writes a checkpoint, durably, and removes those before the last two of its group. The segments
-    /// it names must have been synced: see [`LogWriter::sync_target`].
+    /// it names must have been synced: see [`LogWriter::sync_target`](crate::log::LogWriter::sync_target).
     ///
     /// # Errors
     /// [`CheckpointError::Io`]: the older ones are as they were.

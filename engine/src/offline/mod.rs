@@ -2,9 +2,9 @@
 //!
 //! 1. [`find`] says which logs, segments and checkpoints lie at a path: a data directory, part of one, a copy of a log,
 //!    or a single file. The data directory around it is looked at too, for what its checkpoints promise.
-//! 2. [`map`] labels every byte of one file.
-//! 3. [`verify`] holds the files of a log against each other and against the checkpoint, and lists what is damaged.
-//! 4. [`dump`] reads past damage, [`compare`] finds where two copies part, [`repair`](mod@repair) mends.
+//! 2. [`map`](fn@map) labels every byte of one file.
+//! 3. [`verify`](fn@verify) holds the files of a log against each other and against the checkpoint, and lists what is damaged.
+//! 4. [`dump`](fn@dump) reads past damage, [`compare`](fn@compare) finds where two copies part, [`repair`](mod@repair) mends.
 //!
 //! All but doing a repair takes no lock and opens nothing for writing, so it works beside a running node: what that one is writing just
 //! now looks like a torn tail. Frames and footers are read by the engine's own walk; what is torn and what is damage is
