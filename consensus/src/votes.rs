@@ -123,7 +123,7 @@ struct Pair {
 /// |  4 |    2 | `format`   | 1; a reader refuses every value it does not know            |
 /// |  6 |    2 | reserved   | zero, enforced                                              |
 /// |  8 |    8 | `group`    | the group                                                   |
-/// | 16 |    8 | `sequence` | from 1; of a pair, the slot with the higher one counts      |
+/// | 16 |    8 | `sequence` | from 1, and after 2^64 - 1 comes 0; of a pair, the later one counts |
 /// | 24 |    8 | `term`     | the term                                                    |
 /// | 32 |    8 | `vote`     | replica id voted for, 0 for none                            |
 /// | 40 |    8 | reserved   | zero, enforced                                              |
@@ -175,6 +175,12 @@ impl Slot {
             },
         })
     }
+
+    /// Whether this slot of a pair was written after the other. Numbers go round, as the serial numbers of
+    /// RFC 1982 do: whatever a disk holds, what is written next counts.
+    fn follows(&self, other: &Self) -> bool {
+        self.sequence.wrapping_sub(other.sequence).wrapping_sub(1) < u64::MAX / 2
+    }
 }
 
 fn checksum(position: Position, slot: &[u8; SLOT_BYTES]) -> u32 {
@@ -196,9 +202,7 @@ fn read_pair(position: Position, bytes: &[u8]) -> PairFound {
     let is_zero = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
     match slots {
         (Some(one), Some(two)) if one.vote.group != two.vote.group => PairFound::Damaged,
-        (Some(one), Some(two)) if two.sequence > one.sequence => {
-            PairFound::Vote { newest: two, second: true }
-        }
+        (Some(one), Some(two)) if two.follows(&one) => PairFound::Vote { newest: two, second: true },
         (Some(one), _) => PairFound::Vote { newest: one, second: false },
         (None, Some(two)) => PairFound::Vote { newest: two, second: true },
         // The first write of a pair goes to its first slot; torn, it was never promised.
@@ -303,7 +307,7 @@ impl Votes {
         let pair = match self.pairs.get(&vote.group) {
             Some(pair) if pair.newest.vote == vote => return Ok(false),
             Some(pair) => Pair {
-                newest: Slot { sequence: pair.newest.sequence.saturating_add(1), vote },
+                newest: Slot { sequence: pair.newest.sequence.wrapping_add(1), vote },
                 second: !pair.second,
                 ..*pair
             },

@@ -165,6 +165,22 @@ fn a_vote_recorded_over_damage_is_there_after_a_power_cut() {
     assert_eq!(open(&disk).1.votes.into_values().collect::<Vec<_>>(), [vote(3, 4, 1)]);
 }
 
+/// Found by fuzzing: a slot with the last sequence number there is. The vote after it got the same number, so at
+/// the next start the older one counted: the node could have voted twice.
+#[test]
+fn a_vote_after_the_last_sequence_number_is_the_newer_one() {
+    let disk = new_disk();
+    let slot = Slot { sequence: u64::MAX, vote: vote(3, 4, 1) };
+    let file = disk.storage().open(&dir().join(VOTES_FILE), OpenMode::CreateNew).unwrap();
+    file.write_at(Position::ZERO, &[&slot.encode(Position::ZERO)]).unwrap();
+    for term in 5..9 {
+        let (mut votes, _) = open(&disk);
+        votes.record(&[vote(3, term, 2)]).unwrap();
+        disk.crash(Crash::LoseUnsynced);
+        assert_eq!(open(&disk).1.votes.into_values().collect::<Vec<_>>(), [vote(3, term, 2)]);
+    }
+}
+
 #[test]
 fn format_1_votes_bytes_never_change() {
     let disk = new_disk();
