@@ -21,11 +21,11 @@ use crate::keep::{Keep, Pin};
 use crate::lives::Lives;
 use crate::lock::{self, LockError};
 use crate::locks::{Arc, Mutex, PoisonError};
-use crate::log::LogError;
 use crate::log::shared::Ended;
+use crate::log::{Aside, LogError};
 use crate::open_files::OpenFiles;
 use crate::opening::{OPEN_THREADS_DEFAULT, Progress, Tally};
-use crate::quarantine::{self, Quarantine};
+use crate::quarantine::{self, Quarantine, QuarantineError};
 use crate::report::{Laps, RecoveryCounts, RecoveryReport};
 use crate::room::{DiskRoom, Room};
 use crate::segment;
@@ -262,6 +262,16 @@ impl Engine {
     /// [`OpenError::Io`].
     pub fn logs_on_disk(&self) -> Result<Vec<LogId>, OpenError> {
         self.core.logs_on_disk(false)
+    }
+
+    /// Moves a file or directory of the data directory that is not the engine's, such as a damaged raft log, to
+    /// quarantine, durably. There is no second quarantine beside this one: what one start sets aside is kept
+    /// until the next, and only its owner knows what that is.
+    ///
+    /// # Errors
+    /// [`QuarantineError`]: it is where it was, or has been moved whole.
+    pub fn set_aside(&self, path: &Path, why: &str) -> Result<Aside, QuarantineError> {
+        self.core.set_aside_file(path, why)
     }
 
     /// Keeps the files of all logs that nobody has opened, whatever the checkpoints say, until it is called

@@ -1,13 +1,9 @@
 //! From what a replica's files say to a running raft, or to the reason why it must not run.
 //!
 //! Amnesia is looked for here: a log that lost its end would let the replica vote twice, or count as a
-//! copy of entries that it no longer has. Evidence, each with its own [`HaltReason`]:
-//! - an install mark that nobody finished;
-//! - a durable vote that the raft log does not know: the log is synced *before* the votes file, so
-//!   the votes can never be ahead by themselves;
-//! - a checkpoint that has applied, or had seen durable, entries which the log neither holds nor has
-//!   replaced by entries of a later term;
-//! - a log that begins behind the checkpoint's end, or a hard state beyond its entries.
+//! copy of entries that it no longer has. What is looked at, and which evidence keeps a replica from
+//! running, is one table ([`table`]). The votes can never be ahead of the raft log by themselves, because
+//! the log is synced *before* the votes file.
 //!
 //! Evidence that only peers have is looked for in [`check`](super::check).
 
@@ -17,7 +13,7 @@ use std::sync::Arc;
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, RawNode, ReadOnlyOption};
 use tidelog_engine::checkpoint::EntryId;
-use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{NodeId, RaftIndex, ReplicaId, Term};
 
 use super::check::MEMBERS_MAX;
 use super::config::{CheckpointFacts, CoreLimits, ReplicaStart, Ticks};
@@ -25,7 +21,11 @@ use super::error::HaltReason;
 use super::logging::raft_logger;
 use super::store::ReplicaStore;
 use super::terms::Terms;
-use crate::raft_log::{GroupLog, RaftLog};
+use crate::raft_log::{RaftLog, Span};
+
+pub(super) mod table;
+
+use table::{Join, State, Verdict, Voted, decide};
 
 /// A replica about to run.
 pub(super) struct Started {
@@ -43,11 +43,9 @@ pub(super) fn start(
 ) -> Result<Started, HaltReason> {
     let group = start.group;
     let members = members(start)?;
-    if let Some(mark) = &start.log.install {
-        return Err(HaltReason::InstallUnfinished { group, index: mark.index });
-    }
-    let terms = terms(group, &start.checkpoint, &start.log)?;
-    let hard_state = hard_state(start, &terms)?;
+    let terms = terms(start);
+    check(start, &terms)?;
+    let hard_state = hard_state(start);
     let conf = conf_state(&start.checkpoint.voters, &start.checkpoint.learners);
     let durable_vote = (hard_state.term, hard_state.vote);
     let store = ReplicaStore::new(group, log, conf, hard_state, terms);
@@ -109,75 +107,127 @@ fn members(start: &ReplicaStart) -> Result<BTreeMap<ReplicaId, NodeId>, HaltReas
     Ok(placed.into_iter().filter(|(id, _)| distinct.contains(id)).collect())
 }
 
-fn terms(group: GroupId, facts: &CheckpointFacts, log: &GroupLog) -> Result<Terms, HaltReason> {
-    let applied = facts.applied;
-    let missing =
-        |expected: EntryId, found: String| HaltReason::DurableEntryMissing { group, expected, found };
-    let Some(span) = log.span else {
-        if facts.last_durable > applied {
-            return Err(missing(facts.last_durable, "is empty".to_owned()));
-        }
-        return Ok(Terms::new(applied));
-    };
-    if span.first.get() > applied.index.get().saturating_add(1) {
-        return Err(HaltReason::LogBeginsLate { group, applied: applied.index, first: span.first });
-    }
-    if span.last < applied.index {
-        return Err(missing(applied, format!("ends at entry {}", span.last)));
-    }
+/// The terms of what the raft log holds, on the entry before it as a base.
+fn terms(start: &ReplicaStart) -> Terms {
+    let (applied, log) = (start.checkpoint.applied, &start.log);
+    let Some(span) = log.span else { return Terms::new(applied) };
     // The entry before the first may be of unknown term: then the first itself serves as the base.
     let base = if span.first > applied.index {
         applied
     } else {
-        let held = log.term(applied.index);
-        if held != Some(applied.term) {
-            return Err(missing(applied, format!("has that entry with term {held:?}")));
-        }
         EntryId { index: span.first, term: log.term(span.first).unwrap_or(Term(0)) }
     };
-    let terms = Terms::loaded(base, &log.terms, span.last);
-    // Entries that were durable and not committed may have been replaced, but only by a later term.
-    let last = terms.last();
-    let durable = facts.last_durable;
-    if (last.term, last.index) < (durable.term, durable.index) {
-        return Err(missing(durable, format!("ends with entry {last}")));
-    }
-    Ok(terms)
+    Terms::loaded(base, &log.terms, span.last)
 }
 
-fn hard_state(start: &ReplicaStart, terms: &Terms) -> Result<HardState, HaltReason> {
-    let group = start.group;
+/// The row that decides about a start.
+#[cfg(test)]
+pub(super) fn row_of(start: &ReplicaStart) -> &'static table::Row {
+    let last = terms(start).last();
+    decide(join(start, last), state(start, last), voted(start))
+}
+
+fn join(start: &ReplicaStart, last: EntryId) -> Join {
+    let CheckpointFacts { applied, last_durable: durable, .. } = start.checkpoint;
+    if start.log.install.is_some() {
+        return Join::Marked;
+    }
+    let Some(span) = start.log.span else {
+        return if durable > applied { Join::Emptied } else { Join::Empty };
+    };
+    if span.first.get() > applied.index.get().saturating_add(1) {
+        Join::BeginsLate
+    } else if span.last < applied.index {
+        Join::EndsEarly
+    } else if span.first <= applied.index && start.log.term(applied.index) != Some(applied.term) {
+        Join::OtherTerm
+    } else if (last.term, last.index) < (durable.term, durable.index) {
+        // Entries that were durable and not committed may have been replaced, but only by a later term.
+        Join::LostDurable
+    } else {
+        Join::Whole
+    }
+}
+
+fn state(start: &ReplicaStart, last: EntryId) -> State {
     let written = &start.log.hard_state;
-    let applied = start.checkpoint.applied;
-    let last = terms.last();
     if written.commit > last.index.get() {
-        let expected = last.index.get();
-        return Err(HaltReason::HardStateMismatch {
-            group,
-            field: "commit",
-            found: written.commit,
-            expected,
-        });
+        State::CommitBeyond
+    } else if start.log.span.is_some() && written.term < last.term.get() {
+        State::TermBehind
+    } else {
+        State::Fits
     }
-    if start.log.span.is_some() && written.term < last.term.get() {
-        let expected = last.term.get();
-        return Err(HaltReason::HardStateMismatch { group, field: "term", found: written.term, expected });
+}
+
+fn voted(start: &ReplicaStart) -> Voted {
+    let written = &start.log.hard_state;
+    let Some(vote) = &start.vote else { return Voted::Known };
+    let voted = vote.vote.map_or(0, ReplicaId::get);
+    if vote.term.get() > written.term {
+        Voted::Later
+    } else if vote.term.get() == written.term && voted != 0 && voted != written.vote {
+        Voted::Other
+    } else {
+        Voted::Known
     }
-    if let Some(vote) = &start.vote {
-        let voted = vote.vote.map_or(0, ReplicaId::get);
-        let same_term_other_vote = vote.term.get() == written.term && voted != 0 && voted != written.vote;
-        if vote.term.get() > written.term || same_term_other_vote {
-            let log_term = Term(written.term);
-            return Err(HaltReason::VotesAhead { group, vote_term: vote.term, log_term });
+}
+
+/// Lets the replica run, or says why not.
+fn check(start: &ReplicaStart, terms: &Terms) -> Result<(), HaltReason> {
+    let (group, log) = (start.group, &start.log);
+    let CheckpointFacts { applied, last_durable, .. } = start.checkpoint;
+    let span = log.span.unwrap_or(Span { first: RaftIndex::ZERO, last: RaftIndex::ZERO });
+    let last = terms.last();
+    let (join, state) = (join(start, last), state(start, last));
+    let row = decide(join, state, voted(start));
+    let reason = match row.verdict {
+        Verdict::Run => return Ok(()),
+        Verdict::FinishInstall => {
+            let index = log.install.map_or(RaftIndex::ZERO, |mark| mark.index);
+            HaltReason::InstallUnfinished { group, index }
         }
-    }
-    let mut hard_state = written.clone();
+        Verdict::GapBefore => HaltReason::LogBeginsLate { group, applied: applied.index, first: span.first },
+        Verdict::EntryMissing => {
+            let (expected, found) = match join {
+                Join::EndsEarly => (applied, format!("ends at entry {}", span.last)),
+                Join::OtherTerm => {
+                    (applied, format!("has that entry with term {:?}", log.term(applied.index)))
+                }
+                Join::Emptied => (last_durable, "is empty".to_owned()),
+                Join::LostDurable | Join::Marked | Join::Empty | Join::BeginsLate | Join::Whole => {
+                    (last_durable, format!("ends with entry {last}"))
+                }
+            };
+            HaltReason::DurableEntryMissing { group, expected, found }
+        }
+        Verdict::StateMismatch => {
+            let written = &log.hard_state;
+            let (field, found, expected) = match state {
+                State::CommitBeyond => ("commit", written.commit, last.index.get()),
+                State::TermBehind | State::Fits => ("term", written.term, last.term.get()),
+            };
+            HaltReason::HardStateMismatch { group, field, found, expected }
+        }
+        Verdict::VoteLost => {
+            let vote_term = start.vote.map_or(Term::ZERO, |vote| vote.term);
+            HaltReason::VotesAhead { group, vote_term, log_term: Term(log.hard_state.term) }
+        }
+    };
+    tracing::warn!(row = row.name, "{reason}");
+    Err(reason)
+}
+
+/// What raft begins with: at least what the checkpoint knows.
+fn hard_state(start: &ReplicaStart) -> HardState {
+    let applied = start.checkpoint.applied;
+    let mut hard_state = start.log.hard_state.clone();
     if hard_state.term < applied.term.get() {
         hard_state.term = applied.term.get();
         hard_state.vote = 0;
     }
     hard_state.commit = hard_state.commit.max(applied.index.get());
-    Ok(hard_state)
+    hard_state
 }
 
 /// The index of an entry, for raft's plain numbers.

@@ -1,23 +1,20 @@
 //! From a data directory to a running node.
 //!
 //! 1. Identity: format a new directory if asked to, else compare it with the configuration.
-//! 2. Engine; raft log. A raft log that is damaged is set aside whole, and an empty one opened: then the
-//!    votes file and the checkpoints are evidence that each replica has lost its memory.
+//! 2. Engine; raft log (`raft_log`).
 //! 3. A bootstrapped group without anything gets its genesis checkpoint.
 //! 4. Installations that were begun are finished.
 //! 5. Machines are restored, votes read, the core built. Whatever keeps a single replica from starting is
 //!    noted with its code and next step, and the others go on.
 //! 6. Threads, transport, and the task that keeps the node in the catalogue.
 //!
-//! Not here: what counts as evidence of a lost memory (`crate::core`).
+//! Not here: whether the raft log joins a replica's checkpoint (`crate::core`).
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use tidelog_engine::identity::{Identity, IdentityError};
-use tidelog_engine::quarantine::{Limits, Quarantine};
 use tidelog_engine::{Engine, NewIdentity, Options};
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 use tokio::runtime::Handle;
@@ -26,7 +23,7 @@ use super::apply_thread::{ApplyBox, ApplyState, ApplyThread};
 use super::board::Board;
 use super::clock::EngineClock;
 use super::config::{Addresses, NodeConfig, Start, StartError};
-use super::fatal::{TimedSyncs, spawn};
+use super::fatal::spawn;
 use super::handle::{NodeHandle, Running, Shared, WeakHandle};
 use super::keeper::{Keeper, KeeperBox};
 use super::mailbox::Mailbox;
@@ -42,9 +39,11 @@ use crate::core::{
     SnapshotPhase,
 };
 use crate::entry::NodeRecord;
-use crate::raft_log::{EngineLog, RaftLog, RaftLogError};
+use crate::raft_log::RaftLog;
 use crate::transport::{PeerHello, Transport, TransportConfig};
 use crate::votes::{Vote, Votes, VotesFound};
+
+mod raft_log;
 
 /// Starts nodes.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ fn recover(config: &NodeConfig) -> Result<Recovered, StartError> {
     config.metrics.groups.set(count(groups.len()));
     let engine = Engine::open(Arc::clone(&config.storage), &config.data_dir, engine_options(config))?;
     let identity = engine.identity();
-    let raft_log = open_raft_log(config, &mut notes)?;
+    let raft_log = raft_log::open(config, &engine, &mut notes)?;
     let (mut votes, found) = Votes::open(config.storage.as_ref(), &config.data_dir)?;
     notes.extend(found.damage.iter().map(ToString::to_string));
     if let Start::Bootstrap { voters, .. } = &config.start {
@@ -168,35 +167,6 @@ fn format(config: &NodeConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_raft_log(config: &NodeConfig, notes: &mut Vec<String>) -> Result<Arc<dyn RaftLog>, StartError> {
-    let dir = config.data_dir.join("raft");
-    let open = || {
-        let policy = Arc::new(TimedSyncs {
-            clock: Arc::clone(&config.clock),
-            metrics: Arc::clone(&config.metrics),
-            fatal: config.fatal.clone(),
-        });
-        EngineLog::open(Arc::clone(&config.storage), &dir, config.tuning.raft_log, policy)
-    };
-    match open() {
-        Ok(log) => Ok(Arc::new(log)),
-        Err(error @ RaftLogError::Damaged { .. }) => {
-            notes.push(error.to_string());
-            set_aside(config, &dir, &error.to_string(), notes)?;
-            Ok(Arc::new(open()?))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn set_aside(config: &NodeConfig, dir: &Path, why: &str, notes: &mut Vec<String>) -> Result<(), StartError> {
-    let quarantine = Quarantine::new(&config.data_dir, Limits::default());
-    let aside = quarantine.set_aside_file(config.storage.as_ref(), dir, why, config.clock.wall())?;
-    notes.push(format!("the raft log was set aside as {}", aside.path.display()));
-    notes.extend(aside.evicted.iter().map(|evicted| format!("left quarantine: {evicted:?}")));
-    Ok(())
-}
-
 /// Gives each group that has nothing its genesis checkpoint: also what a crash while formatting left out.
 fn write_genesis(
     engine: &Engine,
@@ -227,7 +197,7 @@ fn recover_group(
     machines.reopen(group).map_err(|error| error.to_string())?;
     let loaded = engine.load_checkpoint(group).map_err(|error| error.to_string())?;
     let checkpoint = loaded.ok_or("its checkpoint is gone")?.newest;
-    let log = raft_log.load(group).map_err(|error| error.to_string())?;
+    let log = raft_log::load(raft_log, group)?;
     let replica = checkpoint.replicas.iter().find(|(_, node)| *node == config.node);
     let replica = replica.map(|(replica, _)| *replica).ok_or("this node is no member of the group")?;
     let checkpoint = CheckpointFacts {
@@ -320,6 +290,8 @@ impl Wiring {
 /// Starts transport, threads and tasks.
 fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<NodeHandle, StartError> {
     let wiring = Wiring::new(&recovered.groups, &recovered.machines, recovered.absent);
+    // Whoever has the node sees its replicas, also those that did not start.
+    wiring.board.set_statuses(recovered.core.statuses());
     let (identity, readers) = (recovered.identity, recovered.machines.readers());
     let this = Arc::new(OnceLock::new());
     let door = SnapshotDoor::new(

@@ -35,7 +35,7 @@ use tidelog_wire::ids::{Chain, LeaderEpoch, Offset, RaftIndex, TimestampMs};
 
 pub use self::error::{AppendError, AppendManyError, LogError, OutOfHandles, ReadError, SyncError};
 pub use self::reader::{LogReader, Visible};
-pub use self::recovery::report::{Finding, LogRecovery};
+pub use self::recovery::report::{Aside, Finding, LogRecovery};
 pub use self::sync::SyncJob;
 pub use self::watch::Subscription;
 pub use self::writer::LogWriter;

@@ -37,7 +37,7 @@ pub(super) fn proposal(text: &str) -> Proposal {
 pub(super) struct Machine {
     pub(super) core: Option<NodeCore>,
     pub(super) log: MemLog,
-    votes: BTreeMap<GroupId, Vote>,
+    pub(super) votes: BTreeMap<GroupId, Vote>,
     pub(super) checkpoint: CheckpointFacts,
     boot: u64,
     pub(super) persists: VecDeque<Persist>,
@@ -46,6 +46,17 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// What a start of node number `node` finds on its disk.
+    pub(super) fn found(&self, node: usize) -> ReplicaStart {
+        ReplicaStart {
+            group: GROUP,
+            replica: ReplicaId(u64::try_from(node).unwrap() + 1),
+            checkpoint: self.checkpoint.clone(),
+            log: self.log.load(GROUP).unwrap(),
+            vote: self.votes.get(&GROUP).copied(),
+        }
+    }
+
     /// The term on disk.
     pub(super) fn log_term(&self) -> u64 {
         self.log.load(GROUP).unwrap().hard_state.term
@@ -107,13 +118,7 @@ impl Cluster {
         let machine = &mut self.machines[node];
         machine.boot += 1;
         machine.applied.clear();
-        let start = ReplicaStart {
-            group: GROUP,
-            replica: ReplicaId(u64::try_from(node).unwrap() + 1),
-            checkpoint: machine.checkpoint.clone(),
-            log: machine.log.load(GROUP).unwrap(),
-            vote: machine.votes.get(&GROUP).copied(),
-        };
+        let start = machine.found(node);
         let config = CoreConfig {
             node: NodeId(u64::try_from(node).unwrap()),
             boot: BootEpoch(machine.boot),

@@ -4,6 +4,7 @@ mod cluster;
 mod hostile;
 mod mem_log;
 mod pace;
+mod rows;
 mod scenarios;
 mod schedules;
 mod snapshots;
