@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 
 use crate::recorder::{LeftOut, Recorder};
-use crate::scenario::{Broken, Scenario, holds};
+use crate::scenario::{Broken, Scenario, formatted, holds};
 use crate::trace::Trace;
 
 fn at<T>(stage: &str, done: Result<T, Broken>) -> Result<T, Broken> {
@@ -117,10 +117,9 @@ pub fn record_recovery<S: Scenario>(
 /// [`Broken`] if the workload fails on a disk that does not.
 pub fn record<S: Scenario>(scenario: &S, left_out: LeftOut) -> Result<Trace<S::Promise>, Broken> {
     without_panic(|| {
-        let (disk, promise) = scenario.begin()?;
-        let recorder = Recorder::new(&disk, promise.clone(), left_out);
+        let recorder = Recorder::new(&formatted()?, S::Promise::default(), left_out);
         let tell = |promise| recorder.promise(promise);
-        at("working", scenario.work(&recorder.storage(), promise, &tell))?;
+        at("working", scenario.work(&recorder.storage(), &tell))?;
         Ok(recorder.taken())
     })
 }

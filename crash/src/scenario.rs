@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Storage;
+use tidelog_engine::{Engine, NewIdentity};
+use tidelog_wire::ids::{ClusterId, Incarnation, NodeId};
 
 /// A promise that was not kept, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,33 +30,41 @@ pub fn holds(is: bool, what: impl FnOnce() -> String) -> Result<(), Broken> {
     if is { Ok(()) } else { Err(Broken(what())) }
 }
 
+/// Where the data directory of every workload is.
+#[must_use]
+pub fn data() -> &'static Path {
+    Path::new("/data")
+}
+
+/// A disk with a formatted data directory.
+///
+/// # Errors
+/// [`Broken`] if not even that can be made.
+pub fn formatted() -> Result<SimDisk, Broken> {
+    let disk = SimDisk::new(0);
+    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
+    Engine::format(&disk.storage(), data(), new).map_err(Broken::by("format"))?;
+    Ok(disk)
+}
+
 /// A workload, and how what a crash leaves of it is held to what it was promised.
 pub trait Scenario: Sync {
     /// What has been acknowledged, and what was asked for and may have happened.
-    type Promise: Clone + Send + Sync + 'static;
+    ///
+    /// By default what holds of a data directory that was just formatted.
+    type Promise: Clone + Default + Send + Sync + 'static;
     /// What is open while a process lives. Dropping it is that process's orderly end.
     type Held;
 
     /// Its name: one word, never changed, since whoever repeats a state names it.
     fn name(&self) -> &'static str;
 
-    /// The disk before the workload, and what is promised of it.
-    ///
-    /// # Errors
-    /// [`Broken`] if not even that can be made.
-    fn begin(&self) -> Result<(SimDisk, Self::Promise), Broken>;
-
-    /// The workload, on a disk that never fails. It tells what is promised from then on: **before** it
+    /// The workload, on a disk that never fails, with a data directory that was just formatted. It tells what is promised from then on: **before** it
     /// asks for something (it may have happened), and when that is acknowledged (it must have).
     ///
     /// # Errors
     /// [`Broken`] if anything in it fails.
-    fn work(
-        &self,
-        storage: &Arc<dyn Storage>,
-        promise: Self::Promise,
-        tell: &dyn Fn(Self::Promise),
-    ) -> Result<(), Broken>;
+    fn work(&self, storage: &Arc<dyn Storage>, tell: &dyn Fn(Self::Promise)) -> Result<(), Broken>;
 
     /// Starts on what is there and checks it. Returns what holds from now on: what was found counts as
     /// acknowledged, because it is shown.
@@ -66,6 +76,23 @@ pub trait Scenario: Sync {
         storage: &Arc<dyn Storage>,
         promise: &Self::Promise,
     ) -> Result<(Self::Held, Self::Promise), Broken>;
+
+    /// An orderly stop and a new start.
+    ///
+    /// # Errors
+    /// [`Broken`], as [`Scenario::open`].
+    fn restart(
+        &self,
+        held: Self::Held,
+        storage: &Arc<dyn Storage>,
+        promise: &Self::Promise,
+        tell: &dyn Fn(Self::Promise),
+    ) -> Result<(Self::Held, Self::Promise), Broken> {
+        drop(held);
+        let (held, shown) = self.open(storage, promise)?;
+        tell(shown.clone());
+        Ok((held, shown))
+    }
 
     /// Goes on working, and is acknowledged more; tells what as [`Scenario::work`] does.
     ///

@@ -15,7 +15,7 @@ pub struct Handle(pub u64);
 
 /// One file operation. Those that only look are not recorded, but for opening and closing, which later
 /// operations refer to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A file was opened or made.
     Open {

@@ -47,7 +47,7 @@ const FIRST_KEPT: &[u8] = b"first-kept";
 const NO_GROUP: u64 = u64::MAX;
 const OPENED: &[u8] = b"opened";
 
-/// Sizes of a raft-engine.
+/// Sizes of a raft-engine, and how it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLogOptions {
     /// A file is followed by the next at about this many bytes.
@@ -56,11 +56,14 @@ pub struct EngineLogOptions {
     pub purge_bytes: u64,
     /// How many bytes of files are filled with zeros ahead when the log is opened; 0 for none.
     pub prefill_bytes: u64,
+    /// Threads that read the files when the log is opened, and cut torn tails. With one, the same files are opened by the same
+    /// operations in the same order each time.
+    pub recovery_threads: usize,
 }
 
 impl Default for EngineLogOptions {
     fn default() -> Self {
-        Self { file_bytes: 32 << 20, purge_bytes: 256 << 20, prefill_bytes: 64 << 20 }
+        Self { file_bytes: 32 << 20, purge_bytes: 256 << 20, prefill_bytes: 64 << 20, recovery_threads: 2 }
     }
 }
 
@@ -399,7 +402,7 @@ fn config(dir: &Path, options: EngineLogOptions) -> Result<Config, RaftLogError>
     Ok(Config {
         dir: dir_text.to_owned(),
         recovery_mode: RecoveryMode::TolerateTailCorruption,
-        recovery_threads: 2,
+        recovery_threads: options.recovery_threads,
         batch_compression_threshold: ReadableSize(0),
         target_file_size: ReadableSize(options.file_bytes),
         purge_threshold: ReadableSize(options.purge_bytes.max(options.file_bytes)),

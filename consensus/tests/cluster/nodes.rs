@@ -258,7 +258,12 @@ fn config(number: usize, addresses: &[SocketAddr], dir: &Path, authority: &Autho
     let credentials =
         Credentials::parse(&pem(authority.cert_pem()), &pem(&issued.cert), &pem(&issued.key)).unwrap();
     let tuning = NodeTuning {
-        raft_log: EngineLogOptions { file_bytes: 4 << 20, purge_bytes: 16 << 20, prefill_bytes: 0 },
+        raft_log: EngineLogOptions {
+            file_bytes: 4 << 20,
+            purge_bytes: 16 << 20,
+            prefill_bytes: 0,
+            ..EngineLogOptions::default()
+        },
         ..NodeTuning::default()
     };
     NodeConfig {

@@ -6,31 +6,15 @@ use std::sync::Arc;
 
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::SharedLog;
-use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Storage;
-use tidelog_engine::{Engine, NewIdentity, Options};
-use tidelog_wire::ids::{
-    ClusterId, Generation, Incarnation, LeaderEpoch, LogId, NodeId, Offset, Partition, TimestampMs,
-};
+use tidelog_engine::{Engine, Options};
+use tidelog_wire::ids::{Generation, LeaderEpoch, LogId, Offset, Partition, TimestampMs};
 
 use super::records::{LogPromise, batch};
-use crate::scenario::{Broken, Scenario};
+use crate::scenario::{Broken, Scenario, data};
 
 /// Small, so that making the reserve is a few operations like any other.
 const RESERVE_BYTES: u64 = 4 << 10;
-
-/// Where the data directory of every workload is.
-pub(super) fn data() -> &'static Path {
-    Path::new("/data")
-}
-
-/// A disk with a formatted data directory.
-pub(super) fn formatted() -> Result<SimDisk, Broken> {
-    let disk = SimDisk::new(0);
-    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
-    Engine::format(&disk.storage(), data(), new).map_err(Broken::by("format"))?;
-    Ok(disk)
-}
 
 /// Whether a file is one of those that a start leaves as they are.
 pub(super) fn is_steady(path: &Path) -> bool {
@@ -93,6 +77,11 @@ pub(super) struct Running {
 }
 
 impl Embedded {
+    /// Over segments of the smallest size.
+    pub(super) const fn small(name: &'static str, steps: &'static [Step]) -> Self {
+        Self { name, steps, segment_bytes: LogConfig::SEGMENT_BYTES_MIN, skips_recovered_sync: false }
+    }
+
     fn start(&self, storage: &Arc<dyn Storage>) -> Result<Running, Broken> {
         let options = Options { reserve_bytes: RESERVE_BYTES, ..Options::embedded(TimestampMs(1)) };
         #[cfg(feature = "defects")]
@@ -209,28 +198,15 @@ impl Scenario for Embedded {
         self.name
     }
 
-    fn begin(&self) -> Result<(SimDisk, Promise), Broken> {
-        Ok((formatted()?, Promise::default()))
-    }
-
-    fn work(
-        &self,
-        storage: &Arc<dyn Storage>,
-        promise: Promise,
-        tell: &dyn Fn(Promise),
-    ) -> Result<(), Broken> {
-        let mut promise = promise;
+    fn work(&self, storage: &Arc<dyn Storage>, tell: &dyn Fn(Promise)) -> Result<(), Broken> {
+        let mut promise = Promise::default();
         let mut running = self.start(storage)?;
         for step in self.steps {
             if matches!(step, Step::Restart) {
                 for log in promise.logs.keys().copied().collect::<Vec<_>>() {
                     self.step(&mut running, &mut promise, Step::Idle(log), tell)?;
                 }
-                drop(running);
-                let (started, shown) = self.open(storage, &promise)?;
-                running = started;
-                promise = shown;
-                tell(promise.clone());
+                (running, promise) = self.restart(running, storage, &promise, tell)?;
             } else {
                 self.step(&mut running, &mut promise, *step, tell)?;
             }

@@ -14,10 +14,9 @@ use tidelog_engine::Engine;
 use tidelog_engine::storage::Storage;
 use tidelog_wire::ids::{ClusterId, NodeId, RaftIndex};
 
-use super::embedded::{data, formatted};
 use super::node::{GROUP, Node, Promise, Running, term};
 use crate::raft_files::RecordedLog;
-use crate::scenario::{Broken, Scenario};
+use crate::scenario::{Broken, Scenario, data, formatted};
 
 const CLUSTER: ClusterId = ClusterId(1);
 /// Bytes that arrive at once.

@@ -5,9 +5,10 @@ mod install;
 mod node;
 mod raft;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use tidelog_consensus::raft_log::EngineLogOptions;
-use tidelog_engine::checkpoint::LogConfig;
 
 use self::embedded::{Embedded, Step, log};
 use self::node::Node;
@@ -28,12 +29,11 @@ const CHEAPER: u32 = 4;
 const A: tidelog_wire::ids::LogId = log(7, 0);
 const B: tidelog_wire::ids::LogId = log(7, 1);
 const A_AGAIN: tidelog_wire::ids::LogId = log(9, 0);
-const SMALL: u64 = LogConfig::SEGMENT_BYTES_MIN;
 
 /// A log's first batches: few enough that every state is tried.
-const FIRST: Embedded = Embedded {
-    name: "first",
-    steps: &[
+const FIRST: Embedded = Embedded::small(
+    "first",
+    &[
         Step::Open(A),
         Step::Append(A, 1, 20),
         Step::Append(A, 2, 300),
@@ -43,33 +43,32 @@ const FIRST: Embedded = Embedded {
         Step::Append(A, 1, 1_500),
         Step::Append(A, 3, 100),
     ],
-    segment_bytes: SMALL,
-    skips_recovered_sync: false,
-};
+);
 
 /// From one byte to more than a prefill.
 const SIZES: Embedded = Embedded {
-    name: "sizes",
-    steps: &[
-        Step::Open(A),
-        Step::Durable(A, 1, 1),
-        Step::Append(A, 1, 400),
-        Step::Append(A, 1, 512),
-        Step::Durable(A, 4, 5_000),
-        Step::Append(A, 1, 60_000),
-        Step::Durable(A, 1, 900_000),
-        Step::Append(A, 1, 700_000),
-        Step::Durable(A, 1, 3),
-        Step::Idle(A),
-    ],
     segment_bytes: 4 << 20,
-    skips_recovered_sync: false,
+    ..Embedded::small(
+        "sizes",
+        &[
+            Step::Open(A),
+            Step::Durable(A, 1, 1),
+            Step::Append(A, 1, 400),
+            Step::Append(A, 1, 512),
+            Step::Durable(A, 4, 5_000),
+            Step::Append(A, 1, 60_000),
+            Step::Durable(A, 1, 900_000),
+            Step::Append(A, 1, 700_000),
+            Step::Durable(A, 1, 3),
+            Step::Idle(A),
+        ],
+    )
 };
 
 /// Two logs over many small segments: sealed, rolled, marked, trimmed, emptied, stopped and started.
-const ROLLS: Embedded = Embedded {
-    name: "rolls",
-    steps: &[
+const ROLLS: Embedded = Embedded::small(
+    "rolls",
+    &[
         Step::Open(A),
         Step::Open(B),
         Step::Append(A, 3, 600),
@@ -94,14 +93,12 @@ const ROLLS: Embedded = Embedded {
         Step::Append(A, 1, 50),
         Step::Append(B, 1, 50),
     ],
-    segment_bytes: SMALL,
-    skips_recovered_sync: false,
-};
+);
 
 /// A log is removed, and its name's next life begins beside what is left of it.
-const LIVES: Embedded = Embedded {
-    name: "lives",
-    steps: &[
+const LIVES: Embedded = Embedded::small(
+    "lives",
+    &[
         Step::Open(A),
         Step::Open(B),
         Step::Durable(A, 2, 1_000),
@@ -117,9 +114,7 @@ const LIVES: Embedded = Embedded {
         Step::Append(A_AGAIN, 1, 2_000),
         Step::Durable(B, 1, 60),
     ],
-    segment_bytes: SMALL,
-    skips_recovered_sync: false,
-};
+);
 
 const RAFT_STEPS: &[R] = &[
     R::All { bytes: 20, sync: true },
@@ -150,17 +145,13 @@ const RAFT_STEPS: &[R] = &[
 ];
 
 /// The raft log, each file made anew.
-const RAFT: Raft = Raft {
-    name: "raft",
-    steps: RAFT_STEPS,
-    options: EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 0 },
-};
+const RAFT: Raft = Raft { name: "raft", steps: RAFT_STEPS, options: raft::OPTIONS };
 
 /// The raft log as servers have it: files made ahead and used again.
 const RECYCLED: Raft = Raft {
     name: "recycled",
     steps: RAFT_STEPS,
-    options: EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 12 << 10 },
+    options: EngineLogOptions { prefill_bytes: 12 << 10, ..raft::OPTIONS },
 };
 
 /// Raft log, segments, checkpoints and votes together.

@@ -12,25 +12,24 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use ::raft::eraftpb::{Entry, HardState};
 use bytes::Bytes;
-use raft::eraftpb::{Entry, HardState};
-use tidelog_consensus::raft_log::{EngineLogOptions, GroupWrite, RaftLog, Span};
+use tidelog_consensus::raft_log::{GroupWrite, RaftLog, Span};
 use tidelog_consensus::snapshot::Switch;
 use tidelog_consensus::votes::{Vote, Votes};
 use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig};
 use tidelog_engine::log::{AppendStamp, LogWriter};
 use tidelog_engine::producers::ProducerTable;
-use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Storage;
 use tidelog_engine::{Engine, Options};
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, RaftIndex, ReplicaId, Term, TimestampMs};
 
-use super::embedded::{data, formatted, is_steady, log};
-use super::install;
+use super::embedded::{is_steady, log};
 use super::records::{LogPromise, batch};
+use super::{install, raft};
 use crate::raft_files::{self, RecordedLog};
-use crate::scenario::{Broken, Scenario, holds};
+use crate::scenario::{Broken, Scenario, data, holds};
 
 pub(super) const GROUP: GroupId = GroupId(1);
 const CONFIG: LogConfig = LogConfig { segment_bytes: LogConfig::SEGMENT_BYTES_MIN, epoch_base: 0 };
@@ -339,17 +338,8 @@ impl Scenario for Node {
         self.name
     }
 
-    fn begin(&self) -> Result<(SimDisk, Promise), Broken> {
-        Ok((formatted()?, Promise::default()))
-    }
-
-    fn work(
-        &self,
-        storage: &Arc<dyn Storage>,
-        promise: Promise,
-        tell: &dyn Fn(Promise),
-    ) -> Result<(), Broken> {
-        let mut promise = promise;
+    fn work(&self, storage: &Arc<dyn Storage>, tell: &dyn Fn(Promise)) -> Result<(), Broken> {
+        let mut promise = Promise::default();
         let (mut running, _) = self.open(storage, &promise)?;
         for round in 1..=self.rounds {
             running.entries(&mut promise, round.wrapping_rem(3).saturating_add(1), tell)?;
@@ -366,9 +356,7 @@ impl Scenario for Node {
                 running = running.reopened()?;
             }
             if round == 8 {
-                drop(running);
-                (running, promise) = self.open(storage, &promise)?;
-                tell(promise);
+                (running, promise) = self.restart(running, storage, &promise, tell)?;
             }
         }
         Ok(())
@@ -379,7 +367,7 @@ impl Scenario for Node {
         let engine =
             Engine::open(Arc::clone(storage), data(), options).map_err(Broken::by("open the engine"))?;
         let (votes, found) = Votes::open(storage.as_ref(), data()).map_err(Broken::by("open the votes"))?;
-        let raft = raft_files::open(storage, super::raft::dir(), RAFT_OPTIONS)?;
+        let raft = raft_files::open(storage, raft::dir(), raft::OPTIONS)?;
         let held = raft.log.load(GROUP).map_err(Broken::by("load the raft log"))?;
         if let Some(mark) = held.install {
             let marked = Switch { group: GROUP, mark, hard_state: held.hard_state };
@@ -430,7 +418,3 @@ impl Scenario for Node {
         is_steady(path)
     }
 }
-
-/// Small files, so that they are followed by others, used again and given back.
-const RAFT_OPTIONS: EngineLogOptions =
-    EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 0 };

@@ -12,7 +12,6 @@ use raft::eraftpb::{Entry, HardState};
 use tidelog_consensus::raft_log::{
     EngineLogOptions, GroupLog, GroupWrite, InstallChange, InstallMark, RaftLog, Span,
 };
-use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Storage;
 use tidelog_wire::ids::{GroupId, RaftIndex, Term};
 
@@ -20,6 +19,11 @@ use crate::raft_files::{self, RecordedLog};
 use crate::scenario::{Broken, Scenario, holds};
 
 const GROUPS: [GroupId; 3] = [GroupId(0), GroupId(1), GroupId(2)];
+
+/// Small files, so that they are followed by others, used again and given back. Two threads would cut torn tails in either order,
+/// and a state that is named by how many operations came before it would not be the same one when it is made again.
+pub(super) const OPTIONS: EngineLogOptions =
+    EngineLogOptions { file_bytes: 4 << 10, purge_bytes: 8 << 10, prefill_bytes: 0, recovery_threads: 1 };
 
 /// Where the raft log is.
 pub(super) fn dir() -> &'static Path {
@@ -71,6 +75,12 @@ pub(super) struct Promise {
     /// After each write, from the last that is known to be durable at the front on.
     row: Vec<Arc<Model>>,
     writes: u64,
+}
+
+impl Default for Promise {
+    fn default() -> Self {
+        Self { row: vec![Arc::new(Model::new())], writes: 0 }
+    }
 }
 
 impl Promise {
@@ -237,24 +247,12 @@ impl Scenario for Raft {
         self.name
     }
 
-    fn begin(&self) -> Result<(SimDisk, Promise), Broken> {
-        let disk = super::embedded::formatted()?;
-        Ok((disk, Promise { row: vec![Arc::new(Model::new())], writes: 0 }))
-    }
-
-    fn work(
-        &self,
-        storage: &Arc<dyn Storage>,
-        promise: Promise,
-        tell: &dyn Fn(Promise),
-    ) -> Result<(), Broken> {
-        let mut promise = promise;
+    fn work(&self, storage: &Arc<dyn Storage>, tell: &dyn Fn(Promise)) -> Result<(), Broken> {
+        let mut promise = Promise::default();
         let mut running = self.start(storage)?;
         for one in self.steps {
             if matches!(one, Step::Restart) {
-                drop(running);
-                (running, promise) = self.open(storage, &promise)?;
-                tell(promise.clone());
+                (running, promise) = self.restart(running, storage, &promise, tell)?;
             } else {
                 step(&running.log, &mut promise, *one, tell)?;
             }
