@@ -8,7 +8,6 @@
 //! - What one durable append asks of the disk and of the allocator.
 
 mod bulk;
-mod counted;
 mod many;
 mod others;
 mod ours;

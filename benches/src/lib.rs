@@ -28,6 +28,7 @@ mod options;
 mod payload;
 mod report;
 mod rounds;
+mod storage;
 
 use std::fmt::Display;
 use std::path::Path;

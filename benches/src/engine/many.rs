@@ -11,13 +11,13 @@ use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::SharedLog;
 use tidelog_wire::batch::Batch;
 
-use super::counted::CountedStorage;
 use super::others::{OkayWal, RaftEngine};
 use super::ours;
 use crate::clock::{self, Limit};
 use crate::error::{BenchError, Doing as _};
 use crate::payload::Payload;
 use crate::report::Shared;
+use crate::storage::CountedStorage;
 
 /// Turns of each case.
 const TURNS: u32 = 6;

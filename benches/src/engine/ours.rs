@@ -14,10 +14,10 @@ use tidelog_wire::ids::{
     ClusterId, Generation, Incarnation, LeaderEpoch, LogId, NodeId, Partition, RaftIndex,
 };
 
-use super::counted::{Calls, CountedStorage};
 use crate::clock;
 use crate::error::{BenchError, Doing as _};
 use crate::rounds::Operation;
+use crate::storage::{Calls, CountedStorage};
 
 /// Name of the operation in reports.
 pub(super) const APPEND: &str = "engine append + sync";

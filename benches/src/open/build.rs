@@ -11,7 +11,7 @@ use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig};
 use tidelog_engine::log::{AppendStamp, LogWriter};
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::producers::ProducerTable;
-use tidelog_engine::storage::{DirEntry, DirectoryLock, EntryKind, File, OpenMode, Position, Storage};
+use tidelog_engine::storage::{EntryKind, OpenMode, Position, Storage};
 use tidelog_engine::{Engine, Mode, NewIdentity, Options};
 use tidelog_wire::ids::{
     ClusterId, Generation, GroupId, Incarnation, LeaderEpoch, LogId, NodeId, Partition, RaftIndex, Term,
@@ -20,6 +20,7 @@ use tidelog_wire::ids::{
 use crate::clock;
 use crate::error::{BenchError, Doing as _};
 use crate::payload::Payload;
+use crate::storage::CountedStorage;
 
 /// The group whose checkpoint names the logs.
 pub(crate) const GROUP: GroupId = GroupId(1);
@@ -78,7 +79,7 @@ impl Directory {
             Mode::Consensus => Options::consensus(clock::wall()),
             Mode::Embedded => Options::embedded(clock::wall()),
         };
-        Engine::open(Arc::new(Unsynced), &self.root, options).doing("open the engine")
+        Engine::open(Arc::new(CountedStorage::unsynced()), &self.root, options).doing("open the engine")
     }
 
     /// Lets the one log grow until it has `segments`, the last almost full. It is left without a word.
@@ -262,71 +263,4 @@ pub(crate) fn forget(root: &Path) -> Result<(), BenchError> {
         }
     }
     Ok(())
-}
-
-/// The system's files, of which nothing is synced.
-#[derive(Debug)]
-struct Unsynced;
-
-#[derive(Debug)]
-struct UnsyncedFile(Arc<dyn File>);
-
-impl Storage for Unsynced {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(UnsyncedFile(OsStorage.open(path, mode)?)))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        OsStorage.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.create_dir(dir)
-    }
-
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.remove_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsStorage.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsStorage.remove(path)
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        OsStorage.free_bytes(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DirectoryLock>> {
-        OsStorage.lock(path)
-    }
-}
-
-impl File for UnsyncedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_at(&self, position: Position, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(position, buf)
-    }
-
-    fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()> {
-        self.0.write_at(position, parts)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -21,16 +21,8 @@ impl Mapping<'_> {
         };
         self.tell_torn_from_damaged(mark);
         self.padding_below(mark);
-        let standing = self.parts.iter().rev().find_map(|part| match &part.label {
-            Label::Frames { records, chain, .. } => Some((records.end, Some(*chain))),
-            Label::Header
-            | Label::Padding
-            | Label::Index { .. }
-            | Label::Footer
-            | Label::TornTail { .. }
-            | Label::Damage { .. }
-            | Label::Foreign { .. } => None,
-        });
+        let standing = self.parts.iter().rev().find_map(|part| part.label.frames());
+        let standing = standing.map(|(records, chain)| (records.end, Some(chain)));
         let (end, chain) = standing.unwrap_or((self.summary.base, self.chain_start));
         self.find_lacking(end, seal_found);
         SegmentMap {
@@ -82,17 +74,8 @@ impl Mapping<'_> {
 
     /// Zeros below the mark are no padding.
     fn padding_below(&mut self, mark: u64) {
-        let end = self.parts.iter().rev().find_map(|part| match &part.label {
-            Label::Frames { records, .. } => Some(records.end),
-            Label::Header
-            | Label::Padding
-            | Label::Index { .. }
-            | Label::Footer
-            | Label::TornTail { .. }
-            | Label::Damage { .. }
-            | Label::Foreign { .. } => None,
-        });
-        let from = end.unwrap_or(self.summary.base);
+        let last = self.parts.iter().rev().find_map(|part| part.label.frames());
+        let from = last.map_or(self.summary.base, |(records, _)| records.end);
         let known_end = self.sealed.map(|footer| footer.last_offset.plus(1)).or(self.context.end);
         let offsets = known_end.filter(|end| *end > from).map(|end| from..end);
         let Some(at) = self.parts.iter().position(|part| part.label == Label::Padding) else { return };
@@ -113,16 +96,8 @@ impl Mapping<'_> {
 
     /// What should be there behind the end of the file.
     fn find_lacking(&mut self, end: Offset, seal_found: SealFound) {
-        let named = self.parts.iter().rev().take_while(|part| !matches!(part.label, Label::Frames { .. }));
-        let named = named.filter(|part| part.label.is_bad()).any(|part| match &part.label {
-            Label::Damage { offsets, .. } | Label::Foreign { offsets, .. } => offsets.is_some(),
-            Label::Header
-            | Label::Frames { .. }
-            | Label::Padding
-            | Label::Index { .. }
-            | Label::Footer
-            | Label::TornTail { .. } => false,
-        });
+        let mut behind = self.parts.iter().rev().take_while(|part| part.label.frames().is_none());
+        let named = behind.any(|part| part.label.bad().is_some_and(|(_, offsets)| offsets.is_some()));
         let lost = self.context.end.filter(|until| *until > end && !named).map(|until| end..until);
         let lack =
             |bytes: Range<u64>, why, offsets| Some(Part { bytes, label: Label::Damage { why, offsets } });

@@ -75,14 +75,35 @@ impl Label {
     /// Damage or foreign bytes.
     #[must_use]
     pub const fn is_bad(&self) -> bool {
+        self.bad().is_some()
+    }
+
+    /// What is wrong with damaged or foreign bytes, and the records that are lost with them.
+    #[must_use]
+    pub const fn bad(&self) -> Option<(&Why, Option<&Range<Offset>>)> {
         match self {
-            Self::Damage { .. } | Self::Foreign { .. } => true,
+            Self::Damage { why, offsets } | Self::Foreign { why, offsets } => Some((why, offsets.as_ref())),
             Self::Header
             | Self::Frames { .. }
             | Self::Padding
             | Self::Index { .. }
             | Self::Footer
-            | Self::TornTail { .. } => false,
+            | Self::TornTail { .. } => None,
+        }
+    }
+
+    /// The records of frames, and the chain behind them.
+    #[must_use]
+    pub const fn frames(&self) -> Option<(&Range<Offset>, Chain)> {
+        match self {
+            Self::Frames { records, chain, .. } => Some((records, *chain)),
+            Self::Header
+            | Self::Padding
+            | Self::Index { .. }
+            | Self::Footer
+            | Self::TornTail { .. }
+            | Self::Damage { .. }
+            | Self::Foreign { .. } => None,
         }
     }
 }

@@ -400,14 +400,10 @@ fn whose(
 /// A part as a finding about the file at `path`.
 pub(super) fn finding(path: &Path, log: Option<LogId>, part: &Part) -> Option<Finding> {
     use super::label::Label;
-    let (why, offsets) = match &part.label {
-        Label::Damage { why, offsets } | Label::Foreign { why, offsets } => (why.clone(), offsets.clone()),
-        Label::TornTail { why } => (why.clone(), None),
-        Label::Header | Label::Frames { .. } | Label::Padding | Label::Index { .. } | Label::Footer => {
-            return None;
-        }
-    };
-    Some(Finding { path: path.to_path_buf(), log, bytes: part.bytes.clone(), offsets, why })
+    let (why, offsets) =
+        if let Label::TornTail { why } = &part.label { (why, None) } else { part.label.bad()? };
+    let (path, why, offsets) = (path.to_path_buf(), why.clone(), offsets.cloned());
+    Some(Finding { path, log, bytes: part.bytes.clone(), offsets, why })
 }
 
 /// The first byte of a file that is not there.

@@ -325,18 +325,10 @@ impl Look<'_> {
                 Some(_) | None => continue,
             };
             let whole = |until: u64| map.bad().all(|part| part.bytes.start >= until);
-            let there = map.parts.iter().find_map(|part| match &part.label {
-                Label::Frames { records, chain, .. } if place.is_none_or(|place| place == part.bytes.end) => {
-                    Some((records.end, *chain)).filter(|(end, _)| place.is_some() || *end == state.end)
-                }
-                Label::Frames { .. }
-                | Label::Header
-                | Label::Padding
-                | Label::Index { .. }
-                | Label::Footer
-                | Label::TornTail { .. }
-                | Label::Damage { .. }
-                | Label::Foreign { .. } => None,
+            let there = map.parts.iter().find_map(|part| {
+                let (records, chain) = part.label.frames()?;
+                let here = place.map_or(records.end == state.end, |place| place == part.bytes.end);
+                here.then_some((records.end, chain))
             });
             let bytes = place.map_or(found.len..found.len, |place| place..place);
             if there != Some((state.end, state.chain)) && whole(place.unwrap_or(found.len)) {

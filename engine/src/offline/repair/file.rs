@@ -68,17 +68,10 @@ pub(super) fn mend(
     other: Option<&Other>,
 ) -> io::Result<Mended> {
     let patched = Patched::new(file, map.len);
-    let refused = map.parts.last().and_then(|part| match &part.label {
-        Label::TornTail { why: why @ Why::Unreadable { .. } } => Some(why.clone()),
-        Label::Header
-        | Label::Frames { .. }
-        | Label::Padding
-        | Label::Index { .. }
-        | Label::Footer
-        | Label::TornTail { .. }
-        | Label::Damage { .. }
-        | Label::Foreign { .. } => None,
-    });
+    let refused = match map.parts.last() {
+        Some(Part { label: Label::TornTail { why: why @ Why::Unreadable { .. } }, .. }) => Some(why.clone()),
+        Some(_) | None => None,
+    };
     let actions = Vec::new();
     let mut mending = Mending { context, goal, patched, map: map.clone(), actions, refused, undecided: None };
     mending.header(other)?;
@@ -206,7 +199,7 @@ impl Mending<'_> {
 
     /// The bytes of the other copy that belong into a bad part, if they are good there.
     fn hole(&self, part: &Part, other: &Other) -> Option<Part> {
-        let (Label::Damage { why, .. } | Label::Foreign { why, .. }) = &part.label else { return None };
+        let why = why_of(part)?;
         if matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter) || why.is_newer() {
             return None;
         }
@@ -290,16 +283,8 @@ impl Mending<'_> {
 
 /// Whether the frames come to a chain at an offset: at their end, or where a run was split at a checkpoint.
 fn comes_to(map: &SegmentMap, offset: Offset, chain: Chain) -> bool {
-    map.parts.iter().any(|part| match &part.label {
-        Label::Frames { records, chain: found, .. } => records.end == offset && *found == chain,
-        Label::Header
-        | Label::Padding
-        | Label::Index { .. }
-        | Label::Footer
-        | Label::TornTail { .. }
-        | Label::Damage { .. }
-        | Label::Foreign { .. } => false,
-    })
+    let mut frames = map.parts.iter().filter_map(|part| part.label.frames());
+    frames.any(|(records, found)| records.end == offset && found == chain)
 }
 
 fn has_bad_seal(map: &SegmentMap) -> bool {
@@ -307,29 +292,13 @@ fn has_bad_seal(map: &SegmentMap) -> bool {
 }
 
 fn fill(hole: Part, other: &Other) -> Action {
-    let offsets = match hole.label {
-        Label::Damage { offsets, .. } | Label::Foreign { offsets, .. } => offsets,
-        Label::Header
-        | Label::Frames { .. }
-        | Label::Padding
-        | Label::Index { .. }
-        | Label::Footer
-        | Label::TornTail { .. } => None,
-    };
+    let offsets = hole.label.bad().and_then(|(_, offsets)| offsets.cloned());
     Action::Fill { bytes: hole.bytes, offsets, from: other.path.clone() }
 }
 
 /// What is wrong with a part, if it is bad.
 fn why_of(part: &Part) -> Option<&Why> {
-    match &part.label {
-        Label::Damage { why, .. } | Label::Foreign { why, .. } => Some(why),
-        Label::Header
-        | Label::Frames { .. }
-        | Label::Padding
-        | Label::Index { .. }
-        | Label::Footer
-        | Label::TornTail { .. } => None,
-    }
+    part.label.bad().map(|(why, _)| why)
 }
 
 fn bad_parts(map: &SegmentMap) -> usize {

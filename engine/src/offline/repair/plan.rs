@@ -13,7 +13,7 @@ use super::file::{Other, mend};
 use super::patched::Patched;
 use super::{Action, Plan, Step};
 use crate::checkpoint::LogState;
-use crate::offline::label::{Label, SegmentMap, Why};
+use crate::offline::label::{Label, Part, SegmentMap, Why};
 use crate::offline::map::{Context, Detail, Promise, map};
 use crate::offline::target::{Known, LogFiles, SegmentPath, Target, active_position, finding};
 use crate::offline::verify::{Finding, LogVerdict, verify_log};
@@ -360,16 +360,8 @@ fn usable(other: &Other, until: Offset, state: Option<&LogState>) -> Option<Take
     let header = other.map.header?;
     let context = Context { promise: Promise::All, detail: Detail::EachFrame, ..Context::default() };
     let every = map(other.file.as_ref(), &context).ok()?;
-    let len = every.parts.iter().find_map(|part| match &part.label {
-        Label::Frames { records, .. } => (records.end == until).then_some(part.bytes.end),
-        Label::Header
-        | Label::Padding
-        | Label::Index { .. }
-        | Label::Footer
-        | Label::TornTail { .. }
-        | Label::Damage { .. }
-        | Label::Foreign { .. } => None,
-    })?;
+    let last = |part: &&Part| part.label.frames().is_some_and(|(records, _)| records.end == until);
+    let len = every.parts.iter().find(last)?.bytes.end;
     let mut cut = Patched::new(Arc::clone(&other.file), len);
     cut.cut(len);
     let summary = map(&cut, &context).ok()?.whole?;

@@ -1,4 +1,5 @@
-//! Counts what an engine asks of the disk: the files of the operating system, with a tally.
+//! Counts what an engine asks of the disk: the files of the operating system, with a tally. What is only built to be measured later is
+//! built without syncs.
 
 use std::io;
 use std::path::Path;
@@ -11,18 +12,18 @@ use tidelog_engine::storage::{DirEntry, DirectoryLock, File, OpenMode, Position,
 
 /// Write and sync calls so far, and allocations of the whole program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     /// Gathered writes of frames, headers and footers; zeros ahead are not among them.
-    pub(super) writes: u64,
-    pub(super) syncs: u64,
+    pub(crate) writes: u64,
+    pub(crate) syncs: u64,
     /// Stretches of zeros written ahead.
-    pub(super) prefills: u64,
-    pub(super) allocations: u64,
+    pub(crate) prefills: u64,
+    pub(crate) allocations: u64,
 }
 
 impl Calls {
     /// What was added since `earlier`.
-    pub(super) const fn since(self, earlier: Self) -> Self {
+    pub(crate) const fn since(self, earlier: Self) -> Self {
         Self {
             writes: self.writes.saturating_sub(earlier.writes),
             syncs: self.syncs.saturating_sub(earlier.syncs),
@@ -41,13 +42,20 @@ struct Tally {
 
 /// The files of the operating system, counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CountedStorage {
+pub(crate) struct CountedStorage {
     tally: Arc<Tally>,
+    /// Syncs are counted, and not done.
+    is_unsynced: bool,
 }
 
 impl CountedStorage {
+    /// The same, of which nothing is synced.
+    pub(crate) fn unsynced() -> Self {
+        Self { is_unsynced: true, ..Self::default() }
+    }
+
     /// How many calls there were until now.
-    pub(super) fn calls(&self) -> Calls {
+    pub(crate) fn calls(&self) -> Calls {
         let allocated = INSTRUMENTED_SYSTEM.stats();
         Calls {
             writes: self.tally.writes.load(Ordering::Relaxed),
@@ -61,7 +69,7 @@ impl CountedStorage {
 impl Storage for CountedStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let file = OsStorage.open(path, mode)?;
-        Ok(Arc::new(CountedFile { file, tally: Arc::clone(&self.tally) }))
+        Ok(Arc::new(CountedFile { file, counted: self.clone() }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -86,7 +94,7 @@ impl Storage for CountedStorage {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.tally.syncs.fetch_add(1, Ordering::Relaxed);
-        OsStorage.sync_dir(dir)
+        if self.is_unsynced { Ok(()) } else { OsStorage.sync_dir(dir) }
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -101,7 +109,7 @@ impl Storage for CountedStorage {
 #[derive(Debug)]
 struct CountedFile {
     file: Arc<dyn File>,
-    tally: Arc<Tally>,
+    counted: CountedStorage,
 }
 
 impl File for CountedFile {
@@ -118,7 +126,7 @@ impl File for CountedFile {
     }
 
     fn write_at(&self, position: Position, parts: &[&[u8]]) -> io::Result<()> {
-        self.tally.writes.fetch_add(1, Ordering::Relaxed);
+        self.counted.tally.writes.fetch_add(1, Ordering::Relaxed);
         self.file.write_at(position, parts)
     }
 
@@ -127,12 +135,12 @@ impl File for CountedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.tally.syncs.fetch_add(1, Ordering::Relaxed);
-        self.file.sync()
+        self.counted.tally.syncs.fetch_add(1, Ordering::Relaxed);
+        if self.counted.is_unsynced { Ok(()) } else { self.file.sync() }
     }
 
     fn prefill(&self, position: Position, bytes: u64) -> io::Result<()> {
-        self.tally.prefills.fetch_add(1, Ordering::Relaxed);
+        self.counted.tally.prefills.fetch_add(1, Ordering::Relaxed);
         self.file.prefill(position, bytes)
     }
 }
