@@ -155,21 +155,29 @@ pub struct Rate {
     pub ratio: f64,
     /// The same of half of the samples: the one's median over the other's.
     pub ratio_p50: f64,
+    /// The same beside plain reads whose bytes are summed up, where that was measured.
+    pub ratio_checked_p50: Option<f64>,
 }
 
 impl Rate {
-    /// From the two series of one measurement, of which each sample is about so many bytes.
+    /// From the series of one measurement, of which each sample is about so many bytes: ours, the plain calls, and,
+    /// if there is a third, the plain calls with a checksum.
     pub(crate) fn of(series: &[Series], bytes: f64, raw_bytes: f64) -> Result<Self, BenchError> {
-        let [ours, raw] = series else { return Err("there are not two").doing("compare rates") };
+        let [ours, raw, checked @ ..] = series else {
+            return Err("there are not two").doing("compare rates");
+        };
         let rate = |series: &Series, bytes: f64| {
             let seconds: f64 = series.samples.iter().map(Duration::as_secs_f64).sum();
             let count = float(u64::try_from(series.samples.len()).unwrap_or(u64::MAX));
             bytes * count / seconds.max(f64::MIN_POSITIVE)
         };
         let (found, floor) = (rate(ours, bytes), rate(raw, raw_bytes));
-        let medians = (percentiles(&ours.samples)?.p50, percentiles(&raw.samples)?.p50);
-        let half =
-            (bytes / medians.0.max(f64::MIN_POSITIVE)) / (raw_bytes / medians.1.max(f64::MIN_POSITIVE));
+        let half = |series: &Series, bytes: f64| {
+            percentiles(&series.samples).map(|found| bytes / found.p50.max(f64::MIN_POSITIVE))
+        };
+        let beside = |floor: &Series| {
+            Ok(hundredths(half(ours, bytes)? / half(floor, raw_bytes)?.max(f64::MIN_POSITIVE)))
+        };
         let mib = |bytes: f64| (bytes / float(1 << 20)).round();
         Ok(Self {
             name: ours.name.to_owned(),
@@ -177,7 +185,8 @@ impl Rate {
             mib_per_second: mib(found),
             raw_mib_per_second: mib(floor),
             ratio: hundredths(found / floor.max(f64::MIN_POSITIVE)),
-            ratio_p50: hundredths(half),
+            ratio_p50: beside(raw)?,
+            ratio_checked_p50: checked.first().map(beside).transpose()?,
         })
     }
 }
@@ -391,9 +400,11 @@ impl fmt::Display for Shared {
 
 impl fmt::Display for Rate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, samples, mib_per_second, raw_mib_per_second, ratio, ratio_p50 } = self;
+        let Self { name, samples, mib_per_second, raw_mib_per_second, ratio, .. } = self;
         write!(out, "{name:44} {mib_per_second:>6} MiB/s, raw {raw_mib_per_second:>6}: x {ratio:.2}")?;
-        write!(out, " (medians x {ratio_p50:.2}, {samples} samples)")
+        write!(out, " (medians x {:.2}, {samples} samples)", self.ratio_p50)?;
+        self.ratio_checked_p50
+            .map_or(Ok(()), |ratio| write!(out, "; raw with a checksum: medians x {ratio:.2}"))
     }
 }
 

@@ -31,6 +31,8 @@ pub const GROUPS_MAX: u64 = 65_536;
 
 const SLOT_BYTES: usize = 48;
 const SECTOR: u64 = 512;
+/// The rest of a slot's sector.
+const BEHIND_SLOT: [u8; 512 - SLOT_BYTES] = [0; 512 - SLOT_BYTES];
 const PAIR: u64 = 2 * SECTOR;
 /// The file grows by room for this many groups.
 const GROW_PAIRS: u64 = 16;
@@ -260,12 +262,12 @@ impl Votes {
         self.file.sync().map_err(self.io("sync the votes file"))
     }
 
-    /// Writes the newest slot of a pair.
+    /// Writes the newest slot of a pair, with all of its sector: whatever lies behind a slot would make it invalid.
     fn write(&self, pair: &Pair) -> Result<(), VotesError> {
         let first = position_of(pair.number);
         let position = if pair.second { second_slot(first) } else { first };
         let slot = pair.newest.encode(position);
-        self.file.write_at(position, &[&slot]).map_err(self.io("write a vote"))
+        self.file.write_at(position, &[&slot, &BEHIND_SLOT]).map_err(self.io("write a vote"))
     }
 
     fn found(&mut self, found: &mut VotesFound, pair: Pair) {

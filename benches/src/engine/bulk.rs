@@ -2,20 +2,23 @@
 //!
 //! - A thousand records of 1 KiB are appended as one batch; as a thousand batches handed over together; and as a thousand
 //!   batches one by one. Beside each the bytes of the batches are written to a file, with as many calls as the engine makes.
-//!   Both files grow, and begin anew at 64 MiB.
+//!   Both files grow, and another is begun at 64 MiB; none is taken away before the end.
 //! - A log is read from front to back in chunks, warm, each batch verified. Beside it chunks of the same size are read from
-//!   the same file, into the same memory again and again, half a file away: what one has read is not in the processor's
-//!   caches for the other.
+//!   the same file, into the same memory again and again, a third of a file away: what one has read is not in the processor's
+//!   caches for the other. And beside that, another third away, the same with one CRC32C of all of it: the least that a reader does who verifies.
 
 #![expect(clippy::disallowed_methods, reason = "owns the files that writing and reading are measured with")]
 
 use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crc_fast::crc32_iscsi;
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::embedded::SharedLog;
 use tidelog_engine::log::LogReader;
@@ -69,10 +72,13 @@ pub(super) fn measure_all(folder: &Path, rounds: u64, stop: &Stop) -> Result<Vec
     for (at, (names, batch, chunk)) in chunks.into_iter().enumerate() {
         let dir = folder.join(format!("read-{at}"));
         let mut ours = Reads::open(&dir, names[0], batch, chunk)?;
-        let mut raw = RawReads::open(&segment_path(&dir), names[1], chunk)?;
+        let segment = segment_path(&dir);
+        let mut raw = RawReads::open(&segment, names[1], chunk, 1)?;
+        let mut checked =
+            RawReads { checked: true, ..RawReads::open(&segment, "raw read, checked", chunk, 2)? };
         let chunks = u64::try_from(MIB / chunk).unwrap_or(1);
         let plan = Plan { samples: rounds.saturating_mul(chunks), ..plan };
-        let series = measure(&mut [&mut ours, &mut raw], &plan, stop)?;
+        let series = measure(&mut [&mut ours, &mut raw, &mut checked], &plan, stop)?;
         rates.push(Rate::of(&series, ours.bytes / ours.reads, wide_float(chunk))?);
     }
     Ok(rates)
@@ -126,6 +132,9 @@ impl Operation for Appends {
 /// Writes the same bytes with as many calls.
 struct RawWrites {
     name: &'static str,
+    /// Files are made beside each other, like segments.
+    path: PathBuf,
+    files: u32,
     file: File,
     calls: Vec<Bytes>,
     position: u64,
@@ -133,14 +142,30 @@ struct RawWrites {
 
 impl RawWrites {
     fn open(path: &Path, name: &'static str, batches: &[Batch], a_call: usize) -> Result<Self, BenchError> {
-        let mut options = OpenOptions::new();
-        let file = options.create_new(true).write(true).open(path).doing("make a file")?;
         let joined = |batches: &[Batch]| {
             batches.iter().flat_map(|batch| batch.bytes().iter().copied()).collect::<Bytes>()
         };
         let calls = batches.chunks(a_call).map(joined).collect();
-        Ok(Self { name, file, calls, position: 0 })
+        let file = new_file(path, 0).doing("make a file")?;
+        Ok(Self { name, path: path.to_path_buf(), files: 1, file, calls, position: 0 })
     }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.position >= FILE_BYTES {
+            self.file = new_file(&self.path, self.files)?;
+            self.files += 1;
+            self.position = 0;
+        }
+        for bytes in &self.calls {
+            self.file.write_all_at(bytes, self.position)?;
+            self.position += wide(bytes.len());
+        }
+        Ok(())
+    }
+}
+
+fn new_file(path: &Path, number: u32) -> io::Result<File> {
+    OpenOptions::new().create_new(true).write(true).open(path.with_extension(number.to_string()))
 }
 
 impl Operation for RawWrites {
@@ -149,17 +174,7 @@ impl Operation for RawWrites {
     }
 
     fn once(&mut self) -> Result<Duration, BenchError> {
-        if self.position >= FILE_BYTES {
-            self.position = 0;
-            self.file.set_len(0).doing("begin a file anew")?;
-        }
-        let (written, took) = clock::timed(|| {
-            for bytes in &self.calls {
-                self.file.write_all_at(bytes, self.position)?;
-                self.position += wide(bytes.len());
-            }
-            Ok::<_, std::io::Error>(())
-        });
+        let (written, took) = clock::timed(|| self.write());
         written.doing("write")?;
         Ok(took)
     }
@@ -215,12 +230,16 @@ struct RawReads {
     file: File,
     buffer: Vec<u8>,
     position: u64,
+    /// Whether what was read is summed up.
+    checked: bool,
 }
 
 impl RawReads {
-    fn open(path: &Path, name: &'static str, chunk: usize) -> Result<Self, BenchError> {
+    /// Begins so many thirds behind the start.
+    fn open(path: &Path, name: &'static str, chunk: usize, thirds: u64) -> Result<Self, BenchError> {
         let file = File::open(path).doing("open a segment")?;
-        Ok(Self { name, file, buffer: vec![0; chunk], position: READ_BYTES / 2 })
+        let position = READ_BYTES / 3 * thirds;
+        Ok(Self { name, file, buffer: vec![0; chunk], position, checked: false })
     }
 }
 
@@ -234,7 +253,12 @@ impl Operation for RawReads {
         if self.position + len > READ_BYTES {
             self.position = 0;
         }
-        let (read, took) = clock::timed(|| self.file.read_exact_at(&mut self.buffer, self.position));
+        let (read, took) = clock::timed(|| {
+            self.file.read_exact_at(&mut self.buffer, self.position)?;
+            // Not left out by the compiler, since nobody else looks at it.
+            black_box(if self.checked { crc32_iscsi(&self.buffer) } else { 0 });
+            io::Result::Ok(())
+        });
         read.doing("read a segment")?;
         self.position += len;
         Ok(took)

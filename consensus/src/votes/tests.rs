@@ -165,6 +165,33 @@ fn a_vote_recorded_over_damage_is_there_after_a_power_cut() {
     assert_eq!(open(&disk).1.votes.into_values().collect::<Vec<_>>(), [vote(3, 4, 1)]);
 }
 
+/// Found by fuzzing: the same where the file was long enough already, so that nothing was filled with zeros; and the
+/// same behind the second slot of a pair.
+#[test]
+fn a_vote_recorded_over_damage_within_a_long_file_is_there_after_a_power_cut() {
+    for rotten in [100, 700] {
+        let disk = new_disk();
+        let path = dir().join(VOTES_FILE);
+        let file = disk.storage().open(&path, OpenMode::CreateNew).unwrap();
+        file.prefill(Position::ZERO, 4096).unwrap();
+        let (mut votes, _) = open(&disk);
+        votes.record(&[vote(3, 4, 1)]).unwrap();
+        drop(votes);
+        file.write_at(Position(rotten), &[&[7; 100]]).unwrap();
+        let (mut votes, _) = open(&disk);
+        for term in 5..8 {
+            votes.record(&[vote(3, term, 1)]).unwrap();
+            disk.crash(Crash::LoseUnsynced);
+            assert_eq!(
+                open(&disk).1.votes.into_values().collect::<Vec<_>>(),
+                [vote(3, term, 1)],
+                "rotten from {rotten} on"
+            );
+            votes = open(&disk).0;
+        }
+    }
+}
+
 /// Found by fuzzing: a slot with the last sequence number there is. The vote after it got the same number, so at
 /// the next start the older one counted: the node could have voted twice.
 #[test]

@@ -25,6 +25,9 @@ use crate::storage::{File, Position};
 /// Most bytes that one read returns, unless a single batch is larger.
 const READ_BYTES_MAX: usize = 32 << 20;
 
+/// Most batches for which a read makes room before it has seen them.
+const BATCHES_FORESEEN: usize = 1024;
+
 /// Fewest bytes read at once: a search's neighbours come along for free.
 const READ_BYTES_MIN: usize = 4 << 10;
 
@@ -407,6 +410,10 @@ fn take_batches(bytes: &Bytes, position: Position, tag: LogTag, span: Span) -> T
                 break;
             }
             let begins = at.saturating_add(FRAME_HEADER_BYTES);
+            if taken.batches.is_empty() {
+                // As many as there would be of this length, if they are not tiny.
+                taken.batches.reserve((bytes.len() / narrow(len)).min(BATCHES_FORESEEN));
+            }
             taken.batches.push(bytes.slice(begins..at.saturating_add(narrow(len))));
             taken.next = Some(batch.end());
         }

@@ -197,11 +197,18 @@ impl FrameHeader {
     pub fn checksum(&self, position: Position, prefix: &[u8]) -> u32 {
         let header = self.encode();
         let (_, checked) = header.split_at(4);
-        let mut covered = [0; FRAME_HEADER_BYTES + 4];
-        let (to_header, to_position) = covered.split_at_mut(checked.len());
+        // In one piece, which costs less than going on from part to part.
+        let mut covered = [0; FRAME_HEADER_BYTES + 4 + PREFIX_BYTES];
+        let (to_header, behind) = covered.split_at_mut(checked.len());
+        let (to_position, to_prefix) = behind.split_at_mut(8);
         to_header.copy_from_slice(checked);
         to_position.copy_from_slice(&position.get().to_le_bytes());
-        crc32c::crc32c_append(crc32c::crc32c(&covered), prefix)
+        if prefix.len() == PREFIX_BYTES {
+            to_prefix.copy_from_slice(prefix);
+            return crc32c::crc32c(&covered);
+        }
+        let (before, _) = covered.split_at(FRAME_HEADER_BYTES + 4);
+        crc32c::crc32c_append(crc32c::crc32c(before), prefix)
     }
 
     /// Whether the length can be one: a mark, or a header and a batch within the limits.
