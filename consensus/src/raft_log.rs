@@ -239,8 +239,8 @@ pub enum RaftLogError {
     },
     /// What is on disk does not verify.
     #[error(
-        "E1102 {path}: {place} does not verify: {found}; expected {expected}: keep the directory aside and \
-         rejoin from a quorum of the other nodes"
+        "E1102 {path}: {place} does not verify: {found}; expected {expected}: this node cannot vouch for it \
+         and the other nodes go on; check the disk, and keep what is set aside"
     )]
     Damaged {
         /// The raft log's directory or file.

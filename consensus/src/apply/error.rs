@@ -79,8 +79,8 @@ pub enum ApplyError {
     },
     /// There is nothing to start from.
     #[error(
-        "E1264 group {group} has no checkpoint on this node, so its replica does not start: refill it from \
-         the other nodes"
+        "E1264 group {group} has no checkpoint on this node, so its replica does not start and the others go \
+         on: if somebody moved it, put it back and restart the node; nothing else fills the replica yet"
     )]
     NoCheckpoint {
         /// The group.
@@ -89,7 +89,7 @@ pub enum ApplyError {
     /// The checkpoint's checksum holds, but its state is not one that this release can go on from.
     #[error(
         "E1265 group {group}: the state in the checkpoint at entry {} of term {}: {what}; the replica does not \
-         start: run the release that wrote it, or refill the replica from the other nodes", applied.index, applied.term
+         start: run the release that wrote it; if it is this one, keep the data directory and report it", applied.index, applied.term
     )]
     BadState {
         /// The group.

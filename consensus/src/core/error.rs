@@ -133,13 +133,14 @@ pub enum MessageRefusal {
     },
 }
 
-/// Why a replica does not take part. Until it is refilled it neither votes nor acknowledges.
+/// Why a replica does not take part: it neither votes nor acknowledges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HaltReason {
     /// A vote is durable that the raft log does not know: the log lost its end.
     #[error(
         "E1220 group {group}: the votes file says term {vote_term}, the raft log ends its terms at \
-         {log_term}: the raft log lost what it had promised; refill this replica from the others"
+         {log_term}: the raft log lost what it had promised; this replica stays out and the others go on: keep its \
+         data directory, nothing fills it again yet"
     )]
     VotesAhead {
         /// The group.
@@ -152,7 +153,8 @@ pub enum HaltReason {
     /// The checkpoint is ahead of the raft log, and no install mark explains it.
     #[error(
         "E1221 group {group}: the checkpoint saw entry {expected} durable, but the raft log {found}: it \
-         lost entries; refill this replica from the others"
+         lost entries; this replica stays out and the others go on: keep its data directory, nothing fills it \
+         again yet"
     )]
     DurableEntryMissing {
         /// The group.
@@ -165,7 +167,8 @@ pub enum HaltReason {
     /// Entries between checkpoint and raft log are in neither.
     #[error(
         "E1222 group {group}: the checkpoint ends at entry {applied}, the raft log begins at {first}: the \
-         entries between are lost here; refill this replica from the others"
+         entries between are lost here; this replica stays out and the others go on: keep its data directory, \
+         nothing fills it again yet"
     )]
     LogBeginsLate {
         /// The group.
@@ -178,7 +181,8 @@ pub enum HaltReason {
     /// The hard state speaks of entries or terms that the log does not match.
     #[error(
         "E1223 group {group}: the raft log's hard state says {field} {found}, its entries say {expected}: \
-         the raft log lost entries; refill this replica from the others"
+         the raft log lost entries; this replica stays out and the others go on: keep its data directory, nothing \
+         fills it again yet"
     )]
     HardStateMismatch {
         /// The group.
@@ -193,7 +197,8 @@ pub enum HaltReason {
     /// A leader counts on entries that are not here.
     #[error(
         "E1224 group {group}: the leader knows entry {known} to be here, but the log ends at {last}: it \
-         lost what it had acknowledged; refill this replica from the others"
+         lost what it had acknowledged; this replica stays out and the others go on: keep its data directory, \
+         nothing fills it again yet"
     )]
     LeaderKnowsMore {
         /// The group.
@@ -217,7 +222,10 @@ pub enum HaltReason {
         held: EntryId,
     },
     /// The raft log cannot be read.
-    #[error("E1226 group {group}: entries from {low} on cannot be read back: {message}")]
+    #[error(
+        "E1226 group {group}: entries from {low} on cannot be read back: {message}; this replica stays out: check \
+         the disk, then restart the node, which reads all of its raft log"
+    )]
     LogUnreadable {
         /// The group.
         group: GroupId,
@@ -228,8 +236,8 @@ pub enum HaltReason {
     },
     /// An installation was begun and has to be finished first.
     #[error(
-        "E1227 group {group}: the installation of the snapshot at entry {index} is not finished; it must \
-         be finished from staging before the replica starts"
+        "E1227 group {group}: the installation of the snapshot at entry {index} is not finished, see \
+         the lines before; this replica stays out: mend what they name, then restart the node, which tries again"
     )]
     InstallUnfinished {
         /// The group.
@@ -238,7 +246,10 @@ pub enum HaltReason {
         index: RaftIndex,
     },
     /// The members recorded cannot form this replica's group.
-    #[error("E1228 group {group}: the checkpoint's members cannot be right: {found}")]
+    #[error(
+        "E1228 group {group}: the checkpoint's members cannot be right: {found}; this replica stays out: make sure \
+         that the data directory is this node's own"
+    )]
     BadMembers {
         /// The group.
         group: GroupId,

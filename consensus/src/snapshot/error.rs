@@ -100,7 +100,8 @@ pub enum SnapshotError {
     },
     /// A replica with damage on its disk offers nothing.
     #[error(
-        "E1236 log {log}: a damaged range is known here, so no snapshot is offered: refill this log first"
+        "E1236 log {log}: a damaged range is known here, so this node offers no snapshot: stop it, fill the range \
+         with `tidelog segment repair DATA --from COPY --apply`, then start it"
     )]
     Damaged {
         /// The log.
@@ -109,7 +110,8 @@ pub enum SnapshotError {
     /// Staging lacks what a begun switch needs.
     #[error(
         "E1237 group {group}: the switch to snapshot {digest:016x} was begun, but {missing} is neither in \
-         staging nor in place: refill this replica from the others"
+         staging nor in place; this replica stays out and the others go on: if somebody moved that file, put it \
+         back and restart the node, which tries again; nothing else fills the replica yet"
     )]
     StagingLost {
         /// The group.

@@ -32,7 +32,7 @@ use crate::raft_log::{GroupWrite, InstallMark, RaftLog};
 
 /// What the switch does to the data directory. The engine does it; a test may count and fail it.
 pub trait Adopter {
-    /// Puts the file `from` into its place, durably, over what is there.
+    /// Puts the file `from` into its place, durably. A file of other bytes that stands there is set aside first.
     ///
     /// # Errors
     /// The system's.
@@ -73,7 +73,7 @@ pub struct Switch {
 ///
 /// # Errors
 /// The mark stays, and the switch is to be tried again, at the latest at the next start. Only
-/// [`SnapshotError::StagingLost`] will not get better: the replica has to be refilled anew.
+/// [`SnapshotError::StagingLost`] will not get better by itself.
 pub fn install(
     storage: &Arc<dyn Storage>,
     data_dir: &Path,

@@ -70,7 +70,7 @@ pub enum LogError {
     /// A segment belongs to another cluster.
     #[error(
         "E0104 {path}: belongs to cluster {found}, this node to {expected}; nothing was changed: \
-         move the directory of the other cluster away and rejoin this node"
+         move the files of the other cluster away, then start this node again"
     )]
     ForeignCluster {
         /// Which file.
