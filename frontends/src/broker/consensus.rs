@@ -120,6 +120,15 @@ pub enum ReadFailure {
         /// The range.
         range: Range<Offset>,
     },
+    /// In a range that the disk refuses to give. It may give it again.
+    Unreadable {
+        /// The range.
+        range: Range<Offset>,
+        /// What the engine says: file, and the system's words.
+        said: String,
+    },
+    /// The log was opened again behind this view, as when the replica switched to a snapshot: the next view reads on.
+    Reopened,
     /// Inside of a batch, where only its ends have a chain.
     InsideBatch {
         /// The batch.

@@ -144,6 +144,21 @@ pub enum BrokerError {
         /// First offset after them.
         end: Offset,
     },
+    /// A range that the disk refuses to give.
+    #[error(
+        "E2122 log {log}: offsets {start}..{end} cannot be read on this node now: {said}; nothing was read: read them \
+         from another replica, and check the disk here"
+    )]
+    UnreadableRange {
+        /// The log.
+        log: LogId,
+        /// First offset of the range.
+        start: Offset,
+        /// First offset after it.
+        end: Offset,
+        /// What the engine says.
+        said: String,
+    },
     /// The name is in use.
     #[error("E2116 channel `{name}` exists; nothing was done: use it, or delete it first")]
     ChannelExists {

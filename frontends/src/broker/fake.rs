@@ -270,7 +270,9 @@ impl Consensus for FakeConsensus {
 pub(crate) struct FakeLog {
     batches: Mutex<Vec<(Offset, TimestampMs, Bytes)>>,
     bounds: watch::Sender<(Offset, Offset)>,
-    damaged: Mutex<Vec<Range<Offset>>>,
+    failing: Mutex<Vec<(Range<Offset>, ReadFailure)>>,
+    /// How reads fail since the log has ended.
+    ended: watch::Sender<Option<ReadFailure>>,
 }
 
 impl Default for FakeLog {
@@ -278,7 +280,8 @@ impl Default for FakeLog {
         Self {
             batches: Mutex::default(),
             bounds: watch::Sender::new((Offset::ZERO, Offset::ZERO)),
-            damaged: Mutex::default(),
+            failing: Mutex::default(),
+            ended: watch::Sender::new(None),
         }
     }
 }
@@ -309,7 +312,17 @@ impl FakeLog {
 
     /// This range can no longer be read.
     pub(crate) fn damage(&self, range: Range<Offset>) {
-        self.damaged.lock().unwrap().push(range);
+        self.fail(range.clone(), ReadFailure::Damaged { range });
+    }
+
+    /// Reads of this range fail so.
+    pub(crate) fn fail(&self, range: Range<Offset>, how: ReadFailure) {
+        self.failing.lock().unwrap().push((range, how));
+    }
+
+    /// The log has ended for everybody who has this view of it: whoever waits is woken, and reads fail so.
+    pub(crate) fn end(&self, how: ReadFailure) {
+        self.ended.send_replace(Some(how));
     }
 }
 
@@ -323,13 +336,17 @@ impl LogView for FakeLog {
     }
 
     fn read(&self, from: Offset, bytes_max: usize) -> Result<ReadBatches, ReadFailure> {
+        if let Some(how) = &*self.ended.borrow() {
+            return Err(how.clone());
+        }
+        let failing = self.failing.lock().unwrap();
         let batches = self.batches.lock().unwrap();
         let first = batches.partition_point(|(base, ..)| *base <= from).saturating_sub(1);
         let mut read = ReadBatches { batches: Vec::new(), next: from };
         let mut bytes = 0;
         for (place, (base, _, batch)) in batches.iter().enumerate().skip(first) {
-            if let Some(range) = self.damaged().into_iter().find(|range| range.contains(base)) {
-                return if read.batches.is_empty() { Err(ReadFailure::Damaged { range }) } else { Ok(read) };
+            if let Some((_, how)) = failing.iter().find(|(range, _)| range.contains(base)) {
+                return if read.batches.is_empty() { Err(how.clone()) } else { Ok(read) };
             }
             bytes += batch.len();
             if !read.batches.is_empty() && bytes > bytes_max {
@@ -361,11 +378,25 @@ impl LogView for FakeLog {
     }
 
     fn damaged(&self) -> Vec<Range<Offset>> {
-        self.damaged.lock().unwrap().clone()
+        let damaged = |(_, how): &(Range<Offset>, ReadFailure)| match how {
+            ReadFailure::Damaged { range } => Some(range.clone()),
+            ReadFailure::OutOfRange { .. }
+            | ReadFailure::Unreadable { .. }
+            | ReadFailure::Reopened
+            | ReadFailure::InsideBatch { .. }
+            | ReadFailure::Closed
+            | ReadFailure::Failed(_) => None,
+        };
+        self.failing.lock().unwrap().iter().filter_map(damaged).collect()
     }
 
     fn past(&self, offset: Offset) -> Later<()> {
-        let mut bounds = self.bounds.subscribe();
-        Box::pin(async move { drop(bounds.wait_for(|(_, end)| *end > offset).await) })
+        let (mut bounds, mut ended) = (self.bounds.subscribe(), self.ended.subscribe());
+        Box::pin(async move {
+            tokio::select! {
+                grown = bounds.wait_for(|(_, end)| *end > offset) => drop(grown),
+                gone = ended.wait_for(Option::is_some) => drop(gone),
+            }
+        })
     }
 }

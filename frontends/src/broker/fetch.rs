@@ -80,10 +80,13 @@ impl Broker {
             bytes: 0,
         };
         let (mut stopped, mut allow, mut held) = (self.stopped(), Some(allow), None);
+        let mut woken = false;
         loop {
             // Watched from before the look, so that no batch slips in between.
             let mut grown = view.past(gathering.gathered.next);
-            if gathering.is_behind()? {
+            // Woken with nothing to read: this view has ended, and reading says how.
+            if gathering.is_behind()? || woken {
+                woken = false;
                 if let Some(allow) = allow.take() {
                     held = Some(allow(bytes_max).await);
                 }
@@ -93,7 +96,7 @@ impl Broker {
                 continue;
             }
             tokio::select! {
-                () = &mut grown => {}
+                () = &mut grown => woken = true,
                 () = tokio::time::sleep_until(deadline) => break,
                 () = &mut stopped => break,
             }
@@ -227,6 +230,12 @@ fn read_error(log: LogId, failure: ReadFailure) -> BrokerError {
         }
         ReadFailure::Damaged { range } => {
             BrokerError::DamagedRange { log, start: range.start, end: range.end }
+        }
+        ReadFailure::Unreadable { range, said } => {
+            BrokerError::UnreadableRange { log, start: range.start, end: range.end, said }
+        }
+        ReadFailure::Reopened => {
+            BrokerError::NotReady { what: format!("log {log}, which was just opened again,") }
         }
         ReadFailure::InsideBatch { batch } => BrokerError::InvalidRequest {
             reason: format!("the offset lies inside a batch: take {} or {}", batch.start, batch.end),

@@ -263,6 +263,42 @@ async fn a_damaged_range_costs_its_offsets_and_no_others() {
     assert_eq!(fetched(&world.broker, fetch(log, 2)).await.unwrap().batches.len(), 1);
 }
 
+/// What the disk refuses in a range is told by that range, so that a client reads it elsewhere; it is no damage.
+#[tokio::test]
+async fn a_range_that_the_disk_refuses_costs_its_offsets_and_no_others() {
+    let world = world();
+    let log = channel(&world, "orders").await;
+    for value in ["a", "b", "c"] {
+        world.broker.produce(log, batch_of(&[value])).await.unwrap();
+    }
+    let (range, said) = (Offset(1)..Offset(2), "0.seg: input/output error".to_owned());
+    world.consensus.fake_log(log).fail(range.clone(), ReadFailure::Unreadable { range, said: said.clone() });
+    assert_eq!(fetched(&world.broker, fetch(log, 0)).await.unwrap().next_offset, Offset(1));
+    let error = fetched(&world.broker, fetch(log, 1)).await.unwrap_err();
+    assert_eq!(error, BrokerError::UnreadableRange { log, start: Offset(1), end: Offset(2), said });
+    assert_eq!(fetched(&world.broker, fetch(log, 2)).await.unwrap().batches.len(), 1);
+}
+
+/// Story: a fetch that waited on a log that was removed, or opened again when its replica switched to a snapshot, was
+/// woken, found nothing new and was woken at once again: a processor was busy with it until its time was over, and
+/// then the client heard that there is nothing new.
+#[tokio::test]
+async fn a_fetch_that_waits_on_a_log_that_ends_is_told_at_once() {
+    for (how, code) in [(ReadFailure::Closed, "E2104"), (ReadFailure::Reopened, "E2114")] {
+        let world = world();
+        let log = channel(&world, "orders").await;
+        let waiting = FetchRequest { wait: Duration::from_secs(20), ..fetch(log, 0) };
+        let fetching = tokio::spawn({
+            let broker = Arc::clone(&world.broker);
+            async move { fetched(&broker, waiting).await }
+        });
+        tokio::task::yield_now().await;
+        world.consensus.fake_log(log).end(how);
+        let error = fetching.await.unwrap().unwrap_err().to_string();
+        assert!(error.starts_with(code), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn before_consensus_has_started_everything_is_not_ready() {
     let broker = Arc::new(Broker::new(NodeId(3), LIMITS, Arc::default()));

@@ -45,7 +45,7 @@ fn code_and_retry(error: &BrokerError) -> (ErrorCode, Retry) {
             (ErrorCode::Busy { retry_after_ms: BUSY_MS }, Retry::Here { after_ms: BUSY_MS })
         }
         BrokerError::NotReady { .. } => (ErrorCode::NotReady, Retry::Here { after_ms: NOT_READY_MS }),
-        BrokerError::DamagedRange { start, end, .. } => {
+        BrokerError::DamagedRange { start, end, .. } | BrokerError::UnreadableRange { start, end, .. } => {
             (ErrorCode::DamagedRange { start: *start, end: *end }, Retry::Never)
         }
         BrokerError::ChannelExists { .. } => (ErrorCode::ChannelExists, Retry::Never),

@@ -11,7 +11,7 @@ use tidelog_wire::protocol::{
 };
 
 use super::*;
-use crate::broker::{FakeConsensus, Limits, SubmitError, batch_of};
+use crate::broker::{FakeConsensus, Limits, ReadFailure, SubmitError, batch_of};
 
 const CLUSTER: ClusterId = ClusterId(7);
 
@@ -257,6 +257,19 @@ async fn errors_say_what_is_wrong_and_whether_to_repeat() {
     served.consensus.fail_next(SubmitError::MayHaveCommitted);
     let answer = pipeline.ask(Request::Produce { log }, &batch).await;
     assert_eq!(error_of(&answer), (ErrorCode::TimedOutMayHaveCommitted, Retry::MayHaveCommitted));
+
+    pipeline.ask(Request::Produce { log }, &batch).await.answer.unwrap();
+    let fake = served.consensus.fake_log(log);
+    let (range, said) = (Offset(0)..Offset(1), "0.seg: input/output error".to_owned());
+    fake.fail(range.clone(), ReadFailure::Unreadable { range, said });
+    let answer = pipeline.ask(fetch(log, 0), &[]).await;
+    // The code upon which a client asks another replica.
+    let refused = ErrorCode::DamagedRange { start: Offset(0), end: Offset(1) };
+    assert_eq!(error_of(&answer), (refused, Retry::Never));
+    assert!(answer.answer.unwrap_err().message.starts_with("E2122"));
+    fake.end(ReadFailure::Reopened);
+    let answer = pipeline.ask(fetch(log, 0), &[]).await;
+    assert_eq!(error_of(&answer), (ErrorCode::NotReady, Retry::Here { after_ms: 50 }));
 
     served.consensus.set_leader(GroupId(1), Some(NodeId(4)));
     let answer = pipeline.ask(Request::Produce { log }, &batch).await;

@@ -180,6 +180,10 @@ fn read_failure(error: ReadError) -> ReadFailure {
     match error {
         ReadError::OutOfRange { start, end, .. } => ReadFailure::OutOfRange { start, end },
         ReadError::Damaged { range, .. } => ReadFailure::Damaged { range },
+        ReadError::Unreadable { range, path, said, .. } => {
+            ReadFailure::Unreadable { range, said: format!("{}: {said}", path.display()) }
+        }
+        ReadError::Reopened { .. } => ReadFailure::Reopened,
         ReadError::InsideBatch { batch, .. } => ReadFailure::InsideBatch { batch },
         ReadError::Removed { .. } => ReadFailure::Closed,
         // The engine may find more reasons to fail: each has its own words.
@@ -229,5 +233,33 @@ impl LogView for RunningLog {
             drop(woken.await);
             drop(subscription);
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use tidelog_wire::ids::Partition;
+
+    use super::*;
+
+    /// Story: what the disk refused in one range, and a reader whose log had been opened again, were both "reading failed"
+    /// to a client. It asked no other replica for the one, and gave up over the other, which passes by itself.
+    #[test]
+    fn each_reason_why_a_read_fails_stays_itself() {
+        let log = LogId { generation: Generation(1), partition: Partition(0) };
+        let range = Offset(3)..Offset(7);
+        let path = std::path::PathBuf::from("/data/logs/1/0/0.seg");
+        let said = "input/output error".to_owned();
+        let unreadable = ReadError::Unreadable { log, range: range.clone(), path: path.clone(), said };
+        let said = "/data/logs/1/0/0.seg: input/output error".to_owned();
+        assert_eq!(read_failure(unreadable), ReadFailure::Unreadable { range: range.clone(), said });
+        assert_eq!(read_failure(ReadError::Reopened { log }), ReadFailure::Reopened);
+        assert_eq!(read_failure(ReadError::Removed { log }), ReadFailure::Closed);
+        let damaged = ReadError::Damaged { log, range: range.clone() };
+        assert_eq!(read_failure(damaged), ReadFailure::Damaged { range });
+        let refused = ReadError::Io { path, action: "open", source: ErrorKind::PermissionDenied.into() };
+        assert!(matches!(read_failure(refused), ReadFailure::Failed(said) if said.starts_with("E0111")));
     }
 }
