@@ -10,7 +10,8 @@ use crate::values::{ChannelName, Delimiter, Size, Start};
 /// tidelog: a durable, replicated stream log.
 ///
 /// `up` makes a cluster on this machine. The online commands (status, channel, produce, consume) reach the cluster that
-/// --profile or TIDELOG_PROFILE names. Exit codes: 0 done, 1 failed or damage found, 2 asked wrongly.
+/// --profile or TIDELOG_PROFILE names. Exit codes: 0 done, 1 failed or damage found, 2 asked wrongly, 3 no damage
+/// found, but something could not be judged (`segment verify`).
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, max_term_width = 110, propagate_version = true)]
 pub(crate) struct Arguments {

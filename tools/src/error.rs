@@ -131,6 +131,12 @@ pub(crate) enum CliError {
          `tidelog segment verify` names what is damaged"
     )]
     NotCompared { logs: usize },
+    /// No damage, as far as anything said what should be there.
+    #[error(
+        "E3229 {logs} logs were not judged in full: verify them in the data directory they come from, with its \
+         checkpoints, or compare them with another copy (`tidelog segment compare`)"
+    )]
+    NotJudged { logs: usize },
     /// Damage that a repair leaves.
     #[error(
         "E3227 {ranges} damaged ranges stay: nothing at hand proves what was there; \
@@ -152,7 +158,7 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// 1 for what failed, 2 for what was asked wrongly.
+    /// 1 for what failed, 2 for what was asked wrongly, 3 for what could not be judged.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoProfile
@@ -161,6 +167,7 @@ impl CliError {
             | Self::NoNode { .. }
             | Self::Offline(OfflineError::NothingHere { .. })
             | Self::Repair(RepairError::Offline(OfflineError::NothingHere { .. })) => ExitCode::from(2),
+            Self::NotJudged { .. } => ExitCode::from(3),
             Self::File { .. }
             | Self::Layout { .. }
             | Self::NoServer { .. }

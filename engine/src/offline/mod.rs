@@ -32,4 +32,4 @@ pub use self::inspect::{Outline, outline};
 pub use self::label::{Label, Part, SegmentMap, Why};
 pub use self::map::{Context, Detail, Promise, map};
 pub use self::target::{Known, LogFiles, SegmentPath, Target, find};
-pub use self::verify::{Finding, LogVerdict, Verified, verify, verify_log};
+pub use self::verify::{Finding, LogVerdict, NotJudged, Unjudged, Verified, verify, verify_log};

@@ -295,6 +295,7 @@ impl Target {
             let base = header.map(|header| header.base).unwrap_or_default();
             let len = file.len().map_err(failed(path, "size"))?;
             segments = vec![SegmentPath { base, path: path.to_path_buf(), len }];
+            asked = Some(base);
             strangers.clear();
         }
         segments.sort_by_key(|segment| segment.base);

@@ -40,6 +40,38 @@ pub struct Finding {
     pub why: Why,
 }
 
+/// What nothing at hand says of a log, so that it was not judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotJudged {
+    /// How far a log with a raft log behind it was durable.
+    #[error(
+        "no checkpoint at hand says how far it was durable: a tail that does not verify counts as torn, and segments that are missing at its beginning or its end do not show"
+    )]
+    Ends,
+    /// The same, of its last segment alone.
+    #[error("no checkpoint at hand says how far it was durable: a tail that does not verify counts as torn")]
+    Tail,
+    /// Where an embedded log starts that does not start with its first record.
+    #[error(
+        "no checkpoint at hand says that it starts at offset {first}: segments that are missing before do not show"
+    )]
+    Start {
+        /// Where its first segment begins.
+        first: Offset,
+    },
+}
+
+/// A log that could not be judged in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unjudged {
+    /// Its directory, or the file that was asked about.
+    pub path: PathBuf,
+    /// Which log.
+    pub log: Option<LogId>,
+    /// What was not judged.
+    pub what: NotJudged,
+}
+
 /// What verifying came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -49,6 +81,8 @@ pub struct Verified {
     pub torn: Vec<Finding>,
     /// What is wrong in segments below the start of their log: no damage either, they are about to be unlinked.
     pub below_start: Vec<Finding>,
+    /// Logs of which not everything could be judged, for want of a checkpoint.
+    pub not_judged: Vec<Unjudged>,
     /// Files looked at.
     pub files: u64,
     /// Their bytes.
@@ -64,6 +98,8 @@ pub struct LogVerdict {
     pub torn: Vec<Finding>,
     /// What is wrong below the log's start: no damage, since nobody may ask for it any more.
     pub below_start: Vec<Finding>,
+    /// What of it could not be judged.
+    pub not_judged: Option<Unjudged>,
     /// The segments that were looked at, each with what was known of it and its map.
     pub maps: Vec<(SegmentPath, Context, SegmentMap)>,
 }
@@ -76,6 +112,7 @@ pub fn verify(storage: &dyn Storage, target: &Target, progress: &mut dyn FnMut(u
         verified.damage.extend(verdict.damage);
         verified.torn.extend(verdict.torn);
         verified.below_start.extend(verdict.below_start);
+        verified.not_judged.extend(verdict.not_judged);
     }
     verified.files = target.files();
     verified.bytes = target.bytes();
@@ -102,7 +139,29 @@ pub fn verify_log(
     verdict.torn.retain(|finding| is_asked(files, &finding.path));
     verdict.below_start.retain(|finding| is_asked(files, &finding.path));
     verdict.maps.retain(|(found, _, _)| files.is_asked(found.base));
+    verdict.not_judged = not_judged(files, verdict);
     look.verdict
+}
+
+/// What only a checkpoint could have said of these files, where there is none. An embedded engine needs none to find the end, and
+/// none for the start before the first trim.
+fn not_judged(files: &LogFiles, verdict: &LogVerdict) -> Option<Unjudged> {
+    if files.known != Known::Nothing {
+        return None;
+    }
+    let of = |path: &Path, what| Some(Unjudged { path: path.to_path_buf(), log: files.log, what });
+    match (files.only, files.segments.first()) {
+        (Some(_), _) => {
+            let (segment, context, map) = verdict.maps.first()?;
+            let is_open = matches!(context.promise, Promise::Witnessed(_)) && map.footer.is_none();
+            if files.consensus && is_open { of(&segment.path, NotJudged::Tail) } else { None }
+        }
+        (None, Some(_)) if files.consensus => of(&files.dir, NotJudged::Ends),
+        (None, Some(first)) if first.base > Offset::ZERO => {
+            of(&files.dir, NotJudged::Start { first: first.base })
+        }
+        (None, _) => None,
+    }
 }
 
 /// Whether a file is among those that are asked about.

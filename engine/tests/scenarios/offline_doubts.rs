@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tidelog_engine::offline::repair::{Action, Plan, plan, repair};
-use tidelog_engine::offline::{self, Dumped, Finding, Why};
+use tidelog_engine::offline::{self, Dumped, Finding, NotJudged, Why};
 use tidelog_engine::sim_disk::{Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::{LogId, Offset, Partition, TimestampMs};
@@ -449,4 +449,35 @@ proptest! {
             }
         }
     }
+}
+
+/// The story: a copy without the checkpoints of its node was called sound, its last segments missing and its tail cut short, and
+/// scripts went on by exit code 0.
+#[test]
+fn what_only_a_checkpoint_says_is_named_where_there_is_none() {
+    let not_judged = |disk: &SimDisk, path: &Path| {
+        let target = offline::find(disk.storage().as_ref(), path).unwrap();
+        let verified = offline::verify(disk.storage().as_ref(), &target, &mut |_| {});
+        assert_eq!(verified.damage, []);
+        verified.not_judged.into_iter().map(|one| (one.path, one.what)).collect::<Vec<_>>()
+    };
+    let disk = stopped();
+    let copy = bare(&disk);
+    assert_eq!(not_judged(&disk, data()), []);
+    let lone = |base: u64| copy.join(segment_path(base).file_name().unwrap());
+    let (first, open) = (lone(bases(&disk)[0]), lone(*bases(&disk).last().unwrap()));
+    assert_eq!(not_judged(&disk, &first), [], "a footer says all there is to say of one file");
+    assert_eq!(not_judged(&disk, &open), [(open.clone(), NotJudged::Tail)]);
+    disk.storage().remove(&open).unwrap();
+    assert_eq!(not_judged(&disk, &copy), [(copy.clone(), NotJudged::Ends)]);
+    remove_all(&disk, &data().join("checkpoints"));
+    assert_eq!(not_judged(&disk, data()), [(segment_path(0).parent().unwrap().into(), NotJudged::Ends)]);
+
+    let disk = embedded();
+    let copy = bare(&disk);
+    assert_eq!(not_judged(&disk, data()), []);
+    assert_eq!(not_judged(&disk, &copy), [], "its frames witness how far it was durable");
+    disk.storage().remove(&copy.join(segment_path(0).file_name().unwrap())).unwrap();
+    let start = NotJudged::Start { first: Offset(bases(&disk)[1]) };
+    assert_eq!(not_judged(&disk, &copy), [(copy.clone(), start)]);
 }

@@ -30,7 +30,10 @@ pub(crate) enum Segment {
     /// in a file that is not there, is missing. What is wrong in segments below the start of a log is told and is no damage:
     /// nobody may ask for it any more.
     ///
-    /// Exit codes: 0 sound, 1 damaged, 2 asked wrongly.
+    /// Some things only a checkpoint says: how far a log with a raft log behind it was durable, and where a trimmed log
+    /// starts. Where none is at hand, as beside a copied log, a line `not judged: …` names the log and what would not show.
+    ///
+    /// Exit codes: 0 sound, 1 damaged, 2 asked wrongly, 3 no damage found, but something was not judged.
     ///
     /// Examples:
     ///   tidelog segment verify node-0/data

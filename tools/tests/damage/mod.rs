@@ -225,8 +225,21 @@ fn damage_is_named_exactly_and_served_around_and_mended_to_the_very_bytes() {
     );
 
     the_manual_runs(cluster.dir(), &log);
+    a_copy_without_checkpoints_is_not_called_sound(cluster.dir(), &log);
     cluster.up();
     assert!(cluster.consume_from(0) == input);
+}
+
+fn a_copy_without_checkpoints_is_not_called_sound(dir: &Path, log: &Path) {
+    let copy = dir.join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(log).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let (verdict, exit_code) = segment(&["verify", text(&copy)]);
+    assert_eq!((verdict.pointer("/damage/0"), exit_code), (None, 3), "{verdict:#}");
+    assert_eq!(verdict.pointer("/not_judged/0/path"), Some(&Value::from(text(&copy))), "{verdict:#}");
 }
 
 /// Every command of the page about checking and repairing runs as it stands there, on a sound directory.
