@@ -85,3 +85,6 @@ impl SyncPolicy for TimedSyncs {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ mod keeper;
 mod mailbox;
 #[cfg(test)]
 mod one_log;
+#[cfg(test)]
+mod one_node;
 mod pace;
 mod peers;
 mod raft_thread;

@@ -124,9 +124,12 @@ async fn leaders_killed_under_load_lose_nothing_acknowledged() {
             let name = format!("round {round}, producer {producer}");
             producers.spawn(produce(handles, cluster.group_of(log), log, name, 40, progress));
         }
-        while progress.load(Ordering::Relaxed) < 60 {
-            tokio::task::yield_now().await;
-        }
+        let enough = async {
+            while progress.load(Ordering::Relaxed) < 60 {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, enough).await.is_ok(), "the producers got no further");
         let leader = cluster.leader_of(log).await;
         cluster.kill(leader).await;
         while let Some(offsets) = producers.join_next().await {

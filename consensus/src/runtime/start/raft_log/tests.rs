@@ -1,53 +1,24 @@
 //! One scenario for each row of the table, on a node alone: its raft log is spoiled between two starts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::storage::{OpenMode, Position, Storage};
-use tidelog_wire::ids::{ClusterId, Incarnation, NodeId};
 
 use super::*;
 use crate::core::Role;
-use crate::metrics::NodeMetrics;
-use crate::runtime::{Addresses, Fatal, Node, NodeHandle, NodeTuning, Start, SystemClock};
+use crate::runtime::one_node::{config, serves};
+use crate::runtime::{Node, NodeHandle};
 
 const GROUP: GroupId = GroupId(1);
-
-/// A node without peers, with two groups. It runs in no test for longer than it takes to look at it.
-fn config(dir: &TempDir) -> NodeConfig {
-    let voters = vec![NodeId(0)];
-    let mut tuning = NodeTuning::default();
-    tuning.raft_log.prefill_bytes = 0;
-    NodeConfig {
-        data_dir: dir.path().join("data"),
-        storage: Arc::new(OsStorage),
-        cluster: ClusterId(1),
-        node: NodeId(0),
-        start: Start::Bootstrap { voters, incarnation: Incarnation(1) },
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        peers: BTreeMap::new(),
-        credentials: None,
-        data_groups: 1,
-        addresses: Addresses::default(),
-        tuning,
-        seed: 7,
-        clock: Arc::new(SystemClock::new()),
-        metrics: Arc::new(NodeMetrics::default()),
-        fatal: Fatal::new(|message| panic!("fatal: {message}")),
-    }
-}
 
 /// The directory of a node that has served, and was killed.
 async fn served() -> (TempDir, NodeConfig) {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(config(&dir)).await.unwrap();
-    let mut statuses = node.watch_statuses();
-    let serves = |all: &Vec<crate::core::GroupStatus>| all.iter().all(|status| status.serves);
-    statuses.wait_for(|statuses| !statuses.is_empty() && serves(statuses)).await.unwrap();
-    drop(statuses);
+    serves(&node).await;
     node.abandon().await;
     let config = config(&dir);
     (dir, config)
