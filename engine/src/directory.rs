@@ -11,12 +11,12 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tidelog_wire::ids::{Generation, LogId, Partition, TimestampMs};
+use tidelog_wire::ids::{Generation, GroupId, LogId, Partition, TimestampMs};
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::store::{self, KEPT};
-use crate::checkpoint::table::Verdict as CheckpointVerdict;
-use crate::core::Core;
+use crate::checkpoint::table::{self, Verdict as CheckpointVerdict};
+use crate::core::{Core, Mode};
 use crate::engine::OpenError;
 use crate::identity::{Identity, IdentityError, OpenedIdentity};
 use crate::locks::PoisonError;
@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// Moves something that does not belong where it is, and tells so.
-    fn displace(&self, row: &'static str, path: &Path, why: &str) {
+    pub(crate) fn displace(&self, row: &'static str, path: &Path, why: &str) {
         match self.set_aside_file(path, why) {
             Ok(aside) => {
                 self.note(row, path.to_path_buf(), format!("{why}; set aside as {}", aside.piece.display()));
@@ -92,14 +92,16 @@ impl Core {
                     self.decided(loaded.rows);
                     for (entry, fault) in &loaded.bad {
                         self.keep.blind();
-                        let row = crate::checkpoint::table::of_fault(*fault).name;
+                        let row = table::of_fault(*fault).name;
                         self.displace(row, &dir.join(store::file_name(*entry)), &fault.to_string());
                     }
                 }
                 Ok(None) => self.decided(["checkpoint_none"]),
                 Err(error) => {
                     self.keep.blind();
-                    self.note(error.row(), dir.clone(), error.to_string());
+                    let lost = self.mode == Mode::Embedded && group == GroupId::META && error.is_all_bad();
+                    let row = if lost { table::decide(0, table::Seen::StartsLost).name } else { error.row() };
+                    self.note(row, dir.clone(), error.to_string());
                 }
             }
             self.look_at_strays(&dir);
@@ -133,6 +135,7 @@ impl Core {
                 | CheckpointVerdict::Surplus
                 | CheckpointVerdict::PassOver
                 | CheckpointVerdict::Done
+                | CheckpointVerdict::FromFiles
                 | CheckpointVerdict::Refuse => {}
             }
         }

@@ -10,16 +10,14 @@
 //! There is no clock here: append times come from the caller, and so does the word that the log is
 //! idle, upon which a mark is written so that damage to the last group can be told from a torn tail.
 //!
-//! The log start lies in a checkpoint of group 0, written before anything is unlinked.
+//! Where a log starts lies in checkpoints of group 0: see `starts`.
 
-use std::collections::BTreeMap;
+pub(crate) mod starts;
 
-use bytes::Bytes;
 use tidelog_wire::batch::Batch;
-use tidelog_wire::ids::{GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, TimestampMs};
+use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, RaftIndex, TimestampMs};
 
-use crate::checkpoint::store::KEPT;
-use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig, LogState};
+use crate::checkpoint::{CheckpointError, LogCheckpoint, LogConfig};
 use crate::engine::Engine;
 use crate::group_commit::{Group, Queue, Wish};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +38,7 @@ pub enum EmbeddedError {
     /// The batch was not written.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// What was written is not known to be durable; the log is fenced.
+    /// What was written is not known to be durable. The log is fenced, unless the error says that it will pass.
     #[error(transparent)]
     Sync(#[from] SyncError),
     /// The log could not be changed.
@@ -49,16 +47,6 @@ pub enum EmbeddedError {
     /// The new log start could not be recorded; nothing was removed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-}
-
-/// What the embedded logs of an engine have recorded: their starts.
-#[derive(Debug, Default)]
-pub(crate) struct Starts {
-    index: u64,
-    logs: BTreeMap<LogId, LogCheckpoint>,
-    loaded: bool,
-    /// Fewer checkpoints are kept than there should be: one damaged file would be all that there is.
-    alone: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +61,8 @@ struct Inner {
     state: Mutex<State>,
     queue: Queue,
     reader: LogReader,
+    /// Held by a trim. Taken before `state`.
+    trimming: Mutex<()>,
 }
 
 /// An embedded log. Clones are handles to the same one and may be used from any thread.
@@ -116,120 +106,17 @@ impl Engine {
         config: LogConfig,
     ) -> Result<(SharedLog, LogRecovery), EmbeddedError> {
         assert_eq!(self.core.mode, crate::Mode::Embedded, "an embedded log in an engine under consensus");
-        {
-            let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            self.load_starts(&mut starts).inspect_err(|_| self.core.tally.log_done(0))?;
-        }
+        self.starts_are_known().inspect_err(|_| self.core.tally.log_done(0))?;
         // Damage that a checkpoint knows is looked for again: what the disk refused it may give now, and
         // what is broken does not verify.
-        let (writer, recovery) = self.open_embedded(log, config, || self.known_start(log))?;
+        let (mut writer, recovery) = self.open_embedded(log, config, || self.known_start(log))?;
+        self.witness_known_end(&mut writer, &recovery);
         self.record_damage(&writer, &recovery)?;
         let reader = writer.reader();
         let state = Mutex::new(State { writer, until_look: 0 });
         let queue = Queue::new(log, Arc::clone(&reader.shared.path));
-        let inner = Inner { engine: Arc::clone(self), state, queue, reader };
+        let inner = Inner { engine: Arc::clone(self), state, queue, reader, trimming: Mutex::default() };
         Ok((SharedLog { inner: Arc::new(inner) }, recovery))
-    }
-
-    /// What the last trim recorded. Asked once the log is reserved, since until then its last writer may trim.
-    fn known_start(&self, log: LogId) -> LogState {
-        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        starts.logs.get(&log).map(|known| known.state.clone()).unwrap_or_default()
-    }
-
-    fn load_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
-        if !starts.loaded {
-            starts.alone = true;
-            if let Some(loaded) = self.load_checkpoint(GroupId::META)? {
-                starts.alone = loaded.older.is_none();
-                starts.index = loaded.newest.applied.index.get();
-                starts.logs = loaded.newest.logs.into_iter().map(|log| (log.log, log)).collect();
-            }
-            starts.loaded = true;
-        }
-        Ok(())
-    }
-
-    /// Records damage that was not known, and where the log ends: what showed it may have been set aside, and the next
-    /// start would hand out the same offsets again.
-    fn record_damage(&self, writer: &LogWriter, recovery: &LogRecovery) -> Result<(), EmbeddedError> {
-        let damage = writer.damage();
-        if damage.is_empty() || recovery.read_only.is_some() {
-            return Ok(());
-        }
-        let known = {
-            let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            starts.logs.get(&writer.log()).is_some_and(|known| known.damage == damage)
-        };
-        if known {
-            return Ok(());
-        }
-        self.record_start(LogCheckpoint {
-            log: writer.log(),
-            config: writer.config(),
-            state: writer.state(),
-            producers: ProducerTable::new(),
-            damage,
-            closed: false,
-        })
-    }
-
-    /// Records where a log starts, unless it is being removed: its start may be forgotten already.
-    fn record_start(&self, log: LogCheckpoint) -> Result<(), EmbeddedError> {
-        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.core.lives.latest(log.log).is_some_and(|latest| latest.is_removed()) {
-            return Err(LogError::Removed { log: log.log }.into());
-        }
-        self.load_starts(&mut starts)?;
-        let (id, index) = (log.log, starts.index);
-        let before = starts.logs.insert(id, log);
-        if let Err(error) = self.write_starts(&mut starts) {
-            // Or it would go out with what is recorded next, for another log.
-            starts.index = index;
-            match before {
-                Some(before) => starts.logs.insert(id, before),
-                None => starts.logs.remove(&id),
-            };
-            return Err(error.into());
-        }
-        if starts.alone {
-            match self.write_starts(&mut starts) {
-                Ok(()) => starts.alone = false,
-                // What was asked for is recorded; the next one is written twice again.
-                Err(error) => tracing::warn!(%error, "log starts lie in one checkpoint only for now"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Records that a log has no start any more, in every checkpoint that is kept: none names its files then.
-    ///
-    /// If that fails it is said so in the log, and the files stay until starts are recorded again.
-    pub(crate) fn forget_start(&self, log: LogId) {
-        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        let forgotten = self.load_starts(&mut starts).and_then(|()| {
-            let known = starts.logs.remove(&log).is_some();
-            (0..if known { KEPT } else { 0 }).try_for_each(|_| self.write_starts(&mut starts))
-        });
-        if let Err(error) = forgotten {
-            tracing::warn!(%log, %error, "cannot record that a log was removed; its files stay for now");
-        }
-    }
-
-    fn write_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
-        starts.index = starts.index.saturating_add(1);
-        let entry = EntryId { index: RaftIndex(starts.index), term: Term::ZERO };
-        self.write_checkpoint(&Checkpoint {
-            group: GroupId::META,
-            applied: entry,
-            last_durable: entry,
-            apply_version: 1,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            replicas: Vec::new(),
-            logs: starts.logs.values().cloned().collect(),
-            state: Bytes::new(),
-        })
     }
 }
 
@@ -244,7 +131,9 @@ impl SharedLog {
     ///   recovery. The log is fenced.
     pub fn append_durable(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
         let log = self.inner.reader.log();
-        let outcome = self.inner.queue.wish(Some((batch, now)), |group| self.commit(group))?;
+        let outcome = self.inner.queue.wish(Some((batch, now)), |group| self.commit(group));
+        self.tell_waiting();
+        let outcome = outcome?;
         // A wish with a batch is answered with where it stands, or with an error.
         outcome.ok_or(AppendError::Fenced { log }.into())
     }
@@ -254,9 +143,13 @@ impl SharedLog {
     /// # Errors
     /// [`EmbeddedError::Append`].
     pub fn append(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
-        let mut state = self.state();
-        let _fencing = self.fences_on_panic();
-        self.write(&mut state, batch, now)
+        let appended = {
+            let mut state = self.state();
+            let _fencing = self.fences_on_panic();
+            self.write(&mut state, batch, now)
+        };
+        self.tell_waiting();
+        appended
     }
 
     /// Appends several batches in order, with one write for all that go into the same segment, and without
@@ -265,6 +158,12 @@ impl SharedLog {
     /// # Errors
     /// As [`LogWriter::append_many`]: for the first batch that was not appended; those before it were.
     pub fn append_many(&self, batches: &[Batch], now: TimestampMs) -> Result<Vec<Appended>, AppendManyError> {
+        let appended = self.write_all(batches, now);
+        self.tell_waiting();
+        appended
+    }
+
+    fn write_all(&self, batches: &[Batch], now: TimestampMs) -> Result<Vec<Appended>, AppendManyError> {
         let mut state = self.state();
         let _fencing = self.fences_on_panic();
         let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
@@ -282,6 +181,12 @@ impl SharedLog {
     /// # Errors
     /// [`EmbeddedError::Sync`]: the log is fenced.
     pub fn sync(&self) -> Result<(), EmbeddedError> {
+        let synced = self.make_durable();
+        self.tell_waiting();
+        synced
+    }
+
+    fn make_durable(&self) -> Result<(), EmbeddedError> {
         let end = self.inner.reader.end_and_chain().0;
         if self.inner.reader.durable_end() < end {
             self.inner.queue.wish(None, |group| self.commit(group))?;
@@ -295,7 +200,15 @@ impl SharedLog {
     /// # Errors
     /// As [`SharedLog::append_durable`].
     pub fn idle(&self) -> Result<(), EmbeddedError> {
-        self.sync()?;
+        let marked = self.mark_end();
+        self.tell_waiting();
+        let core = &self.inner.engine.core;
+        core.room.take_back(core);
+        marked
+    }
+
+    fn mark_end(&self) -> Result<(), EmbeddedError> {
+        self.make_durable()?;
         let mut state = self.state();
         let _fencing = self.fences_on_panic();
         if state.writer.write_mark()? {
@@ -312,10 +225,33 @@ impl SharedLog {
     /// [`EmbeddedError::Log`] if `to` lies outside the log, [`EmbeddedError::Checkpoint`],
     /// [`EmbeddedError::Sync`]. Nothing was removed.
     pub fn trim(&self, to: Offset) -> Result<(), EmbeddedError> {
-        self.sync()?;
+        let trimmed = self.raise_start(to);
+        self.tell_waiting();
+        let core = &self.inner.engine.core;
+        core.unlink_unnamed();
+        core.room.take_back(core);
+        trimmed
+    }
+
+    fn raise_start(&self, to: Offset) -> Result<(), EmbeddedError> {
+        // One after the other, or a start that was recorded would be recorded lower again.
+        let trimming = self.inner.trimming.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make_durable()?;
+        // Appends go on while this is recorded, which syncs.
+        let known = self.known_with_start(to)?;
+        self.inner.engine.record_start(known)?;
         let mut state = self.state();
         let _fencing = self.fences_on_panic();
-        // What was appended since then would get into the checkpoint, which must not know more than
+        state.writer.raise_start(to)?;
+        drop((state, trimming));
+        Ok(())
+    }
+
+    /// What is to be recorded of a log whose start is raised to `to`. Of a purge the next file is there then.
+    fn known_with_start(&self, to: Offset) -> Result<LogCheckpoint, EmbeddedError> {
+        let mut state = self.state();
+        let _fencing = self.fences_on_panic();
+        // What was appended since the sync would get into the checkpoint, which must not know more than
         // the disk. With the lock held nothing more comes.
         if self.inner.reader.durable_end() < state.writer.state().end {
             state.writer.sync_target().run()?;
@@ -327,26 +263,30 @@ impl SharedLog {
         }
         if to == standing.end && to > standing.start {
             // Now, since it may fail, and a start that was recorded stands.
-            state.writer.roll().map_err(|error| state.writer.as_log_error(error))?;
+            let rolled = state.writer.roll().and_then(|()| state.writer.witness_end());
+            rolled.map_err(|error| state.writer.as_log_error(error))?;
             standing = state.writer.state();
         }
         standing.start = standing.start.max(to);
-        self.inner.engine.record_start(LogCheckpoint {
+        Ok(LogCheckpoint {
             log: state.writer.log(),
             config: state.writer.config(),
             state: standing,
             producers: ProducerTable::new(),
             damage: state.writer.damage(),
             closed: false,
-        })?;
-        state.writer.set_log_start(to)?;
-        Ok(())
+        })
     }
 
     /// A handle for reading what is durable.
     #[must_use]
     pub fn reader(&self) -> LogReader {
         self.inner.reader.clone()
+    }
+
+    /// Tells those who wait for what a call has made visible: its last act, outside all locks.
+    fn tell_waiting(&self) {
+        self.inner.reader.shared.watch.deliver();
     }
 
     /// To be held inside the log's lock: what a panic leaves half changed is not written to any more.
@@ -368,14 +308,15 @@ impl SharedLog {
     }
 
     /// Looks now and then whether the disk has room for appends; each time if the reserve is not there, which
-    /// is not for them.
+    /// is not for them. Taking it again is not for them either, if there is room for both.
     fn look(&self, state: &mut State, bytes: usize) -> Result<(), AppendError> {
-        let held = self.inner.engine.core.room.holds();
+        let core = &self.inner.engine.core;
+        let held = core.room.holds();
         match state.until_look.checked_sub(bytes).filter(|_| held) {
             Some(left) => state.until_look = left,
             None => {
                 // A fenced log says that it is, whatever room there is.
-                if !state.writer.is_fenced() && self.inner.engine.room().refuses_writes {
+                if !state.writer.is_fenced() && core.room.look_for_append(core).refuses_writes {
                     return Err(AppendError::DiskFull { path: self.inner.engine.dir().to_path_buf() });
                 }
                 state.until_look = LOOK_EVERY_BYTES;
@@ -396,13 +337,19 @@ impl SharedLog {
             Ok(()) if job.is_empty() => None,
             Ok(()) => job.run().err().map(EmbeddedError::from),
             // The frames were written before.
-            Err(AppendError::Io { path, action, source }) => Some(SyncError { path, action, source }.into()),
+            Err(AppendError::Io { path, action, source }) => {
+                Some(SyncError::Failed { path, action, source }.into())
+            }
             Err(_) => Some(self.inner.queue.unknown()),
         };
         let any_failed = failed.is_some();
+        let for_others =
+            if let Some(EmbeddedError::Sync(error)) = &failed { error.for_another() } else { None };
         for wish in &mut group.wishes {
             if any_failed && wish.outcome.as_ref().is_none_or(Result::is_ok) {
-                let told = failed.take().unwrap_or_else(|| self.inner.queue.unknown());
+                let for_others =
+                    || for_others.as_ref().and_then(SyncError::for_another).map(EmbeddedError::from);
+                let told = failed.take().or_else(for_others).unwrap_or_else(|| self.inner.queue.unknown());
                 wish.outcome = Some(Err(told));
             }
             wish.outcome.get_or_insert(Ok(None));

@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LoadedCheckpoint};
 use crate::clock::Clock;
 use crate::core::{Core, Mode};
 use crate::directory::take_identity;
-use crate::embedded::Starts;
+use crate::embedded::starts::Starts;
 use crate::identity::{Identity, IdentityError};
 use crate::keep::{Keep, Pin};
 use crate::lives::Lives;
@@ -208,6 +208,10 @@ impl Engine {
             Err(error) => engine.core.note("unlisted", engine.core.logs_dir(), error.to_string()),
         }
         watch.lap("names");
+        if engine.core.mode == Mode::Embedded {
+            engine.look_at_starts();
+            watch.lap("starts");
+        }
         engine.core.report.lock().unwrap_or_else(PoisonError::into_inner).took = watch.finish();
         engine.core.tell_directory();
         engine.core.room.look(&engine.core);
@@ -287,17 +291,7 @@ impl Engine {
     /// # Errors
     /// [`CheckpointError::Io`]: the older ones are as they were.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let storage = self.core.storage.as_ref();
-        let write = || store::write(storage, &self.core.data_dir, checkpoint);
-        if let Err(error) = self.core.with_reserve(write, CheckpointError::is_full) {
-            // It may have got its name all the same, and then the next start needs what it names.
-            if store::may_be_there(storage, &self.core.data_dir, checkpoint) {
-                self.core.keep.doubts(checkpoint.group);
-            }
-            return Err(error);
-        }
-        let kept = self.core.keep.named(checkpoint, KEPT);
-        store::remove_others(storage, &store::group_dir(&self.core.data_dir, checkpoint.group), &kept)?;
+        self.replace_checkpoint(checkpoint)?;
         if self.core.mode == Mode::Consensus {
             for log in self.core.keep.orphans() {
                 match self.files_of(log) {
@@ -308,6 +302,27 @@ impl Engine {
         }
         self.core.unlink_unnamed();
         Ok(())
+    }
+
+    /// The same, but what segments it lets go stay until somebody unlinks them.
+    pub(crate) fn replace_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let kept = self.place_checkpoint(checkpoint)?;
+        let dir = store::group_dir(&self.core.data_dir, checkpoint.group);
+        store::remove_others(self.core.storage.as_ref(), &dir, &kept)
+    }
+
+    /// Writes a checkpoint, durably, and removes none. Returns those to keep, newest first.
+    pub(crate) fn place_checkpoint(&self, checkpoint: &Checkpoint) -> Result<Vec<EntryId>, CheckpointError> {
+        let storage = self.core.storage.as_ref();
+        let write = || store::write(storage, &self.core.data_dir, checkpoint);
+        if let Err(error) = self.core.with_reserve(write, CheckpointError::is_full) {
+            // It may have got its name all the same, and then the next start needs what it names.
+            if store::may_be_there(storage, &self.core.data_dir, checkpoint) {
+                self.core.keep.doubts(checkpoint.group);
+            }
+            return Err(error);
+        }
+        Ok(self.core.keep.named(checkpoint, KEPT))
     }
 
     /// Loads the newest valid checkpoint of a group; `None` if it has none.

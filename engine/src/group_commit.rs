@@ -96,7 +96,7 @@ impl Queue {
     /// What those are told of whom nobody knows whether their batch is on the disk.
     pub(crate) fn unknown(&self) -> EmbeddedError {
         let source = io::Error::other("the write or sync that served this one among others failed");
-        SyncError { path: self.path.to_path_buf(), action: "make durable", source }.into()
+        SyncError::Failed { path: self.path.to_path_buf(), action: "make durable", source }.into()
     }
 
     /// Waits until `batch`, or what was appended before, is durable or is known not to be. If it falls to

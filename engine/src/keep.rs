@@ -4,6 +4,10 @@
 //! their log, and logs that were removed. Both wait here until no kept checkpoint reaches into them,
 //! because falling back to that checkpoint would need them again. After a restart the same follows
 //! from the checkpoints and the directories.
+//!
+//! No file is unlinked with the lock held: what goes is noted as going first. Who is about to rely on what files there are
+//! (an opening, a pin, an adoption) waits for those in question to be gone; appends, reads, trims and checkpoints wait
+//! for none.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +19,7 @@ use tidelog_wire::ids::{GroupId, LogId, Offset};
 use crate::checkpoint::{Checkpoint, EntryId};
 use crate::core::Core;
 use crate::engine::Engine;
-use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::open_files::SegmentKey;
 use crate::segment;
 
@@ -79,6 +83,8 @@ struct KeepState {
     /// Groups of which a checkpoint may lie on the disk that was not written whole: what it names is not
     /// known to be named by another.
     doubted: BTreeSet<GroupId>,
+    /// Files that are being unlinked just now.
+    going: BTreeMap<SegmentKey, Offset>,
     /// Somebody outside needs logs that nobody has opened: an installation that is not finished.
     unopened_held: bool,
 }
@@ -87,6 +93,8 @@ struct KeepState {
 #[derive(Debug, Default)]
 pub(crate) struct Keep {
     state: Mutex<KeepState>,
+    /// Rung when files are gone.
+    gone: Condvar,
 }
 
 /// Keeps files from being unlinked while it is held.
@@ -107,6 +115,15 @@ impl Drop for Pin {
 impl Keep {
     fn state(&self) -> MutexGuard<'_, KeepState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, once none of the files that `concern` the caller is being unlinked.
+    fn without_going(&self, concern: impl Fn(SegmentKey, Offset) -> bool) -> MutexGuard<'_, KeepState> {
+        let mut state = self.state();
+        while state.going.iter().any(|(key, end)| concern(*key, *end)) {
+            state = self.gone.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     /// A kept checkpoint was found or written. Returns the entries to keep, newest first.
@@ -154,7 +171,7 @@ impl Keep {
 
     /// The log is being opened: its files from `start` on stay.
     pub(crate) fn opened(&self, log: LogId) {
-        let mut state = self.state();
+        let mut state = self.without_going(|(going, _), _| going == log);
         state.unopened.remove(&log);
         let of_log: Vec<SegmentKey> = state.doomed.range(all_of(log)).map(|(key, _)| *key).collect();
         for key in of_log {
@@ -170,7 +187,7 @@ impl Keep {
 
     /// These files are in use again, and their logs are no longer without anybody who knows them.
     pub(crate) fn spare(&self, keys: &[SegmentKey]) {
-        let mut state = self.state();
+        let mut state = self.without_going(|going, _| keys.contains(&going));
         for key in keys {
             state.doomed.remove(key);
             state.unopened.remove(&key.0);
@@ -178,7 +195,7 @@ impl Keep {
     }
 
     fn pin(&self, pinned: Pinned) -> u64 {
-        let mut state = self.state();
+        let mut state = self.without_going(|going, end| pinned.names(going, end));
         let number = state.next_pin;
         state.next_pin = number.wrapping_add(1);
         state.pins.insert(number, pinned);
@@ -190,6 +207,33 @@ impl Keep {
     pub(crate) fn orphans(&self) -> Vec<LogId> {
         let state = self.state();
         state.unopened.iter().filter(|log| state.is_orphan(**log)).copied().collect()
+    }
+
+    /// Takes what may go and is named by nothing. Whoever takes it unlinks it and says so, file by file.
+    fn take_due(&self, keys: impl RangeBounds<SegmentKey>) -> Vec<(SegmentKey, Offset)> {
+        let mut state = self.state();
+        let due: Vec<(SegmentKey, Offset)> = state
+            .doomed
+            .range(keys)
+            .filter(|(key, end)| !state.must_stay(**key, **end))
+            .map(|(key, end)| (*key, *end))
+            .collect();
+        for (key, end) in &due {
+            state.doomed.remove(key);
+            state.going.insert(*key, *end);
+        }
+        due
+    }
+
+    /// A file that was taken is gone; or it stays, and ends at an offset, and is to be tried again.
+    fn went(&self, key: SegmentKey, stays: Option<Offset>) {
+        let mut state = self.state();
+        state.going.remove(&key);
+        if let Some(end) = stays {
+            state.doomed.insert(key, end);
+        }
+        drop(state);
+        self.gone.notify_all();
     }
 
     /// The same as [`Keep::doom`] if the log is an orphan still: whoever opens it says so here first, and
@@ -245,29 +289,25 @@ impl Core {
     }
 
     fn unlink_among(&self, keys: impl RangeBounds<SegmentKey>) {
-        let mut state = self.keep.state();
-        let due: Vec<SegmentKey> = state
-            .doomed
-            .range(keys)
-            .filter(|(key, end)| !state.must_stay(**key, **end))
-            .map(|(key, _)| *key)
-            .collect();
+        let due = self.keep.take_due(keys);
         let mut touched = BTreeSet::new();
-        for key in due {
+        for (key, end) in due {
             let path = self.log_dir(key.0).join(segment::file_name(key.1));
-            match self.storage.remove(&path) {
+            let outcome = self.storage.remove(&path);
+            match &outcome {
                 Ok(()) => tracing::debug!(path = %path.display(), "unlinked a segment"),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "cannot unlink a segment; trying again later");
-                    continue;
                 }
             }
-            self.open_files.close(key);
-            state.doomed.remove(&key);
-            touched.insert(key.0);
+            let stays = outcome.is_err_and(|error| error.kind() != ErrorKind::NotFound);
+            if !stays {
+                self.open_files.close(key);
+                touched.insert(key.0);
+            }
+            self.keep.went(key, stays.then_some(end));
         }
-        drop(state);
         for log in touched {
             self.remove_empty_dirs(log);
         }

@@ -18,4 +18,26 @@ use shuttle as provider;
 use std as provider;
 
 pub(crate) use provider::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use provider::thread::{Scope, scope};
 pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
+
+/// Starts a thread of a scope, unless the system gives none.
+#[cfg(not(feature = "interleave"))]
+pub(crate) fn spawn_in<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: String,
+    work: impl FnOnce() + Send + 'scope,
+) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name).spawn_scoped(scope, work).map(drop)
+}
+
+/// The same of the scheduler's threads, which have no names and are always given.
+#[cfg(feature = "interleave")]
+pub(crate) fn spawn_in<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    _name: String,
+    work: impl FnOnce() + Send + 'scope,
+) -> std::io::Result<()> {
+    drop(scope.spawn(work));
+    Ok(())
+}

@@ -103,9 +103,10 @@ impl OpenFiles {
     fn close_between(&self, first: Key, last: Key) {
         let mut lru = self.lru.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Key> = lru.files.range(first..=last).map(|(key, _)| *key).collect();
-        for key in keys {
-            lru.forget(key);
-        }
+        let closed: Vec<_> = keys.into_iter().filter_map(|key| lru.forget(key)).collect();
+        // Not under the lock: the system gives a large file that was unlinked back when it is closed.
+        drop(lru);
+        drop(closed);
     }
 
     /// How many files are open.
@@ -115,10 +116,10 @@ impl OpenFiles {
 }
 
 impl Lru {
-    fn forget(&mut self, key: Key) {
-        if let Some((_, used)) = self.files.remove(&key) {
-            self.by_use.remove(&used);
-        }
+    fn forget(&mut self, key: Key) -> Option<Arc<OpenSegment>> {
+        let (open, used) = self.files.remove(&key)?;
+        self.by_use.remove(&used);
+        Some(open)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::fields::wide;
 use crate::lives::Reservation;
 use crate::locks::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::locks::{Arc, OnceLock};
+use crate::locks::{Arc, OnceLock, scope, spawn_in};
 use crate::log::recovery::{Recovered, recover_embedded, recover_under_consensus};
 use crate::log::shared::{LogShared, View};
 use crate::log::{LogError, LogRecovery, LogWriter};
@@ -258,10 +258,9 @@ pub(crate) fn in_parallel<T: Sync, R: Send + Sync>(
             assert!(result.set(work(item)).is_ok(), "each item is taken once");
         }
     };
-    std::thread::scope(|scope| {
+    scope(|scope| {
         for number in 1..threads {
-            let thread = std::thread::Builder::new().name(format!("tidelog-open-{number}"));
-            if let Err(error) = thread.spawn_scoped(scope, take_turns) {
+            if let Err(error) = spawn_in(scope, format!("tidelog-open-{number}"), take_turns) {
                 tracing::warn!(%error, "no more threads to open logs with; going on with {number}");
                 break;
             }
@@ -271,7 +270,7 @@ pub(crate) fn in_parallel<T: Sync, R: Send + Sync>(
     results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "interleave")))]
 mod tests {
     use super::*;
 

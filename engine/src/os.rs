@@ -83,7 +83,11 @@ impl Storage for OsStorage {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(or_here(dir))?.sync_all()
+        let synced = fs::File::open(or_here(dir))?.sync_all();
+        // Of opening this says that nothing was tried, and a sync that failed must not seem to say so.
+        synced.map_err(
+            |error| if error.kind() == ErrorKind::OutOfMemory { io::Error::other(error) } else { error },
+        )
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -9,6 +9,11 @@
 //! A crash may leave a file of the full length that takes no room. So the reserve is filled with zeros,
 //! synced, and only then marked in its first bytes; without the mark it is filled again from the start.
 //!
+//! To take it again is to write and sync all of it, for which no append of an embedded log should wait. So appends go on
+//! without it as soon as there is room for twice the reserve: less is as if it were still in use. Whoever trims, is
+//! idle or asks for the room takes it. Only where the system says that there is room and the disk was full all the same, as
+//! with a quota, an append takes it first: nothing else can tell how far that room goes.
+//!
 //! Several may find the disk full at once. One gives the reserve, and all of them try once more: it is counted
 //! how often it was given, so that each can tell whether that was since it began.
 
@@ -50,6 +55,8 @@ pub(crate) struct Room {
     held: AtomicBool,
     /// How often it was given.
     given: AtomicU64,
+    /// What the system says of free bytes was wrong when the reserve was given.
+    misled: AtomicBool,
     changing: Mutex<()>,
 }
 
@@ -59,6 +66,7 @@ impl Room {
             reserve_bytes,
             held: AtomicBool::new(false),
             given: AtomicU64::new(0),
+            misled: AtomicBool::new(false),
             changing: Mutex::new(()),
         }
     }
@@ -73,15 +81,27 @@ impl Room {
         self.given.load(Ordering::Acquire)
     }
 
+    /// Takes the reserve again if it is not there and there is room for it.
+    pub(crate) fn take_back(&self, core: &Core) {
+        if !self.holds() {
+            self.look(core);
+        }
+    }
+
+    /// Looks how much room there is, without waiting for the reserve if that can be helped.
+    pub(crate) fn look_for_append(&self, core: &Core) -> DiskRoom {
+        let held = self.holds();
+        if held || self.misled.load(Ordering::Acquire) {
+            return self.look(core);
+        }
+        let free_bytes = free_bytes(core);
+        let refuses_writes = self.reserve_bytes > 0 && free_bytes < self.reserve_bytes.saturating_mul(2);
+        DiskRoom { free_bytes, reserve_held: held, refuses_writes }
+    }
+
     /// Looks how much room there is, and takes the reserve again if there is enough.
     pub(crate) fn look(&self, core: &Core) -> DiskRoom {
-        let free_bytes = match core.storage.free_bytes(&core.data_dir) {
-            Ok(free) => free,
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell how much room the disk has");
-                u64::MAX
-            }
-        };
+        let free_bytes = free_bytes(core);
         // Not while another takes or gives it: that may take a while, and until then there is none.
         let changing = match self.changing.try_lock() {
             Ok(changing) => Some(changing),
@@ -153,6 +173,8 @@ impl Room {
         if !self.holds() || self.reserve_bytes == 0 {
             return false;
         }
+        let misled = free_bytes(core) >= self.reserve_bytes.saturating_mul(2);
+        self.misled.store(misled, Ordering::Release);
         // First of all, so that nobody takes the room who may wait.
         self.held.store(false, Ordering::Release);
         let removed = core.storage.remove(&core.data_dir.join("reserve"));
@@ -173,6 +195,14 @@ impl Room {
             }
         }
     }
+}
+
+/// Bytes free to this process; all there are if nobody says.
+fn free_bytes(core: &Core) -> u64 {
+    core.storage.free_bytes(&core.data_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot tell how much room the disk has");
+        u64::MAX
+    })
 }
 
 #[cfg(all(test, not(feature = "interleave")))]

@@ -91,10 +91,12 @@ impl Engine {
             } else if has_active && base > state.active_base {
                 continue;
             } else {
-                match self.sealed_file(log, base)? {
-                    Some(file) => file,
-                    None => return Err(LogError::CannotServe { log, base }),
-                }
+                let file = match self.sealed_file(log, base)? {
+                    // What the disk did not give while it was to be sealed it may give now.
+                    None if self.look_again(log, base) => self.sealed_file(log, base)?,
+                    file => file,
+                };
+                file.ok_or(LogError::CannotServe { log, base })?
             };
             if file.end > state.start {
                 files.push(file);
@@ -108,6 +110,18 @@ impl Engine {
             at = file.end;
         }
         if at < state.end { Err(LogError::CannotServe { log, base: at }) } else { Ok(files) }
+    }
+
+    /// Looks once more at a segment without a footer, if its log is open: says whether that may have sealed it.
+    fn look_again(&self, log: LogId, base: Offset) -> bool {
+        let open = self.core.lives.latest(log);
+        open.is_some_and(|shared| match shared.look_again(base) {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::warn!(%log, %base, %error, "a segment without a footer cannot be sealed yet");
+                false
+            }
+        })
     }
 
     fn active_file(&self, log: LogId, base: Offset, state: &LogState) -> Result<SegmentFile, LogError> {

@@ -164,7 +164,7 @@ impl ApplyError {
     #[must_use]
     pub fn leaves_disk_unknown(&self) -> bool {
         match self {
-            Self::CannotSync { .. } => true,
+            Self::CannotSync { source, .. } => !source.will_pass(),
             Self::Checkpoint { source: CheckpointError::Io { source, .. }, .. } => {
                 source.kind() != std::io::ErrorKind::StorageFull
             }

@@ -62,7 +62,7 @@ pub enum CheckpointError {
     /// None of a group's checkpoints can be read.
     #[error(
         "E0221 {dir}: none of the {count} checkpoints of group {group} is valid (newest: {fault}); \
-         neither a replica nor an embedded log starts from them, and nothing was changed: put a backup of the directory back"
+         no replica starts from them and nothing was changed: put a backup of the directory back"
     )]
     AllBad {
         /// Where they are.
@@ -84,6 +84,11 @@ impl CheckpointError {
             Self::Newer { .. } => "checkpoint_newer_format",
             Self::Io { .. } | Self::TooLarge { .. } => "unlisted",
         }
+    }
+
+    /// Whether there are some and none can be read.
+    pub(crate) const fn is_all_bad(&self) -> bool {
+        matches!(self, Self::AllBad { .. })
     }
 
     /// Whether there was no room on the disk.
@@ -259,6 +264,7 @@ pub(crate) fn load(
                 | Verdict::SetAside
                 | Verdict::Remove
                 | Verdict::Done
+                | Verdict::FromFiles
                 | Verdict::Refuse,
                 _,
                 _,

@@ -29,11 +29,13 @@ pub enum Seen {
     NoMore,
     /// There are no more, and some were bad.
     NoMoreGood,
+    /// There are no more, and all those were bad that say where embedded logs start.
+    StartsLost,
 }
 
 impl Seen {
     /// All that can be seen.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Valid,
         Self::Bad,
         Self::Unreadable,
@@ -43,6 +45,7 @@ impl Seen {
         Self::UnknownName,
         Self::NoMore,
         Self::NoMoreGood,
+        Self::StartsLost,
     ];
 
     pub(super) const fn of(fault: CheckpointFault) -> Self {
@@ -75,6 +78,8 @@ pub enum Verdict {
     Remove,
     /// Go on with what was found.
     Done,
+    /// The files of the logs say where they stand; the bad ones go to quarantine once that is recorded.
+    FromFiles,
     /// Change nothing: this replica does not start.
     Refuse,
 }
@@ -123,9 +128,11 @@ pub const TABLE: &[Row] = &[
     ),
     row("checkpoint_unfinished", ANY, &[Seen::Unfinished], Verdict::Remove),
     row("checkpoint_unknown_name", ANY, &[Seen::UnknownName], Verdict::SetAside),
-    row("checkpoint_done", SOME, &[Seen::NoMore, Seen::NoMoreGood], Verdict::Done),
+    row("checkpoint_done", SOME, &[Seen::NoMore, Seen::NoMoreGood, Seen::StartsLost], Verdict::Done),
     row("checkpoint_none", NONE, &[Seen::NoMore], Verdict::Done),
     row("checkpoint_none_valid", NONE, &[Seen::NoMoreGood], Verdict::Refuse),
+    // The only one that a start may do without: the files of a log tell what must not be mistaken.
+    row("checkpoint_starts_lost", NONE, &[Seen::StartsLost], Verdict::FromFiles),
 ];
 
 impl Row {

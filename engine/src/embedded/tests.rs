@@ -126,3 +126,22 @@ fn after_a_failed_write_nobody_of_the_group_hears_that_nothing_was_written() {
     disk.crash(Crash::ProcessOnly);
     assert_eq!(numbers(&open(&disk)), [1, 2, 3], "they are there");
 }
+
+/// A panic in the middle of an append left the writer half changed; others were told that the log is fenced, and the next of
+/// them went on with that writer.
+#[test]
+fn a_panic_within_an_append_fences_the_log() {
+    let disk = SimDisk::new(1);
+    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
+    Engine::format(&disk.storage(), Path::new("/data"), new).unwrap();
+    let log = open(&disk);
+    log.append_durable(&batch(1), NOW).unwrap();
+    let append = || {
+        let _state = log.state();
+        let _fencing = log.fences_on_panic();
+        panic!("a bug")
+    };
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)).is_err());
+    let next = log.append_durable(&batch(2), NOW);
+    assert!(matches!(next, Err(EmbeddedError::Append(AppendError::Fenced { .. }))), "{next:?}");
+}

@@ -331,17 +331,50 @@ pub enum ReadError {
     },
 }
 
-/// A sync failed and has fenced the log. It is never tried again: what is on disk is unknown.
+/// What a log had written is not known to be durable.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "E0118 {path}: cannot {action}: {source}; the log is fenced, nothing of it is acknowledged any more: check the disk, then restart the node"
-)]
-pub struct SyncError {
-    /// Which file or directory.
-    pub path: PathBuf,
-    /// What was tried.
-    pub action: &'static str,
-    /// The system's own error.
-    #[source]
-    pub source: io::Error,
+#[non_exhaustive]
+pub enum SyncError {
+    /// A sync failed and has fenced the log. It is never tried again: what is on disk is unknown.
+    #[error(
+        "E0118 {path}: cannot {action}: {source}; the log is fenced, nothing of it is acknowledged any more: check the disk, then restart the node"
+    )]
+    Failed {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// The system gave no handle to sync the log's directory with. Nothing failed that was written, and the log is not
+    /// fenced: the next sync covers it.
+    #[error(
+        "E0134 {path}: the system has no handle to sync it with ({source}); what was appended is written and not \
+         durable yet: raise the limit of open files (`LimitNOFILE`, `ulimit -n`); the next sync makes it durable"
+    )]
+    NotYet {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SyncError {
+    /// Whether a later sync may succeed. If not, the log is fenced.
+    #[must_use]
+    pub const fn will_pass(&self) -> bool {
+        matches!(self, Self::NotYet { .. })
+    }
+
+    /// The same for another who waited for the same sync, if it will pass.
+    pub(crate) fn for_another(&self) -> Option<Self> {
+        match self {
+            Self::NotYet { path, source } => {
+                Some(Self::NotYet { path: path.clone(), source: source.kind().into() })
+            }
+            Self::Failed { .. } => None,
+        }
+    }
 }

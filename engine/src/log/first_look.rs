@@ -80,6 +80,29 @@ impl LogShared {
         examined
     }
 
+    /// Looks once more at a segment that its writer could not seal, since its frames did not all read then. Not if it is
+    /// not synced yet, or known to be damaged. Says whether it looked.
+    pub(crate) fn look_again(&self, base: Offset) -> Result<bool, ReadError> {
+        let (segment, next) = {
+            let mut view = self.view();
+            let end = view.end;
+            (view.segments.get(base, end), view.next_base(base))
+        };
+        let Some(segment) = segment else { return Ok(false) };
+        if self.damage().iter().any(|range| range.start < next && base < range.end) {
+            return Ok(false);
+        }
+        {
+            let mut facts = segment.facts();
+            if facts.state != SegmentState::Sealed || facts.unsynced.is_some() {
+                return Ok(false);
+            }
+            facts.look = Look::Due;
+        }
+        self.look_at(&segment)?;
+        Ok(true)
+    }
+
     /// Looks at every segment that nobody has used yet. Fails as the first that cannot be used now; the others
     /// were looked at all the same.
     pub(crate) fn look_at_all(&self) -> Result<(), ReadError> {

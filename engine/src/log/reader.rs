@@ -216,9 +216,8 @@ impl LogReader {
 
     /// Runs `callback` once, as soon as something at or above `offset` is visible to this reader, or
     /// reading it fails because the log was removed or opened again: at once and on this thread if it is
-    /// so already. It runs on the thread that made it visible and should do no more than wake somebody. It must
-    /// not append to, sync or trim the same log: that thread may be within the log's writer, and would wait for itself.
-    /// Dropping the subscription takes it back.
+    /// so already. It runs on the thread that made it visible, outside all locks of the engine, and should do no more than
+    /// wake somebody: that thread's call returns after it. Dropping the subscription takes it back.
     pub fn on_advance(&self, offset: Offset, callback: Box<dyn FnOnce() + Send>) -> Subscription {
         let subscription = self.shared.watch.register(self.visible, offset, callback);
         self.shared.watch.advanced(self.visible, self.end());

@@ -8,10 +8,11 @@ use std::io::ErrorKind;
 
 use tidelog_wire::ids::{Offset, RaftIndex};
 
-use super::error::LogError;
+use super::error::{LogError, OutOfHandles};
 use super::plan::Planned;
 use super::recovery::report::LogRecovery;
 use super::shared::{LogShared, Segment};
+use super::writer::is_out_of_handles;
 use crate::fields::wide;
 use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;
@@ -117,6 +118,7 @@ impl Replay {
             match core.storage.open(&path, crate::storage::OpenMode::Read) {
                 Ok(_) => late.put_aside(core.set_aside_file(&path, why)?),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) if is_out_of_handles(&source) => return Err(OutOfHandles { path, source }.into()),
                 Err(source) => return Err(LogError::Io { path, action: "open a later segment", source }),
             }
         }

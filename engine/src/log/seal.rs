@@ -1,10 +1,13 @@
 //! The end of a segment: zeros ahead of it, a mark behind it, and the seal that closes it.
 //!
 //! All three are functions of the frames, so each may be repeated after any crash.
+//!
+//! A purge of an embedded log takes every frame. So it begins the next segment at once, of a header only: where the
+//! log ends is in its own files then, whatever becomes of the checkpoints (`crate::embedded::starts`).
 
 use std::io;
 
-use tidelog_wire::ids::TimestampMs;
+use tidelog_wire::ids::{Offset, TimestampMs};
 
 use super::error::AppendError;
 use super::locate::verified_summary;
@@ -67,7 +70,8 @@ impl LogWriter {
 
     /// Ends the active segment with index and footer. The next append begins another one.
     ///
-    /// If its frames do not all read and verify now, it ends without: the first look at it seals it, once they do.
+    /// If its frames do not all read and verify now, it ends without: the first look at it after a start seals it, or
+    /// whoever wants its file ([`Engine::segment_files`](crate::Engine::segment_files)), once they do.
     ///
     /// Under consensus nothing is synced here: the checkpoint's [`SyncJob`](super::sync::SyncJob) does that, and above the
     /// checkpoint recovery believes no footer. Embedded, the frames are durable before the footer is
@@ -87,6 +91,11 @@ impl LogWriter {
         file.ready().map_err(|error| self.failed(&path, "open", error))?;
         if embedded {
             file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
+            // Its name too: a successor whose name outlives this one would make it look lost. Before the seal, so
+            // that nothing has changed if there is no handle for the directory now.
+            self.shared
+                .sync_dir()
+                .map_err(|error| self.failed(&self.shared.path, "sync the directory", error))?;
         }
         let seal = self.seal_of(active).map_err(|error| self.fenced(&path, "sum up", error))?;
         if let Some(seal) = &seal {
@@ -99,10 +108,6 @@ impl LogWriter {
         }
         if embedded {
             file.sync().map_err(|error| self.fenced(&path, "sync the seal", error))?;
-            // Its name too: a successor whose name outlives this one would make it look lost.
-            self.shared
-                .sync_dir()
-                .map_err(|error| self.fenced(&self.shared.path, "sync the directory", error))?;
         }
         let mut facts = segment.facts();
         // Under consensus a sync may have failed on another thread since the look above.
@@ -128,8 +133,41 @@ impl LogWriter {
         }
         drop(syncing);
         if embedded {
-            self.shared.watch.advanced(Visible::Durable, end);
+            self.shared.grown(Visible::Durable, end);
         }
+        Ok(())
+    }
+
+    /// Whether a checkpoint alone says where the log ends: there is no file any more, or what it lost was the last of it.
+    pub(crate) fn lacks_witness(&self) -> bool {
+        let view = self.shared.view();
+        let Some(last) = view.end.get().checked_sub(1) else { return false };
+        self.active.is_none() && (view.segments.is_empty() || self.shared.damage_at(Offset(last)).is_some())
+    }
+
+    /// Makes the newest file of a log that has no active segment with frames say where it ends: one is there afterwards,
+    /// durably, that begins at the end, if with a header only.
+    pub(crate) fn witness_end(&mut self) -> Result<(), AppendError> {
+        let shared = Arc::clone(&self.shared);
+        let syncing = shared.syncing();
+        shared.takes_writes()?;
+        if self.active.is_none() {
+            let place = self.place();
+            self.begin(&place, place.append_time)?;
+        }
+        let Some(active) = self.active.as_ref().filter(|active| active.position <= FIRST_FRAME) else {
+            return Ok(());
+        };
+        let (file, path, header) = (Arc::clone(&active.file), active.segment.path(), active.header);
+        if let Some(header) = header {
+            self.put(Position::ZERO, &[&header])?;
+        }
+        file.sync().map_err(|error| self.fenced(&path, "sync the header of", error))?;
+        shared.sync_dir().map_err(|error| self.failed(&shared.path, "sync the directory", error))?;
+        if let Some(active) = &mut self.active {
+            active.header = None;
+        }
+        drop(syncing);
         Ok(())
     }
 
@@ -160,7 +198,7 @@ impl LogWriter {
             (found.end_position, found.end, found.chain) == (place.position, place.end, place.chain)
         });
         if whole.is_none() {
-            tracing::warn!(log = %self.shared.id, path = %active.segment.path().display(), "not all frames of this segment can be read and verified; it ends without an index, and is sealed by the first look at it after a start");
+            tracing::warn!(log = %self.shared.id, path = %active.segment.path().display(), "not all frames of this segment can be read and verified; it ends without an index, and is sealed when its file is wanted, or by the first look at it after a start");
         }
         Ok(whole.as_ref().map(seal))
     }
@@ -171,7 +209,7 @@ impl LogWriter {
         self.shared.takes_writes()?;
         let place = self.place();
         let Some(active) = &self.active else { return Ok(false) };
-        if active.header.is_some() || active.marked || place.synced_to < active.position {
+        if active.position <= FIRST_FRAME || active.marked || place.synced_to < active.position {
             return Ok(false);
         }
         let at = active.position;

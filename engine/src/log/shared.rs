@@ -9,9 +9,10 @@ use tidelog_wire::ids::{Chain, LogId, Offset, TimestampMs};
 use super::damage::{Damage, Hole};
 use super::error::{AppendError, ReadError};
 use super::locate::Hints;
+use super::reader::Visible;
 use super::segments::Segments;
 use super::watch::Watch;
-use crate::core::Core;
+use crate::core::{Core, Mode};
 use crate::locks::atomic::{AtomicBool, Ordering};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::segment::state::{SegmentEvent, SegmentState};
@@ -204,6 +205,15 @@ impl LogShared {
 
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer has made more visible. Those who wait for it are told at once, embedded when the call ends: its writer is
+    /// under a lock then, and they may ask for it.
+    pub(crate) fn grown(&self, visible: Visible, end: Offset) {
+        match self.core.mode {
+            Mode::Consensus => self.watch.advanced(visible, end),
+            Mode::Embedded => self.watch.due(visible, end),
+        }
     }
 
     /// Ends this opening: its readers are told, whether they read or wait, and to a log that was removed

@@ -8,6 +8,7 @@ use tidelog_wire::ids::Offset;
 use super::error::SyncError;
 use super::reader::Visible;
 use super::shared::{LogShared, Segment};
+use super::writer::is_out_of_handles;
 use crate::locks::Arc;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::storage::{File, Position};
@@ -77,12 +78,13 @@ impl SyncJob {
     /// everything that was appended when the job was made is durable, and sealed segments are sealed.
     ///
     /// # Errors
-    /// [`SyncError`]: the log is fenced. It must not be tried again.
+    /// - [`SyncError::Failed`]: the log is fenced. It must not be tried again.
+    /// - [`SyncError::NotYet`]: not durable yet; the next job makes it so.
     pub fn run(self) -> Result<(), SyncError> {
         let syncing = self.log.syncing();
         if self.log.is_fenced() {
             let source = std::io::Error::other("an earlier write or sync of this log failed");
-            return Err(SyncError { path: self.log.path.to_path_buf(), action: "sync", source });
+            return Err(SyncError::Failed { path: self.log.path.to_path_buf(), action: "sync", source });
         }
         for target in self.targets() {
             target.file.sync().map_err(|source| {
@@ -93,6 +95,10 @@ impl SyncJob {
         match self.log.sync_dir() {
             // It went with its log, and the files with it: what is left of them is synced.
             Err(error) if error.kind() == ErrorKind::NotFound && self.log.is_removed() => {}
+            // It could not be opened, so no sync of it failed. The files are synced, and the next job syncs their names.
+            Err(source) if is_out_of_handles(&source) => {
+                return Err(SyncError::NotYet { path: self.log.path.to_path_buf(), source });
+            }
             synced => synced.map_err(|source| self.fence(&self.log.path, "sync the directory", source))?,
         }
         // First what readers see: who finds nothing left to sync returns at once, and reads.
@@ -104,13 +110,13 @@ impl SyncJob {
             target.succeed();
         }
         drop(syncing);
-        self.log.watch.advanced(Visible::Durable, self.end);
+        self.log.grown(Visible::Durable, self.end);
         Ok(())
     }
 
     fn fence(&self, path: &Path, action: &'static str, source: std::io::Error) -> SyncError {
         self.log.fence();
-        SyncError { path: path.to_path_buf(), action, source }
+        SyncError::Failed { path: path.to_path_buf(), action, source }
     }
 }
 

@@ -21,6 +21,13 @@ impl LogWriter {
     /// - [`LogError::DiskFull`], [`LogError::OutOfHandles`]: a purge could not end the active segment. Nothing was changed; try again.
     /// - [`LogError::Io`], [`LogError::Fenced`]: a purge could not end the active segment.
     pub fn set_log_start(&mut self, to: Offset) -> Result<(), LogError> {
+        self.raise_start(to)?;
+        self.shared.core.unlink_unnamed();
+        Ok(())
+    }
+
+    /// The same, but what may be unlinked now stays until somebody does that.
+    pub(crate) fn raise_start(&mut self, to: Offset) -> Result<(), LogError> {
         let (start, end) = {
             let view = self.shared.view();
             (view.start, view.end)
@@ -59,10 +66,9 @@ impl LogWriter {
             gone
         };
         // Who waited for something below is to look where the log begins now.
-        self.shared.watch.advanced(Visible::Durable, to);
+        self.shared.grown(Visible::Durable, to);
         self.shared.forget_damage_below(to);
         self.shared.core.keep.doom(self.shared.id, &gone);
-        self.shared.core.unlink_unnamed();
         Ok(())
     }
 

@@ -141,7 +141,8 @@ impl LogWriter {
     pub fn state(&self) -> LogState {
         let view = self.shared.view();
         let (active_base, active_position) = match &self.active {
-            Some(active) if active.header.is_none() => (active.segment.base, active.position),
+            // One of a header only holds nothing that a checkpoint could name.
+            Some(active) if active.position > FIRST_FRAME => (active.segment.base, active.position),
             Some(_) | None => (view.end, Position::ZERO),
         };
         LogState {
@@ -282,7 +283,7 @@ impl LogWriter {
     }
 
     /// Begins the segment whose first offset is the log's end.
-    fn begin(&mut self, place: &Place, append_time: TimestampMs) -> Result<(), AppendError> {
+    pub(super) fn begin(&mut self, place: &Place, append_time: TimestampMs) -> Result<(), AppendError> {
         let base = place.end;
         let path = self.shared.path.join(segment::file_name(base));
         let storage = &self.shared.core.storage;
@@ -429,7 +430,7 @@ impl LogWriter {
 
     fn publish(&self) {
         let end = self.shared.view().end;
-        self.shared.watch.advanced(Visible::Appended, end);
+        self.shared.grown(Visible::Appended, end);
     }
 
     fn cut_replay(&mut self, position: Position) -> Result<(), AppendError> {
@@ -485,7 +486,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 }
 
 /// Whether an error of opening a file says that the system has no handle or no memory for it now.
-fn is_out_of_handles(error: &io::Error) -> bool {
+pub(super) fn is_out_of_handles(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|said| scarce.contains(&said))

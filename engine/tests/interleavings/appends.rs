@@ -7,7 +7,7 @@ use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 use tidelog_engine::checkpoint::LogState;
 use tidelog_engine::embedded::EmbeddedError;
-use tidelog_engine::log::{LogReader, SyncJob};
+use tidelog_engine::log::{LogReader, SyncJob, Visible};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::Position;
 use tidelog_engine::{Engine, Pin};
@@ -88,6 +88,40 @@ pub(crate) fn group_commit_whose_sync_fails() {
     for appended in acknowledged {
         assert!(log.reader().end() > appended.last_offset, "acknowledged and lost");
     }
+}
+
+/// Those who wait are told while others append. Each appends and raises the start in turn: nobody waits for himself.
+pub(crate) fn callbacks_that_ask_back() {
+    let disk = disk();
+    let (_engine, log) = shared_log(&disk);
+    let asked = Arc::new(Mutex::new(0));
+    let ask = |number: u64| {
+        let (log, asked) = (log.clone(), Arc::clone(&asked));
+        move || {
+            log.append_durable(&small(number), NOW).unwrap();
+            log.trim(Offset(1)).unwrap();
+            *asked.lock().unwrap() += 1;
+        }
+    };
+    let early = log.reader().seeing(Visible::Appended);
+    let waiting = [
+        log.reader().on_advance(Offset(0), Box::new(ask(10))),
+        log.reader().on_advance(Offset(1), Box::new(ask(11))),
+        early.on_advance(Offset(1), Box::new(ask(12))),
+    ];
+    let threads: Vec<_> = (0..2)
+        .map(|number| {
+            let log = log.clone();
+            thread::spawn(move || log.append_durable(&small(number), NOW).unwrap())
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    log.idle().unwrap();
+    drop(waiting);
+    assert_eq!(*asked.lock().unwrap(), 3);
+    assert_eq!((log.reader().start(), log.reader().end()), (Offset(1), Offset(5)));
 }
 
 /// Jobs handed from the thread that appends to those that sync.

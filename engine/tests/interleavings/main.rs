@@ -16,6 +16,8 @@ mod appends;
 #[cfg(test)]
 mod lives;
 #[cfg(test)]
+mod opening;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod run;

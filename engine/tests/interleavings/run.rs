@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
 use shuttle::{Config, Runner};
 
-use crate::{appends, lives, reading};
+use crate::{appends, lives, opening, reading};
 
 /// Orders of each scenario and each kind of scheduler, unless told otherwise.
 const ITERATIONS: usize = 100;
@@ -31,6 +31,8 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("first-looks-and-trims", lives::first_looks_and_trims),
     ("closed-and-reopened", lives::closed_and_reopened),
     ("two-open-at-once", lives::two_open_at_once),
+    ("overlapping-openings", opening::overlapping_openings),
+    ("callbacks-that-ask-back", appends::callbacks_that_ask_back),
 ];
 
 /// What the command line asks for.

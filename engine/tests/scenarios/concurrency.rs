@@ -7,15 +7,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tidelog_engine::Engine;
 use tidelog_engine::Options;
-use tidelog_engine::log::{AppendError, LogError, ReadError};
+use tidelog_engine::log::{AppendError, LogError, ReadError, Visible};
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use tidelog_engine::storage::{DirEntry, DirectoryLock, File, OpenMode, Position, Storage};
-use tidelog_wire::ids::{Offset, TimestampMs};
+use tidelog_wire::ids::{LogId, Offset, Partition, TimestampMs};
 
 use crate::world::{
     CONFIG, LOG, append, batch, checkpoint, data, engine, entry, formatted, make_checkpoint, open, options,
@@ -36,6 +36,10 @@ struct Moments {
     after_open: Mutex<Option<Step>>,
     /// Done once, after the next sync of a segment.
     after_sync: Mutex<Option<Step>>,
+    /// Done once, before the next removal of a segment.
+    at_remove: Mutex<Option<Step>>,
+    /// Done once, before a checkpoint gets its name.
+    at_rename: Mutex<Option<Step>>,
     syncing: Mutex<BTreeSet<PathBuf>>,
     overlapped: AtomicBool,
 }
@@ -92,9 +96,15 @@ impl Storage for Watched {
         self.disk.remove_dir(dir)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.extension().is_some_and(|extension| extension == "ckpt") {
+            now(&self.moments.at_rename);
+        }
         self.disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            now(&self.moments.at_remove);
+        }
         self.disk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -311,4 +321,97 @@ fn a_log_that_is_removed_while_its_next_file_is_made_leaves_nothing() {
         assert!(disk.files().iter().all(|path| !path.starts_with("/data/logs")), "{known:?}");
         assert_eq!(disk.storage().list(&data().join("logs")).unwrap(), []);
     }
+}
+
+/// A trim recorded the new start and unlinked files under the lock that appends take, and what it unlinked under one that
+/// whoever trims any other log takes. Now one may append, read and trim while it is at either.
+#[test]
+fn a_trim_keeps_nobody_waiting_while_it_syncs_and_unlinks() {
+    let disk = formatted(7);
+    let (engine, moments) = watched(&disk, embedded());
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    let other = LogId { partition: Partition(4), ..LOG };
+    let (other, _) = engine.open_shared(other, CONFIG).unwrap();
+    for number in 0..20 {
+        log.append_durable(&batch(number, 1, 1_000), NOW).unwrap();
+        other.append_durable(&batch(number, 1, 1_000), NOW).unwrap();
+    }
+    let reached = Arc::new(AtomicU64::new(0));
+    let step = || -> Step {
+        let (log, reached) = (log.clone(), Arc::clone(&reached));
+        Box::new(move || {
+            let at = log.append_durable(&batch(99, 1, 10), NOW).unwrap().base_offset;
+            assert_eq!(log.reader().read(at, 1).unwrap().batches.len(), 1);
+            reached.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    *moments.at_rename.lock().unwrap() = Some(step());
+    log.trim(Offset(5)).unwrap();
+    let other_trims = other.clone();
+    let first = step();
+    *moments.at_remove.lock().unwrap() = Some(Box::new(move || {
+        first();
+        other_trims.trim(Offset(7)).unwrap();
+    }));
+    // Twice: what the older of two checkpoints names is not unlinked.
+    for _ in 0..2 {
+        log.trim(Offset(18)).unwrap();
+    }
+    assert_eq!(reached.load(Ordering::SeqCst), 2);
+    assert_eq!(
+        (log.reader().start(), log.reader().end(), other.reader().start()),
+        (Offset(18), Offset(22), Offset(7))
+    );
+    drop((log, other, engine));
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!((log.reader().start(), log.reader().end(), recovery.damage), (Offset(18), Offset(22), vec![]));
+}
+
+/// Callbacks ran under the log's lock, or by a thread that others waited for to make their batches durable: one that asked
+/// the log back waited for itself. They run as the last thing of the call.
+#[test]
+fn a_callback_may_append_to_sync_and_trim_the_log_it_waited_for() {
+    let disk = formatted(7);
+    let (log, _) = shared(&disk);
+    let back = Arc::new(AtomicU64::new(0));
+    let ask = |number| {
+        let (log, back) = (log.clone(), Arc::clone(&back));
+        let ask = move || {
+            log.append_durable(&batch(number, 1, 3_000), NOW).unwrap();
+            log.append(&batch(number, 1, 10), NOW).unwrap();
+            log.idle().unwrap();
+            log.trim(log.reader().end()).unwrap();
+            back.fetch_add(1, Ordering::SeqCst);
+        };
+        Box::new(ask)
+    };
+    let reader = log.reader();
+    let early = reader.seeing(Visible::Appended);
+    let end = || early.end();
+    let calls: [&dyn Fn(); 4] = [
+        &|| {
+            log.append(&batch(1, 1, 10), NOW).unwrap();
+        },
+        &|| {
+            log.append_many(&[batch(1, 1, 10)], NOW).unwrap();
+        },
+        &|| {
+            log.append_durable(&batch(1, 1, 10), NOW).unwrap();
+        },
+        // Ends a segment under the lock, which makes it durable.
+        &|| {
+            log.append(&batch(1, 1, 3_500), NOW).and_then(|_| log.append(&batch(1, 1, 3_500), NOW)).unwrap();
+        },
+    ];
+    for (done, call) in (1..).zip(calls) {
+        let _waiting =
+            if done == 4 { reader.on_advance(end(), ask(done)) } else { early.on_advance(end(), ask(done)) };
+        call();
+        assert_eq!(back.load(Ordering::SeqCst), done);
+    }
+    let _waiting = reader.on_advance(end(), ask(5));
+    log.append(&batch(1, 1, 10), NOW).unwrap();
+    log.sync().unwrap();
+    assert_eq!(back.load(Ordering::SeqCst), 5);
 }

@@ -40,6 +40,28 @@ fn a_full_disk_refuses_writes_and_resumes_by_itself() {
     assert!(engine.room().reserve_held, "taken again");
 }
 
+/// There was room again, and the next append wrote and synced a new reserve before it was written itself; whoever came
+/// meanwhile waited as well.
+#[test]
+fn an_append_does_not_pay_for_the_reserve() {
+    let disk = formatted(7);
+    disk.set_free_bytes(20 << 20);
+    let engine = with_reserve(&disk);
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    let reserve = data().join("reserve");
+    let held = || disk.files().contains(&reserve);
+    // The last one that fits uses the reserve.
+    while log.append_durable(&batch(1, 1, 900_000), NOW).is_ok() {}
+    assert!(!held());
+    disk.set_free_bytes(100 << 20);
+    disk.note_calls();
+    log.append_durable(&batch(2, 1, 10), NOW).unwrap();
+    assert!(disk.calls().iter().all(|call| call.path != reserve), "the append has nothing to do with it");
+    log.idle().unwrap();
+    assert!(held(), "taken when there is time");
+    assert!(!engine.room().refuses_writes);
+}
+
 /// A restart forgot the reserve that lay there whole: unless there was room for it twice over, the node
 /// refused writes, and on a full disk it had nothing to give.
 #[test]

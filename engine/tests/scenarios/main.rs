@@ -19,6 +19,8 @@ mod golden_files;
 #[cfg(test)]
 mod harm;
 #[cfg(test)]
+mod lost_starts;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod offline_compare;

@@ -3,17 +3,20 @@
 use std::sync::Mutex;
 
 use tidelog_engine::checkpoint::LogState;
+use tidelog_engine::embedded::EmbeddedError;
 use tidelog_engine::log::recovery::table::Seen;
-use tidelog_engine::log::{AppendError, ReadError};
-use tidelog_engine::sim_disk::{Failure, Fault, Lasting, Operation, SimDisk};
+use tidelog_engine::log::{AppendError, LogError, ReadError, SyncError};
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_engine::{Engine, LogToOpen, OpenProgress, Options, Progress};
 use tidelog_wire::ids::{LogId, Offset, Partition, TimestampMs};
 
 use crate::world::{
     CONFIG, LOG, append, batch, data, embedded_engine, engine, entry, formatted, found_late, log_files,
-    make_checkpoint, open, options, read_all, read_file, segment_path,
+    make_checkpoint, open, options, read_all, read_file, segment_path, shared,
 };
+
+const NOW: TimestampMs = TimestampMs(5);
 
 /// A log of entries 1..=60 in several segments, checkpointed, closed.
 fn checkpointed() -> (SimDisk, LogState) {
@@ -180,7 +183,7 @@ fn logs_open_several_at_once_and_are_told_of() {
     for open_threads in [1, 4] {
         let told = std::sync::Arc::new(Told::default());
         let disk = disk.fork();
-        disk.crash(tidelog_engine::sim_disk::Crash::ProcessOnly);
+        disk.crash(Crash::ProcessOnly);
         let options = Options { open_threads, progress: Some(told.clone()), ..options() };
         let engine = Engine::open(disk.storage(), data(), options).unwrap();
         let taken = engine.open_log(log(7), CONFIG, Some(&states[7])).unwrap();
@@ -232,4 +235,42 @@ fn without_a_handle_an_append_is_refused_and_done_when_there_is_one() {
     }
     assert_eq!((refused, writer.is_fenced()), (1, false));
     assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 120);
+}
+
+/// The first sync of a new segment opens the log's directory to make the file's name durable. With no descriptor left that
+/// was taken for a failed sync: the log was fenced though nothing that was written had failed.
+#[test]
+fn without_a_handle_a_sync_of_the_directory_is_put_off_and_fences_nothing() {
+    let none_left = || Fault::next(Operation::SyncDir, Failure::NoHandles).on_path("logs/7/3");
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 1..=3);
+    disk.inject(none_left());
+    let put_off = writer.sync_target().run().unwrap_err();
+    assert!(put_off.will_pass() && put_off.to_string().starts_with("E0134"), "{put_off}");
+    assert_eq!((writer.is_fenced(), writer.reader().durable_end()), (false, Offset(0)));
+    append(&mut writer, 4..=5);
+    writer.sync_target().run().unwrap();
+    assert_eq!(writer.reader().durable_end(), Offset(10));
+    // Embedded: an append that is answered so, the end of a segment, and a purge.
+    let disk = formatted(1);
+    let (log, _) = shared(&disk);
+    disk.inject(none_left());
+    let put_off = log.append_durable(&batch(1, 1, 2_000), NOW).unwrap_err();
+    assert!(matches!(put_off, EmbeddedError::Sync(SyncError::NotYet { .. })), "{put_off}");
+    log.append(&batch(2, 1, 1_000), NOW).unwrap();
+    disk.inject(none_left());
+    let refused = log.append_durable(&batch(3, 1, 3_000), NOW).unwrap_err();
+    assert!(matches!(refused, EmbeddedError::Append(AppendError::OutOfHandles(_))), "{refused}");
+    assert_eq!(log.append_durable(&batch(3, 1, 3_000), NOW).unwrap().base_offset, Offset(2));
+    disk.inject(none_left());
+    let refused = log.trim(Offset(3)).unwrap_err();
+    assert!(matches!(refused, EmbeddedError::Log(LogError::OutOfHandles(_))), "{refused}");
+    assert_eq!(log.reader().start(), Offset(0));
+    log.trim(Offset(3)).unwrap();
+    drop(log);
+    disk.crash(Crash::LoseUnsynced);
+    let (log, recovery) = shared(&disk);
+    assert_eq!((log.reader().start(), log.reader().end(), recovery.damage), (Offset(3), Offset(3), vec![]));
 }

@@ -229,3 +229,35 @@ fn a_time_or_a_count_of_a_damaged_batch_never_gets_into_a_seal() {
         a_segment_that_fills_up_over(flip, flip);
     }
 }
+
+/// The same disk gave every byte again while the log was still open: its segment without a footer was served in no snapshot
+/// until the next start.
+#[test]
+fn a_segment_that_was_left_without_a_footer_is_sealed_when_a_snapshot_wants_it() {
+    let twin = formatted(1);
+    let (mut writer, _) = open(&engine(&twin), None);
+    append(&mut writer, 1..=40);
+    drop(writer);
+
+    let disk = formatted(1);
+    let first = engine(&disk);
+    let (mut writer, _) = open(&first, None);
+    append(&mut writer, 1..=3);
+    let state = make_checkpoint(&first, 3, &writer);
+    drop((writer, first));
+    let engine = engine(&disk);
+    let (mut writer, _) = open(&engine, Some(&state));
+    let name = segment_path(0).to_string_lossy().into_owned();
+    let fault = Fault::next(Operation::Read, Failure::Io).on_path(&name);
+    disk.inject(Fault { lasting: Lasting::Always, ..fault });
+    append(&mut writer, 4..=40);
+    let state = make_checkpoint(&engine, 40, &writer);
+    assert!(engine.segment_files(LOG, &state).is_err(), "not while the disk refuses it");
+    disk.clear_faults();
+    let files = engine.segment_files(LOG, &state).unwrap();
+    for file in &files {
+        engine.verify_staged(&engine.segment_path(LOG, file.base), file).unwrap();
+    }
+    assert_eq!((log_files(&disk), writer.damage()), (log_files(&twin), vec![]));
+    assert_eq!(read_all(&writer.reader(), Offset(0)).unwrap().len(), 40);
+}

@@ -94,8 +94,13 @@ fn a_damaged_log_is_not_served() {
     let (mut writer, _) = open(&engine, None);
     append(&mut writer, 1..=30);
     let state = make_checkpoint(&engine, 30, &writer);
-    let (path, bytes) = log_files(&disk).remove(0);
-    disk.flip_bit(&path, Position(u64::try_from(bytes.0.len()).unwrap() - 3), 0).unwrap();
+    let (path, whole) = log_files(&disk).remove(0);
+    // Index and footer follow from the frames: they are written again first.
+    disk.flip_bit(&path, Position(u64::try_from(whole.0.len()).unwrap() - 3), 0).unwrap();
+    let files = engine.segment_files(LOG, &state).unwrap();
+    engine.verify_staged(&path, &files[0]).unwrap();
+    assert_eq!(log_files(&disk)[0], (path.clone(), whole));
+    disk.flip_bit(&path, Position(20), 0).unwrap();
     assert!(matches!(engine.segment_files(LOG, &state), Err(LogError::CannotServe { .. })));
 }
 

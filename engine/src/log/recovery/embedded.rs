@@ -7,6 +7,9 @@
 //!    tail: set aside and cut.
 //! 3. What is left is synced. Only then is it the log.
 //!
+//! A last segment of nothing but a header is where a purge ended the log, or a crash came while it was begun. It takes
+//! the next append either way.
+//!
 //! The window that is left: the last group synced before a crash under load has no frame behind it
 //! yet, so damage to it looks like a torn tail. A mark frame closes it on a clean close or when idle.
 
@@ -255,12 +258,13 @@ impl Recovery<'_> {
         }
         let chain_start = found.header.map(|header| header.chain_start).or(chain);
         let begin = Expected { offset: found.base, chain: chain_start.unwrap_or(standing.chain) };
+        let begun = found.header.map_or(standing.append_time, |header| header.append_time);
         let known_position =
             if known.active_base == found.base { known.active_position } else { Position::ZERO };
         let mut gathered = Gathered {
             summary: Summary::new(found.base, begin.chain),
             epochs: std::mem::take(&mut standing.epochs),
-            append_time: standing.append_time,
+            append_time: standing.append_time.max(begun),
             mark: found.written_over.max(known_position),
             marked: false,
         };
@@ -275,7 +279,8 @@ impl Recovery<'_> {
             self.sync_kept(found, gathered.mark.min(end), end)?;
             return Ok(None);
         }
-        if gathered.summary.end == found.base {
+        // A header alone says where the log ends, if nothing says that it went further: see `crate::embedded::starts`.
+        if gathered.summary.end == found.base && (found.header.is_none() || found.base < known.end) {
             self.drop_empty(found)?;
             return Ok(None);
         }
@@ -411,7 +416,8 @@ impl Recovery<'_> {
         Ok(mark)
     }
 
-    /// A last segment without a frame: a crash while it was begun. Nobody was promised it.
+    /// A last segment without a frame, and without a header or known to have had frames. What it was promised to hold
+    /// is marked by where the log is known to have ended.
     fn drop_empty(&mut self, found: &Found) -> Result<(), LogError> {
         if found.header.is_none() {
             self.judge(&found.path, Position::ZERO, Place::AboveMark, Seen::BrokenHeader);

@@ -6,9 +6,13 @@ use tidelog_engine::Engine;
 use tidelog_engine::checkpoint::{CheckpointError, CheckpointVerdict};
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
+use tidelog_wire::ids::{Offset, TimestampMs};
 
 use super::{Rows, pieces, rewrite};
-use crate::world::{GROUP, append, engine, formatted, make_checkpoint, open, read_file};
+use crate::world::{
+    CONFIG, GROUP, LOG, append, batch, embedded_engine, engine, formatted, make_checkpoint, open, read_file,
+    shared,
+};
 
 fn file(index: u64) -> PathBuf {
     crate::world::data().join("checkpoints/1").join(format!("{index:020}-{:020}.ckpt", 1))
@@ -145,4 +149,23 @@ pub(super) fn checkpoint_none_valid() -> Rows {
     assert!(matches!(engine.load_checkpoint(GROUP), Err(CheckpointError::AllBad { count: 2, .. })));
     assert!(disk.files().contains(&file(2)) && disk.files().contains(&file(1)));
     rows(&engine)
+}
+
+/// Of embedded logs the files tell what must not be mistaken: they open, and it is recorded again.
+pub(super) fn checkpoint_starts_lost() -> Rows {
+    let disk = formatted(1);
+    let (log, _) = shared(&disk);
+    log.append_durable(&batch(1, 2, 100), TimestampMs(1)).unwrap();
+    log.trim(Offset(2)).unwrap();
+    drop(log);
+    disk.crash(Crash::ProcessOnly);
+    let checkpoints = disk.files().into_iter().filter(|path| path.extension().is_some_and(|it| it == "ckpt"));
+    for path in checkpoints {
+        disk.flip_bit(&path, Position(40), 3).unwrap();
+    }
+    let engine = embedded_engine(&disk);
+    let (log, _) = engine.open_shared(LOG, CONFIG).unwrap();
+    assert_eq!((log.reader().start(), log.reader().end()), (Offset(2), Offset(2)));
+    assert_eq!(pieces(&disk), 2);
+    engine.report().findings.iter().map(|finding| finding.row).collect()
 }

@@ -59,7 +59,8 @@ scenarios! { of_identity:
 scenarios! { of_checkpoints:
     checkpoints: checkpoint_newest, checkpoint_older, checkpoint_bad, checkpoint_unreadable,
         checkpoint_misplaced, checkpoint_newer_format, checkpoint_surplus, checkpoint_unfinished,
-        checkpoint_unknown_name, checkpoint_done, checkpoint_none, checkpoint_none_valid;
+        checkpoint_unknown_name, checkpoint_done, checkpoint_none, checkpoint_none_valid,
+        checkpoint_starts_lost;
 }
 
 #[test]
