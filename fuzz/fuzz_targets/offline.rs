@@ -171,6 +171,7 @@ fn spares(step: &Mending, intact: &[std::ops::Range<u64>]) {
         Action::Fill { bytes, .. } | Action::CutTail { bytes, .. } => beside(bytes.start, bytes.end),
         Action::Seal { at, .. } => beside(*at, u64::MAX),
         // Another's file may be set aside, and one of which no frame is left may be replaced.
+        Action::Rename { .. } => true,
         Action::SetAside | Action::Place { .. } => intact.is_empty(),
     };
     assert!(spared, "{step:?} touches one of {intact:?}");

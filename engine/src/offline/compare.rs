@@ -202,7 +202,8 @@ impl<'a> Copied<'a> {
             let inner = storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
             let file: Arc<dyn File> = Arc::new(Counted { inner, counter: Arc::clone(&self.counter) });
             let len = file.len().map_err(failed(path, "size"))?;
-            let sealed = load_sealed(file.as_ref(), tag).map_err(failed(path, "read"))?.ok();
+            let sealed =
+                load_sealed(file.as_ref(), tag).map_err(failed(path, "read index and footer of"))?.ok();
             let limit = sealed.as_ref().map_or(len, |(footer, _)| footer.index_position.get());
             let index = sealed.map(|(_, index)| index).unwrap_or_default();
             let known = index.into_iter().map(|entry| (entry.offset, entry.position.get())).collect();
@@ -306,7 +307,7 @@ fn frame(path: &Path, walked: &Walked) -> Option<FrameAt> {
 /// The tag of a segment's log, by its header.
 fn owner(storage: &dyn Storage, path: &Path) -> Result<Option<LogTag>, OfflineError> {
     let file = storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
-    let header = header_of(file.as_ref()).map_err(failed(path, "read"))?;
+    let header = header_of(file.as_ref()).map_err(failed(path, "read the header of"))?;
     Ok(header.ok().map(|header| LogTag::of(header.cluster, header.log)))
 }
 

@@ -8,6 +8,7 @@ use super::target::{LogFiles, SegmentPath};
 use crate::log::locate::load_sealed;
 use crate::segment::footer::Footer;
 use crate::segment::header::SegmentHeader;
+use crate::segment::salvage::Salvage;
 use crate::segment::{LogTag, header_of};
 use crate::storage::{OpenMode, Storage};
 
@@ -24,6 +25,8 @@ pub struct Outline {
     pub end: Offset,
     /// Chain there; `None` if nothing says it.
     pub chain_end: Option<Chain>,
+    /// What the system said, if it refused some of what was read.
+    pub refused: Option<String>,
 }
 
 /// The outline of a segment. Of a sealed one header, index and footer are read, of another one everything.
@@ -36,12 +39,13 @@ pub fn outline(
     segment: &SegmentPath,
 ) -> Result<Outline, OfflineError> {
     let path = &segment.path;
-    let file = storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
-    let header = header_of(file.as_ref()).map_err(failed(path, "read"))?.ok();
+    let file = Salvage::new(storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?);
+    let header = header_of(&file).map_err(failed(path, "read the header of"))?.ok();
     let tag = files.tag().or(header.map(|header| LogTag::of(header.cluster, header.log)));
     let footer = match tag {
         Some(tag) => {
-            load_sealed(file.as_ref(), tag).map_err(failed(path, "read"))?.ok().map(|(footer, _)| footer)
+            let sealed = load_sealed(&file, tag).map_err(failed(path, "read index and footer of"))?;
+            sealed.ok().map(|(footer, _)| footer)
         }
         None => None,
     };
@@ -54,9 +58,10 @@ pub fn outline(
                 base: Some(segment.base),
                 ..Context::default()
             };
-            let map = map(file.as_ref(), &context).map_err(failed(path, "read"))?;
+            let map = map(&file, &context).map_err(failed(path, "read"))?;
             (map.end, map.chain)
         }
     };
-    Ok(Outline { segment: segment.clone(), header, footer, end, chain_end })
+    let refused = file.refused(0..segment.len);
+    Ok(Outline { segment: segment.clone(), header, footer, end, chain_end, refused })
 }

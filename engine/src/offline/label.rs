@@ -206,8 +206,20 @@ pub enum Why {
         is_newer: bool,
     },
     /// The disk does not give it back.
-    #[error("cannot be read: {error}")]
+    #[error("cannot be read: {error}; see to the disk, then verify again")]
     Unreadable {
+        /// What the system says, with its number.
+        error: String,
+    },
+    /// The same of the segment header.
+    #[error("the segment header cannot be read: {error}; see to the disk, then verify again")]
+    UnreadableHeader {
+        /// What the system says, with its number.
+        error: String,
+    },
+    /// The same of index or footer.
+    #[error("index and footer cannot be read: {error}; see to the disk, then verify again")]
+    UnreadableSeal {
         /// What the system says, with its number.
         error: String,
     },
@@ -235,6 +247,29 @@ impl Why {
     #[must_use]
     pub fn unreadable(error: &io::Error) -> Self {
         Self::Unreadable { error: error.to_string() }
+    }
+
+    /// The same fault in bytes that the system refused, with what it said of them.
+    pub(super) fn refused(&self, error: String) -> Self {
+        if self.is_header() {
+            Self::UnreadableHeader { error }
+        } else if self.is_seal() {
+            Self::UnreadableSeal { error }
+        } else {
+            Self::Unreadable { error }
+        }
+    }
+
+    /// Something is wrong with the segment header.
+    #[must_use]
+    pub const fn is_header(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::UnreadableHeader { .. })
+    }
+
+    /// Something is wrong with index or footer, or they are not there.
+    #[must_use]
+    pub const fn is_seal(&self) -> bool {
+        matches!(self, Self::Seal | Self::NoFooter | Self::UnreadableSeal { .. })
     }
 
     /// A tail of which it cannot be known whether it may go. Verifying calls it torn, repairing leaves it.

@@ -291,7 +291,7 @@ impl Target {
         if let Some(path) = only.filter(|_| asked.is_none()) {
             // A file of another name: it stands alone.
             let file = storage.open(path, OpenMode::Read).map_err(failed(path, "open"))?;
-            let header = header_of(file.as_ref()).map_err(failed(path, "read"))?.ok();
+            let header = header_of(file.as_ref()).map_err(failed(path, "read the header of"))?.ok();
             let base = header.map(|header| header.base).unwrap_or_default();
             let len = file.len().map_err(failed(path, "size"))?;
             segments = vec![SegmentPath { base, path: path.to_path_buf(), len }];

@@ -407,15 +407,19 @@ impl Look<'_> {
 fn mapped(storage: &dyn Storage, path: &Path, context: &Context) -> io::Result<SegmentMap> {
     let file = Salvage::new(storage.open(path, OpenMode::Read)?);
     let mut map = map(&file, context)?;
-    for part in &mut map.parts {
+    name_refused(&mut map, &file);
+    Ok(map)
+}
+
+/// Says of what the system refused what it said.
+pub(super) fn name_refused(map: &mut SegmentMap, file: &Salvage) {
+    for part in map.parts.iter_mut().chain(&mut map.lacks) {
         if let Label::Damage { why, .. } | Label::TornTail { why } = &mut part.label
-            && !matches!(why, Why::Header(_) | Why::Seal)
             && let Some(error) = file.refused(part.bytes.clone())
         {
-            *why = Why::Unreadable { error };
+            *why = why.refused(error);
         }
     }
-    Ok(map)
 }
 
 /// Where the log goes on behind a segment.

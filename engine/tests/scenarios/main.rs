@@ -26,6 +26,7 @@ mod model;
 mod offline_compare;
 #[cfg(test)]
 mod offline_doubts;
+mod offline_names;
 #[cfg(test)]
 mod offline_repair;
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn last(disk: &SimDisk) -> PathBuf {
     segment_path(*bases(disk).last().unwrap())
 }
 
-fn verify(disk: &SimDisk, path: &Path) -> Vec<Finding> {
+pub(crate) fn verify(disk: &SimDisk, path: &Path) -> Vec<Finding> {
     let target = offline::find(disk.storage().as_ref(), path).unwrap();
     offline::verify(disk.storage().as_ref(), &target, &mut |_| {}).damage
 }
@@ -63,7 +63,7 @@ fn planned(disk: &SimDisk, path: &Path, from: Option<&Path>) -> Plan {
     plan(storage.as_ref(), &target, from.as_ref())
 }
 
-fn mend(disk: &SimDisk, path: &Path, from: Option<&Path>) -> Plan {
+pub(crate) fn mend(disk: &SimDisk, path: &Path, from: Option<&Path>) -> Plan {
     repair(disk.storage().as_ref(), path, from, TimestampMs(2_000)).unwrap().plan
 }
 
@@ -202,17 +202,6 @@ fn segments_of_another_cluster_than_the_identity_are_left() {
     }
     let left = assert_left_alone(&disk, data());
     assert!(left.iter().all(|one| matches!(one.why, Why::OtherSegment { .. })), "{left:#?}");
-}
-
-/// A segment under the name of another one whose own place is empty is the only copy of its records.
-#[test]
-fn a_renamed_segment_is_not_set_aside_while_its_place_is_empty() {
-    let disk = stopped();
-    let (from, to) = (bases(&disk)[1], bases(&disk)[1] + 1);
-    disk.storage().rename(&segment_path(from), &segment_path(to)).unwrap();
-    let done = mend(&disk, data(), None);
-    assert!(done.steps.is_empty() && !done.left.is_empty(), "{done:#?}");
-    assert!(disk.files().contains(&segment_path(to)));
 }
 
 /// A footer of a newer release was taken for a damaged one, and a repair wrote a footer of this release over it.
@@ -480,4 +469,32 @@ fn what_only_a_checkpoint_says_is_named_where_there_is_none() {
     disk.storage().remove(&copy.join(segment_path(0).file_name().unwrap())).unwrap();
     let start = NotJudged::Start { first: Offset(bases(&disk)[1]) };
     assert_eq!(not_judged(&disk, &copy), [(copy.clone(), start)]);
+}
+
+/// The story: a header or footer that the disk did not give was called one that does not verify, without a word of the system's error.
+#[test]
+fn a_header_or_footer_that_the_disk_refuses_is_named_with_the_systems_error() {
+    let told = |disk: &SimDisk, path: &Path| {
+        let damage = verify(disk, data());
+        let of_file = damage.iter().filter(|one| one.path == path).map(|one| one.why.to_string());
+        of_file.collect::<Vec<_>>()
+    };
+    let disk = stopped();
+    let path = segment_path(bases(&disk)[1]);
+    let healthy = read_file(&disk, &path);
+    disk.spoil(&path, 0..1).unwrap();
+    let damage = told(&disk, &path);
+    assert!(damage[0].contains("header cannot be read") && damage[0].contains("os error 5"), "{damage:#?}");
+    let done = mend(&disk, data(), Some(other()));
+    assert!(done.left.is_empty(), "{done:#?}");
+    assert!(read_file(&disk, &path) == healthy, "{done:#?}");
+
+    let disk = stopped();
+    let len = u64::try_from(healthy.len()).unwrap();
+    disk.spoil(&path, len - 1..len).unwrap();
+    let damage = told(&disk, &path);
+    assert!(!damage.is_empty() && damage.iter().all(|why| why.contains("os error 5")), "{damage:#?}");
+    let done = mend(&disk, data(), Some(other()));
+    assert!(done.left.is_empty(), "{done:#?}");
+    assert!(read_file(&disk, &path) == healthy, "{done:#?}");
 }

@@ -54,6 +54,9 @@ struct SegmentView {
     base: u64,
     end: u64,
     state: &'static str,
+    /// What the system said, if it refused some of what was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
     chain_start: Option<String>,
     chain_end: Option<String>,
     max_timestamp: Option<String>,
@@ -95,7 +98,10 @@ impl SegmentView {
             self.bytes.to_string(),
             self.base.to_string(),
             self.end.to_string(),
-            self.state.to_owned(),
+            self.unreadable.as_ref().map_or_else(
+                || self.state.to_owned(),
+                |error| format!("{}, cannot be read: {error}", self.state),
+            ),
             self.chain_end.clone().unwrap_or_else(|| "-".to_owned()),
             self.max_timestamp.clone().unwrap_or_else(|| "-".to_owned()),
         ]
@@ -152,6 +158,7 @@ fn log_view(files: &LogFiles, bar: &ProgressBar) -> Result<LogView, CliError> {
             base: segment.base.get(),
             end: outline.end.get(),
             state,
+            unreadable: outline.refused,
             chain_start: outline.header.map(|header| header.chain_start.to_string()),
             chain_end: outline.chain_end.map(|chain| chain.to_string()),
             max_timestamp: outline.footer.map(|footer| rfc3339(footer.max_timestamp)),

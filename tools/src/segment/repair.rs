@@ -34,6 +34,9 @@ struct StepView {
     offsets: Option<[u64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<PathBuf>,
+    /// The name that the file gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<PathBuf>,
 }
 
 impl StepView {
@@ -53,19 +56,23 @@ impl StepView {
                 ("set a torn tail aside", Some([bytes.start, bytes.end]), offsets.clone(), None)
             }
             Action::SetAside => ("set the file aside", None, None, None),
+            Action::Rename { .. } => ("give it its own name back", None, None, None),
             Action::Place { from, len, offsets } => {
                 ("take the segment from the copy", Some([0, *len]), Some(offsets.clone()), Some(from.clone()))
             }
         };
         let offsets = offsets.map(|offsets| [offsets.start.get(), offsets.end.get()]);
-        Self { file: step.path.clone(), step: name, bytes, offsets, from }
+        let to = if let Action::Rename { to } = &step.action { Some(to.clone()) } else { None };
+        Self { file: step.path.clone(), step: name, bytes, offsets, from, to }
     }
 
     fn line(&self) -> String {
         let bytes = self.bytes.map_or_else(String::new, |[start, end]| format!(", bytes {start}..{end}"));
         let offsets =
             self.offsets.map_or_else(String::new, |[start, end]| format!(", offsets {start}..{end}"));
-        format!("{}: {}{bytes}{offsets}", self.file.display(), self.step)
+        let to = self.to.as_ref().map_or_else(String::new, |to| format!(", {}", to.display()));
+        let from = self.from.as_ref().map_or_else(String::new, |from| format!(", from {}", from.display()));
+        format!("{}: {}{to}{bytes}{offsets}{from}", self.file.display(), self.step)
     }
 }
 

@@ -98,6 +98,7 @@ impl Work<'_> {
                 let aside = self.quarantine(path).set_aside_file(self.storage, path, why, self.now)?;
                 self.backups.push(aside.path);
             }
+            Action::Rename { to } => self.rename(path, to)?,
             Action::Place { from, len, .. } => self.place(path, from, *len)?,
         }
         Ok(())
@@ -127,6 +128,19 @@ impl Work<'_> {
         let aside = self.quarantine(path).set_aside_range(self.storage, path, from, to, why, self.now)?;
         self.backups.push(aside.path);
         Ok(())
+    }
+
+    /// Gives a file its own name, where nothing stands.
+    fn rename(&self, path: &Path, to: &Path) -> Result<(), OfflineError> {
+        let action = "rename a segment back to";
+        match self.storage.open(to, OpenMode::Read) {
+            Ok(_) => return Err(failed(to, action)(ErrorKind::AlreadyExists.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(to, action)(error)),
+        }
+        let dir = parent(to);
+        self.storage.rename(path, to).map_err(failed(to, action))?;
+        self.storage.sync_dir(dir).map_err(failed(dir, "sync the directory"))
     }
 
     /// Writes a copy aside and renames it into its place.

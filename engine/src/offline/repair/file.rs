@@ -97,8 +97,7 @@ impl Mending<'_> {
 
     fn header(&mut self, other: Option<&Other>) -> io::Result<()> {
         let bad = self.map.parts.first().is_some_and(|part| {
-            matches!(&part.label, Label::Damage { why: Why::Header(_), .. })
-                && part.bytes.end == FIRST_FRAME.get()
+            why_of(part).is_some_and(Why::is_header) && part.bytes.end == FIRST_FRAME.get()
         });
         if !bad {
             return Ok(());
@@ -200,7 +199,7 @@ impl Mending<'_> {
     /// The bytes of the other copy that belong into a bad part, if they are good there.
     fn hole(&self, part: &Part, other: &Other) -> Option<Part> {
         let why = why_of(part)?;
-        if matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter) || why.is_newer() {
+        if why.is_header() || why.is_seal() || why.is_newer() {
             return None;
         }
         let frames_end = other.frames_end()?;
@@ -239,9 +238,7 @@ impl Mending<'_> {
 impl Mending<'_> {
     /// Writes index and footer, where the frames are whole and there should be some.
     fn seal(&mut self) -> io::Result<()> {
-        let unsealed = |why: &Why| matches!(why, Why::Seal | Why::NoFooter);
-        let needed =
-            self.map.bad().any(|part| why_of(part).is_some_and(unsealed)) || self.is_junk_behind(&self.map);
+        let needed = self.map.bad().filter_map(why_of).any(Why::is_seal) || self.is_junk_behind(&self.map);
         let (Some(summary), Some(cluster), Some(log)) =
             (&self.map.whole, self.context.cluster, self.context.log)
         else {
@@ -273,7 +270,7 @@ impl Mending<'_> {
 
     /// Bad parts among the frames.
     fn holes(&self, map: &SegmentMap) -> usize {
-        let outside = |why: &&Why| !matches!(why, Why::Header(_) | Why::Seal | Why::NoFooter);
+        let outside = |why: &&Why| !why.is_header() && !why.is_seal();
         let holes = map.bad().filter_map(why_of).filter(outside).count();
         let behind =
             self.is_junk_behind(map) && map.parts.last().and_then(why_of).is_some_and(|why| outside(&why));
@@ -288,7 +285,7 @@ fn comes_to(map: &SegmentMap, offset: Offset, chain: Chain) -> bool {
 }
 
 fn has_bad_seal(map: &SegmentMap) -> bool {
-    map.bad().any(|part| matches!(part.label, Label::Damage { why: Why::Seal, .. }))
+    map.bad().filter_map(why_of).any(|why| why.is_seal() && *why != Why::NoFooter)
 }
 
 fn fill(hole: Part, other: &Other) -> Action {

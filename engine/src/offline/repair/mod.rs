@@ -8,8 +8,9 @@
 //!    checkpoint says where the chain must come to.
 //! 3. A torn tail is cut only if nothing intact lies behind its first bytes, or if a raft log has all of it. A file that
 //!    holds intact frames is set aside only if another one takes its place, or if it is certain whose it is.
-//! 4. Segments that are missing are taken whole from the other copy, by the same proof at both ends.
-//! 5. Doing it: under the lock of the data directory, what a step overwrites, cuts or displaces is copied to quarantine
+//! 4. A segment under a wrong name is put back under its own, if nothing stands there and its neighbours do not contradict.
+//! 5. Segments that are missing are taken whole from the other copy, by the same proof at both ends.
+//! 6. Doing it: under the lock of the data directory, what a step overwrites, cuts or displaces is copied to quarantine
 //!    first, durably. Only bytes that do not verify are written over, so a crash in the midst leaves holes that are found
 //!    again; a whole segment is written aside and renamed.
 //!
@@ -17,6 +18,7 @@
 
 mod apply;
 mod file;
+mod names;
 mod patched;
 mod plan;
 mod torn;
@@ -78,6 +80,11 @@ pub enum Action {
     },
     /// Moves the file to quarantine.
     SetAside,
+    /// Gives a segment of this log, which a person or a file system renamed, its own name back; nothing stands there.
+    Rename {
+        /// Where it belongs.
+        to: PathBuf,
+    },
     /// Puts a segment of the other copy into its place.
     Place {
         /// The other copy's file.

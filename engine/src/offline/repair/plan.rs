@@ -4,19 +4,20 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::file::{Other, mend};
+use super::names::put_back;
 use super::patched::Patched;
 use super::{Action, Plan, Step};
 use crate::checkpoint::LogState;
 use crate::offline::label::{Label, Part, SegmentMap, Why};
 use crate::offline::map::{Context, Detail, Promise, map};
 use crate::offline::target::{Known, LogFiles, SegmentPath, Target, active_position, finding};
-use crate::offline::verify::{Finding, LogVerdict, verify_log};
+use crate::offline::verify::{Finding, LogVerdict, name_refused, verify_log};
 use crate::segment::salvage::Salvage;
 use crate::segment::{self, LogTag};
 use crate::storage::{File, OpenMode, Storage};
@@ -35,12 +36,19 @@ pub fn plan(storage: &dyn Storage, target: &Target, from: Option<&Target>) -> Pl
     }
     for (files, verdict) in verdicts {
         let copy = from.and_then(|from| counterpart(files, target, from));
+        let back = put_back(storage, files, &verdict);
+        let (files, verdict, names) = match &back {
+            Some(back) => (&back.files, back.verdict.clone(), back.names.clone()),
+            None => (files, verdict, BTreeMap::new()),
+        };
+        plan.steps.extend(back.iter().flat_map(|back| back.steps.iter().cloned()));
         let after = verdict.maps.iter().map(|(_, _, map)| map.clone()).collect();
         let is_sound = verdict.damage.is_empty() && verdict.torn.is_empty();
         let refused = RefCell::default();
         let others = copy.filter(|_| !is_sound).map(|copy| others(storage, files, copy, &refused));
         let others = others.unwrap_or_default();
-        let of_log = Log { storage, files, verdict, after, others, refused, ends: BTreeMap::new() }.plan();
+        let of_log = Log { storage, files, names, verdict, after, others, refused, ends: BTreeMap::new() };
+        let of_log = of_log.plan();
         plan.steps.extend(of_log.steps);
         plan.left.extend(of_log.left);
     }
@@ -92,6 +100,8 @@ const PASSES_MAX: usize = 4;
 struct Log<'a> {
     storage: &'a dyn Storage,
     files: &'a LogFiles,
+    /// The names that files get before anything else is done, by those they have.
+    names: BTreeMap<PathBuf, PathBuf>,
     verdict: LogVerdict,
     others: BTreeMap<Offset, Copied>,
     refused: Refusals,
@@ -126,6 +136,11 @@ impl Log<'_> {
         Plan { steps: pass.steps, left: pass.left }
     }
 
+    /// The path of a file once it has its own name.
+    fn own_name(&self, path: &Path) -> PathBuf {
+        self.names.get(path).cloned().unwrap_or_else(|| path.to_path_buf())
+    }
+
     /// The other copy's segment with this base. One that cannot be opened is told with what is left.
     fn other(&self, base: Offset) -> Option<Other> {
         let Copied { path, map } = self.others.get(&base)?;
@@ -142,7 +157,7 @@ impl Log<'_> {
 
     fn pass(&mut self) -> Pass {
         let mut pass = Pass::default();
-        for entry in &self.files.strangers {
+        for entry in self.files.strangers.iter().filter(|_| self.files.only.is_none()) {
             let path = self.files.dir.join(&entry.name);
             pass.steps.push(Step { path, log: self.files.log, action: Action::SetAside });
         }
@@ -186,6 +201,8 @@ impl Log<'_> {
                 // What is wrong inside a file was mended or left with the file.
                 (
                     Why::Header(_)
+                    | Why::UnreadableHeader { .. }
+                    | Why::UnreadableSeal { .. }
                     | Why::Frame(_)
                     | Why::Displaced { .. }
                     | Why::Zeros
@@ -213,7 +230,7 @@ impl Log<'_> {
     ) {
         let lost = context.end.filter(|end| *end > segment.base).map(|end| segment.base..end);
         let placed = lost.as_ref().and_then(|lost| self.placements(lost));
-        let (path, log) = (segment.path.clone(), self.files.log);
+        let (path, log) = (self.own_name(&segment.path), self.files.log);
         let may_go = placed.is_some() || (is_foreign && self.may_go(segment, &map));
         if is_foreign && !may_go {
             pass.left.extend(map.bad().filter_map(|part| finding(&path, log, part)));
@@ -280,15 +297,17 @@ impl Log<'_> {
         goal: Option<(Offset, Chain)>,
         pass: &mut Pass,
     ) {
-        let (path, log) = (&segment.path, self.files.log);
+        let (path, log) = (&self.own_name(&segment.path), self.files.log);
         let before = context.base.and_then(|base| self.ends.get(&base).copied());
         let context = Context { chain_start: context.chain_start.or(before), ..*context };
         let torn = map.parts.last().is_some_and(|part| matches!(part.label, Label::TornTail { .. }));
         let other = if torn || !map.is_sound() { self.other(segment.base) } else { None };
-        let mended = self
-            .storage
-            .open(path, OpenMode::Read)
-            .and_then(|file| mend(Arc::new(Salvage::new(file)), &context, &map, goal, other.as_ref()));
+        let mended = self.storage.open(&segment.path, OpenMode::Read).and_then(|file| {
+            let file = Arc::new(Salvage::new(file));
+            let mut mended = mend(Arc::<Salvage>::clone(&file), &context, &map, goal, other.as_ref())?;
+            name_refused(&mut mended.map, &file);
+            Ok(mended)
+        });
         let after = match mended {
             Ok(mended) => {
                 let step = |action| Step { path: path.clone(), log, action };

@@ -1,0 +1,86 @@
+//! Segments that a person or a file system renamed.
+
+use std::path::PathBuf;
+
+use tidelog_engine::offline::repair::{Action, Step};
+use tidelog_engine::sim_disk::SimDisk;
+use tidelog_engine::storage::{OpenMode, Position};
+
+use crate::offline_doubts::{mend, verify};
+use crate::offline_repair::{bases, other, stopped};
+use crate::world::{append, data, engine, formatted, make_checkpoint, open, read_file, segment_path};
+
+/// The story: a segment under the name of another one, whose own place is empty, is the only copy of its records. It was left where it
+/// was, and a file whose name no segment has was even set aside; both have their name in their header.
+#[test]
+fn a_renamed_segment_gets_its_name_back() {
+    let stranger = |disk: &SimDisk, name: &str| segment_path(bases(disk)[1]).with_file_name(name);
+    let number = bases(&stopped())[1];
+    for name in
+        [format!("{:020}.seg", number + 1), format!("{number:020}.seg.bak"), "copy of 5.seg".to_owned()]
+    {
+        for at in [0, 1, bases(&stopped()).len() - 1] {
+            let disk = stopped();
+            let (own, strange) = (segment_path(bases(&disk)[at]), stranger(&disk, &name));
+            let healthy = disk.fingerprint_of(&|path| path.starts_with(data().join("logs")));
+            disk.storage().rename(&own, &strange).unwrap();
+            let done = mend(&disk, data(), None);
+            assert_eq!(done.left, [], "{name}");
+            let renamed =
+                |step: &Step| step.path == strange && step.action == Action::Rename { to: own.clone() };
+            assert!(matches!(&done.steps[..], [step] if renamed(step)), "{name}: {done:#?}");
+            assert_eq!(disk.fingerprint_of(&|path| path.starts_with(data().join("logs"))), healthy, "{name}");
+            assert!(verify(&disk, data()).is_empty() && mend(&disk, data(), None).steps.is_empty());
+        }
+    }
+}
+
+/// All names shifted by one, and the last segment harmed inside as well: one repair mends it all.
+#[test]
+fn renamed_segments_make_room_for_each_other_and_are_mended_too() {
+    let disk = stopped();
+    let bases = bases(&disk);
+    let strange = segment_path(*bases.last().unwrap() + 1);
+    let healthy = disk.fingerprint_of(&|path| path.starts_with(data().join("logs")));
+    let names: Vec<PathBuf> = bases.iter().map(|base| segment_path(*base)).chain([strange]).collect();
+    for pair in names.windows(2).rev() {
+        disk.storage().rename(&pair[0], &pair[1]).unwrap();
+    }
+    disk.flip_bit(names.last().unwrap(), Position(120), 2).unwrap();
+    disk.flip_bit(&names[1], Position(120), 2).unwrap();
+    let done = mend(&disk, data(), Some(other()));
+    assert_eq!(done.left, [], "{done:#?}");
+    assert_eq!(disk.fingerprint_of(&|path| path.starts_with(data().join("logs"))), healthy, "{done:#?}");
+    assert!(mend(&disk, data(), Some(other())).steps.is_empty());
+}
+
+/// An old copy of a segment is not put into the place of one that is there, nor where its neighbours contradict.
+#[test]
+fn a_file_that_does_not_fit_its_place_does_not_get_the_name() {
+    let disk = stopped();
+    let path = segment_path(bases(&disk)[1]);
+    let copy = path.with_file_name("old.seg");
+    let file = disk.storage().open(&copy, OpenMode::CreateNew).unwrap();
+    file.write_at(Position(0), &[&read_file(&disk, &path)]).unwrap();
+    file.sync().unwrap();
+    let done = mend(&disk, data(), None);
+    assert!(matches!(&done.steps[..], [Step { action: Action::SetAside, .. }]), "{done:#?}");
+
+    // The same place in another history.
+    let disk = stopped();
+    let stranger = formatted(1);
+    let engine = engine(&stranger);
+    let (mut writer, _) = open(&engine, None);
+    append(&mut writer, 7..=60);
+    make_checkpoint(&engine, 60, &writer);
+    drop((writer, engine));
+    assert_eq!(bases(&stranger)[1], bases(&disk)[1]);
+    let foreign = read_file(&stranger, &path);
+    disk.storage().remove(&path).unwrap();
+    let file = disk.storage().open(&copy, OpenMode::CreateNew).unwrap();
+    file.write_at(Position(0), &[&foreign]).unwrap();
+    file.sync().unwrap();
+    let done = mend(&disk, data(), None);
+    let renamed = |step: &Step| matches!(step.action, Action::Rename { .. });
+    assert!(!done.steps.iter().any(renamed), "{done:#?}");
+}
