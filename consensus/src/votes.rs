@@ -357,6 +357,8 @@ fn open_file(storage: &dyn Storage, path: &Path) -> io::Result<(Arc<dyn File>, V
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?];
     file.read_at(Position::ZERO, &mut bytes)?;
+    // What a file lacks is zeros once it has grown, and is taken for those before.
+    bytes.resize(bytes.len().next_multiple_of(usize::try_from(PAIR).unwrap_or(1024)), 0);
     storage.sync_dir(parent(path))?;
     Ok((file, bytes))
 }

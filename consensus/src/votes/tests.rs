@@ -192,6 +192,25 @@ fn a_vote_recorded_over_damage_within_a_long_file_is_there_after_a_power_cut() {
     }
 }
 
+/// Found by fuzzing: of the newer slot the zeros at its end were cut off, so the older one counted. Then the file grew for
+/// another group, the zeros were there, and at the next start the newer one counted again.
+#[test]
+fn a_slot_that_lacks_its_zeros_counts_before_and_after_the_file_grows() {
+    let disk = new_disk();
+    let file = disk.storage().open(&dir().join(VOTES_FILE), OpenMode::CreateNew).unwrap();
+    let slot = |sequence, term| Slot { sequence, vote: vote(0, term, 1) };
+    let older = slot(1, 7).encode(Position::ZERO);
+    let newer = slot(2, 8).encode(Position(512));
+    file.write_at(Position::ZERO, &[&older]).unwrap();
+    file.write_at(Position(512), &[&newer[..41]]).unwrap();
+    let (mut votes, before) = open(&disk);
+    votes.record(&[vote(3, 4, 2)]).unwrap();
+    disk.crash(Crash::LoseUnsynced);
+    let (_, after) = open(&disk);
+    assert_eq!(before.votes.get(&GroupId(0)), Some(&vote(0, 8, 1)));
+    assert_eq!(after.votes.get(&GroupId(0)), Some(&vote(0, 8, 1)));
+}
+
 /// Found by fuzzing: a slot with the last sequence number there is. The vote after it got the same number, so at
 /// the next start the older one counted: the node could have voted twice.
 #[test]
