@@ -157,7 +157,7 @@ fn look(disk: &SimDisk, target: &Target, other: Option<&Target>, trust: Trust, e
         }
     }
     for from in [None, other] {
-        for step in plan(disk, target, from).steps {
+        for step in plan(disk, target, from, &mut |_| {}).steps {
             spares(&step, intact.get(&step.path).map_or(&[], Vec::as_slice));
         }
     }
@@ -200,7 +200,7 @@ fn dumped(disk: &SimDisk, target: &Target, model: &Model, trust: Trust) -> BTree
 /// Repairs until a repair has nothing to do, which is soon.
 fn mended(disk: &SimDisk, copy: Option<&Path>) {
     for _ in 0..4 {
-        match repair(disk, data(), copy, TimestampMs(9)) {
+        match repair(disk, data(), copy, TimestampMs(9), &mut |_| {}) {
             Ok(done) if done.plan.steps.is_empty() => return,
             Ok(_) => {}
             Err(RepairError::Offline(OfflineError::NothingHere { .. })) => return,

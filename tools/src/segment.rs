@@ -51,12 +51,23 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     found
 }
 
-/// Progress over `bytes`, on a terminal.
-fn progress(bytes: u64, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(bytes).with_message(what);
-    if let Ok(style) =
-        ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}")
-    {
+/// Progress over `bytes`, on a terminal where people read the answer.
+fn progress(output: &Output, bytes: u64, what: &'static str) -> ProgressBar {
+    bar(output, bytes, what, "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}")
+}
+
+/// The same over logs.
+fn progress_of_logs(output: &Output, logs: usize, what: &'static str) -> ProgressBar {
+    let logs = u64::try_from(logs).unwrap_or(u64::MAX);
+    bar(output, logs, what, "{msg} {bar:30} {pos} of {len} logs, {eta}")
+}
+
+fn bar(output: &Output, len: u64, what: &'static str, template: &str) -> ProgressBar {
+    if output.is_json() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(len).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar

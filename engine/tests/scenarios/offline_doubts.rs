@@ -60,11 +60,11 @@ fn planned(disk: &SimDisk, path: &Path, from: Option<&Path>) -> Plan {
     let storage = disk.storage();
     let target = offline::find(storage.as_ref(), path).unwrap();
     let from = from.map(|from| offline::find(storage.as_ref(), from).unwrap());
-    plan(storage.as_ref(), &target, from.as_ref())
+    plan(storage.as_ref(), &target, from.as_ref(), &mut |_| {})
 }
 
 pub(crate) fn mend(disk: &SimDisk, path: &Path, from: Option<&Path>) -> Plan {
-    repair(disk.storage().as_ref(), path, from, TimestampMs(2_000)).unwrap().plan
+    repair(disk.storage().as_ref(), path, from, TimestampMs(2_000), &mut |_| {}).unwrap().plan
 }
 
 #[track_caller]

@@ -81,11 +81,11 @@ fn planned(disk: &SimDisk, copy: bool) -> Plan {
     let storage = disk.storage();
     let target = offline::find(storage.as_ref(), data()).unwrap();
     let from = copy.then(|| offline::find(storage.as_ref(), other()).unwrap());
-    plan(storage.as_ref(), &target, from.as_ref())
+    plan(storage.as_ref(), &target, from.as_ref(), &mut |_| {})
 }
 
 fn mend(disk: &SimDisk, copy: bool) -> Result<Repaired, RepairError> {
-    repair(disk.storage().as_ref(), data(), copy.then(other), TimestampMs(2_000))
+    repair(disk.storage().as_ref(), data(), copy.then(other), TimestampMs(2_000), &mut |_| {})
 }
 
 /// The log's files of the directory.

@@ -7,8 +7,8 @@ use tidelog_engine::offline::{self, Comparison, FrameAt, LogFiles, Target};
 use tidelog_engine::os::OsStorage;
 
 use super::arguments::Compare;
-use super::find;
 use super::view::log_name;
+use super::{find, progress_of_logs};
 use crate::error::CliError;
 use crate::output::{Answer, Output};
 
@@ -112,6 +112,7 @@ impl Answer for Comparisons {
 pub(crate) fn run(compare: &Compare, output: &Output) -> Result<(), CliError> {
     let (one, other) = (find(&compare.one)?, find(&compare.other)?);
     let mut answer = Comparisons { logs: Vec::new(), only_in_one: Vec::new() };
+    let bar = progress_of_logs(output, one.logs.len(), "comparing");
     for files in &one.logs {
         match counterpart(files, &one, &other) {
             Some(copy) => {
@@ -120,7 +121,9 @@ pub(crate) fn run(compare: &Compare, output: &Output) -> Result<(), CliError> {
             }
             None => answer.only_in_one.push(log_name(files.log, &files.dir)),
         }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     for files in &other.logs {
         if counterpart(files, &other, &one).is_none() {
             answer.only_in_one.push(log_name(files.log, &files.dir));

@@ -120,7 +120,7 @@ pub(crate) fn run(dump: &Dump, output: &Output) -> Result<(), CliError> {
     for finding in &target.findings {
         tell(finding, output.is_json());
     }
-    let bar = progress(target.bytes(), "reading");
+    let bar = progress(output, target.bytes(), "reading");
     if io::stdout().is_terminal() {
         // The records go there, and would be written over it.
         bar.set_draw_target(ProgressDrawTarget::hidden());

@@ -84,7 +84,7 @@ impl Answer for Explanation {
 pub(crate) fn run(explain: &Explain, output: &Output) -> Result<(), CliError> {
     let target = find(&explain.path)?;
     let detail = if explain.frames { Detail::EachFrame } else { Detail::Runs };
-    let bar = progress(target.bytes(), "reading");
+    let bar = progress(output, target.bytes(), "reading");
     let (mut files, mut ranges) = (Vec::new(), 0);
     for log in &target.logs {
         let verdict = offline::verify_log(&OsStorage, log, detail, &mut |bytes| bar.inc(bytes));

@@ -111,7 +111,7 @@ impl SegmentView {
 /// Shows what lies at the paths.
 pub(crate) fn run(paths: &Paths, output: &Output) -> Result<(), CliError> {
     let paths = paths.paths.iter().map(|path| find(path)).collect::<Result<Vec<_>, CliError>>()?;
-    let bar = progress(paths.iter().map(Target::bytes).sum(), "reading");
+    let bar = progress(output, paths.iter().map(Target::bytes).sum(), "reading");
     let paths = paths.iter().map(|target| view(target, &bar)).collect::<Result<Vec<_>, CliError>>()?;
     bar.finish_and_clear();
     output.print(&Inspection { paths });

@@ -1,19 +1,18 @@
 //! `segment repair`: a plan, or with `--apply` the deed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tidelog_engine::offline::repair::{Action, Plan, Step, plan, repair};
-use tidelog_engine::offline::{self, Finding};
+use tidelog_engine::offline::{self, Finding, Target};
 use tidelog_engine::os::OsStorage;
 use tidelog_wire::ids::TimestampMs;
 
 use super::arguments::Repair;
 use super::view::FindingView;
-use super::{absolute, find};
+use super::{find, progress};
 use crate::error::CliError;
-use crate::local_commands::spinner;
 use crate::output::{Answer, Output};
 
 #[derive(Serialize)]
@@ -102,9 +101,14 @@ impl Answered {
 
 /// Plans, or does, a repair.
 pub(crate) fn run(asked: &Repair, output: &Output) -> Result<(), CliError> {
-    let waiting = spinner(if asked.apply { "mending" } else { "planning" });
-    let answer = answer(asked);
-    waiting.finish_and_clear();
+    let target = find(&asked.path)?;
+    let from = asked.from.as_deref().map(find).transpose()?;
+    let looks = if asked.apply { 2 } else { 1 };
+    let bytes = target.bytes().saturating_mul(looks);
+    let bytes = bytes.saturating_add(from.as_ref().map_or(0, Target::bytes));
+    let bar = progress(output, bytes, if asked.apply { "mending" } else { "planning" });
+    let answer = answer(asked, &target, from.as_ref(), &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
     let answer = answer?;
     output.print(&answer);
     match answer.left.len() {
@@ -113,22 +117,31 @@ pub(crate) fn run(asked: &Repair, output: &Output) -> Result<(), CliError> {
     }
 }
 
-fn answer(asked: &Repair) -> Result<Answered, CliError> {
+/// Where what was at a path is now: a segment may have got its own name back.
+fn path_after<'a>(done: &'a Plan, path: &'a Path) -> &'a Path {
+    let renamed = done.steps.iter().filter(|step| step.path == path);
+    let to =
+        |step: &'a Step| if let Action::Rename { to } = &step.action { Some(to.as_path()) } else { None };
+    renamed.into_iter().find_map(to).unwrap_or(path)
+}
+
+fn answer(
+    asked: &Repair,
+    target: &Target,
+    from: Option<&Target>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Answered, CliError> {
     if asked.apply {
-        let path = absolute(&asked.path)?;
-        let from = asked.from.as_deref().map(absolute).transpose()?;
         let now = TimestampMs(Timestamp::now().as_millisecond());
-        let done = repair(&OsStorage, &path, from.as_deref(), now)?;
+        let done = repair(&OsStorage, &target.path, from.map(|from| from.path.as_path()), now, progress)?;
         // What is left is what verifying finds now, not what the plan said.
-        let target = offline::find(&OsStorage, &path)?;
-        let verified = offline::verify(&OsStorage, &target, &mut |_| {});
+        let target = offline::find(&OsStorage, path_after(&done.plan, &target.path))?;
+        let verified = offline::verify(&OsStorage, &target, progress);
         let uncut = |finding: &Finding| finding.why.is_undecided();
         let undecided = done.plan.left.into_iter().filter(uncut);
         let plan =
             Plan { steps: done.plan.steps, left: verified.damage.into_iter().chain(undecided).collect() };
         return Ok(Answered::of(&plan, true, done.backups));
     }
-    let target = find(&asked.path)?;
-    let from = asked.from.as_deref().map(find).transpose()?;
-    Ok(Answered::of(&plan(&OsStorage, &target, from.as_ref()), false, Vec::new()))
+    Ok(Answered::of(&plan(&OsStorage, target, from, progress), false, Vec::new()))
 }

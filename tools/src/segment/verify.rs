@@ -62,7 +62,7 @@ impl Answer for Verdict {
 /// Verifies everything at the paths.
 pub(crate) fn run(paths: &Paths, output: &Output) -> Result<(), CliError> {
     let targets = paths.paths.iter().map(|path| find(path)).collect::<Result<Vec<_>, _>>()?;
-    let bar = progress(targets.iter().map(offline::Target::bytes).sum(), "verifying");
+    let bar = progress(output, targets.iter().map(offline::Target::bytes).sum(), "verifying");
     let mut verdict = Verdict::default();
     for target in &targets {
         let verified = offline::verify(&OsStorage, target, &mut |bytes| bar.inc(bytes));

@@ -26,7 +26,8 @@ const KEEP_ALL: Limits = Limits { bytes_max: u64::MAX, age_ms_max: u64::MAX };
 
 /// Mends what lies at `path`, with the help of another copy at `from`, at the time `now`. Durable on return.
 ///
-/// If the files lie in a data directory, its lock is held meanwhile. May be interrupted and called again.
+/// If the files lie in a data directory, its lock is held meanwhile. May be interrupted and called again. `progress` is told what
+/// [`plan`] tells it.
 ///
 /// # Errors
 /// [`RepairError::Lock`]: nothing was changed. The others: some steps may have been done, each wholly or so that calling
@@ -36,12 +37,13 @@ pub fn repair(
     path: &Path,
     from: Option<&Path>,
     now: TimestampMs,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Repaired, RepairError> {
     let data_dir = find(storage, path)?.data_dir;
     let held = data_dir.as_deref().map(|dir| lock::take(storage, dir)).transpose()?;
     let target = find(storage, path)?;
     let from = from.map(|from| find(storage, from)).transpose()?;
-    let plan = plan(storage, &target, from.as_ref());
+    let plan = plan(storage, &target, from.as_ref(), progress);
     let mut work = Work { storage, data_dir, now, backups: Vec::new() };
     for step in &plan.steps {
         work.step(step)?;

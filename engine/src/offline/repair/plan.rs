@@ -22,11 +22,17 @@ use crate::segment::salvage::Salvage;
 use crate::segment::{self, LogTag};
 use crate::storage::{File, OpenMode, Storage};
 
-/// Says what would mend `target`, with the help of another copy of the same logs. Changes nothing.
+/// Says what would mend `target`, with the help of another copy of the same logs. Changes nothing. `progress` is told the
+/// bytes of each file that was looked through, of the target and then of the copy.
 #[must_use]
-pub fn plan(storage: &dyn Storage, target: &Target, from: Option<&Target>) -> Plan {
-    let look = |files| (files, verify_log(storage, files, Detail::Runs, &mut |_| {}));
-    let verdicts: Vec<(&LogFiles, LogVerdict)> = target.logs.iter().map(look).collect();
+pub fn plan(
+    storage: &dyn Storage,
+    target: &Target,
+    from: Option<&Target>,
+    progress: &mut dyn FnMut(u64),
+) -> Plan {
+    let mut look = |files| (files, verify_log(storage, files, Detail::Runs, progress));
+    let verdicts: Vec<(&LogFiles, LogVerdict)> = target.logs.iter().map(&mut look).collect();
     let mut plan = Plan { steps: Vec::new(), left: target.findings.clone() };
     let damage = verdicts.iter().flat_map(|(_, verdict)| &verdict.damage);
     if target.findings.iter().chain(damage.clone()).any(|finding| finding.why.is_newer()) {
@@ -45,7 +51,7 @@ pub fn plan(storage: &dyn Storage, target: &Target, from: Option<&Target>) -> Pl
         let after = verdict.maps.iter().map(|(_, _, map)| map.clone()).collect();
         let is_sound = verdict.damage.is_empty() && verdict.torn.is_empty();
         let refused = RefCell::default();
-        let others = copy.filter(|_| !is_sound).map(|copy| others(storage, files, copy, &refused));
+        let others = copy.filter(|_| !is_sound).map(|copy| others(storage, files, copy, &refused, progress));
         let others = others.unwrap_or_default();
         let of_log = Log { storage, files, names, verdict, after, others, refused, ends: BTreeMap::new() };
         let of_log = of_log.plan();
@@ -69,8 +75,9 @@ fn others(
     files: &LogFiles,
     copy: &LogFiles,
     refused: &Refusals,
+    progress: &mut dyn FnMut(u64),
 ) -> BTreeMap<Offset, Copied> {
-    let verdict = verify_log(storage, copy, Detail::Runs, &mut |_| {});
+    let verdict = verify_log(storage, copy, Detail::Runs, progress);
     let unread = |finding: &Finding| matches!(finding.why, Why::Unreadable { .. });
     for finding in verdict.damage.into_iter().filter(unread) {
         refused.borrow_mut().insert(finding.path.clone(), finding);
