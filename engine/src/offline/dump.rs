@@ -47,7 +47,7 @@ pub fn dump(
     let mut look = Look::new(files);
     let mut done = 0;
     for (at, segment) in files.segments.iter().enumerate() {
-        let next = files.segments.get(at.saturating_add(1)).map(|next| next.base);
+        let next = files.next_base(at);
         let below = next.is_some_and(|next| next <= wanted.start);
         if let Some(next) = next.filter(|_| below || !files.is_asked(segment.base)) {
             look.skip(next);

@@ -91,9 +91,17 @@ pub struct SegmentPath {
     pub path: PathBuf,
     /// Its length.
     pub len: u64,
+    /// A valid header says that it is a segment of another log or base: it tells nothing about its neighbours.
+    pub is_misplaced: bool,
 }
 
 impl LogFiles {
+    /// Where the records of a segment end, as far as a segment behind it says so.
+    pub(super) fn next_base(&self, at: usize) -> Option<Offset> {
+        let behind = self.segments.get(at.saturating_add(1)..)?;
+        behind.iter().find(|segment| !segment.is_misplaced).map(|segment| segment.base)
+    }
+
     /// The tag of its frames, if it is known whose it is.
     #[must_use]
     pub fn tag(&self) -> Option<LogTag> {
@@ -283,7 +291,12 @@ impl Target {
                     if only == Some(path.as_path()) {
                         asked = Some(base);
                     }
-                    segments.push(SegmentPath { base, len: length(storage, &path), path });
+                    segments.push(SegmentPath {
+                        base,
+                        len: length(storage, &path),
+                        path,
+                        is_misplaced: false,
+                    });
                 }
                 Some(_) | None => strangers.push(entry),
             }
@@ -294,12 +307,13 @@ impl Target {
             let header = header_of(file.as_ref()).map_err(failed(path, "read the header of"))?.ok();
             let base = header.map(|header| header.base).unwrap_or_default();
             let len = file.len().map_err(failed(path, "size"))?;
-            segments = vec![SegmentPath { base, path: path.to_path_buf(), len }];
+            segments = vec![SegmentPath { base, path: path.to_path_buf(), len, is_misplaced: false }];
             asked = Some(base);
             strangers.clear();
         }
         segments.sort_by_key(|segment| segment.base);
-        let (cluster, log, consensus) = whose(storage, &dir, &segments);
+        let headers: Vec<_> = segments.iter().map(|segment| header_at(storage, &segment.path)).collect();
+        let (cluster, log, consensus) = whose(storage, &dir, &segments, &headers);
         let here = self.data_dir.as_ref().and_then(|_| log_of(&dir));
         let log = here.or(log);
         let known = log.map_or(Known::Nothing, |log| self.known(log));
@@ -311,6 +325,11 @@ impl Target {
         };
         let is_identified = here.is_some() && self.identity.is_some();
         let cluster = self.identity.map(|identity| identity.cluster).or(cluster);
+        for (segment, header) in segments.iter_mut().zip(headers) {
+            segment.is_misplaced = header.is_some_and(|header| {
+                (Some(header.cluster), Some(header.log), header.base) != (cluster, log, segment.base)
+            });
+        }
         Ok(LogFiles { dir, log, cluster, is_identified, known, consensus, segments, strangers, only: asked })
     }
 
@@ -358,20 +377,22 @@ fn unlisted(error: CheckpointError) -> Option<Finding> {
     }
 }
 
+/// The header of the segment file at `path`, if it is valid and can be read.
+fn header_at(storage: &dyn Storage, path: &Path) -> Option<SegmentHeader> {
+    let file = storage.open(path, OpenMode::Read).ok()?;
+    header_of(file.as_ref()).ok()?.ok()
+}
+
 /// Whose the segments are by most of their headers, where as many speak for two by the name of the directory; and whether
 /// their frames came through a raft log.
 fn whose(
     storage: &dyn Storage,
     dir: &Path,
     segments: &[SegmentPath],
+    headers: &[Option<SegmentHeader>],
 ) -> (Option<ClusterId>, Option<LogId>, bool) {
-    let headers: Vec<(&SegmentPath, SegmentHeader)> = segments
-        .iter()
-        .filter_map(|segment| {
-            let file = storage.open(&segment.path, OpenMode::Read).ok()?;
-            Some((segment, header_of(file.as_ref()).ok()?.ok()?))
-        })
-        .collect();
+    let headers = segments.iter().zip(headers).filter_map(|(segment, header)| Some((segment, (*header)?)));
+    let headers: Vec<(&SegmentPath, SegmentHeader)> = headers.collect();
     let named = log_of(dir);
     let mut votes: Vec<((ClusterId, LogId), usize)> = Vec::new();
     for (_, header) in &headers {

@@ -225,7 +225,7 @@ impl Look<'_> {
 
     /// How much of a segment was promised, and where its promised records end.
     fn promise(&self, at: usize, found: &SegmentPath) -> (Promise, Option<Offset>) {
-        let next = self.files.segments.get(at.saturating_add(1)).map(|next| next.base);
+        let next = self.files.next_base(at);
         match self.state {
             Some((state, true)) => match active_position(state) {
                 Some((base, position)) if base == found.base => (Promise::UpTo(position), Some(state.end)),

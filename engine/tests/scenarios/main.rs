@@ -29,6 +29,7 @@ mod offline_doubts;
 mod offline_names;
 #[cfg(test)]
 mod offline_repair;
+mod offline_strangers;
 #[cfg(test)]
 mod offline_verify;
 #[cfg(test)]

@@ -99,7 +99,12 @@ fn moved(
         }
         back.segments.retain(|known| known.path != one.path);
         back.strangers.retain(|entry| files.dir.join(&entry.name) != one.path);
-        back.segments.push(SegmentPath { base: one.base, path: one.path.clone(), len: one.len });
+        back.segments.push(SegmentPath {
+            base: one.base,
+            path: one.path.clone(),
+            len: one.len,
+            is_misplaced: false,
+        });
         back.segments.sort_by_key(|segment| segment.base);
         steps.push(Step {
             path: one.path.clone(),
