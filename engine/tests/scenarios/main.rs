@@ -26,9 +26,11 @@ mod model;
 mod offline_compare;
 #[cfg(test)]
 mod offline_doubts;
+#[cfg(test)]
 mod offline_names;
 #[cfg(test)]
 mod offline_repair;
+#[cfg(test)]
 mod offline_strangers;
 #[cfg(test)]
 mod offline_verify;
