@@ -102,7 +102,7 @@ pub(crate) fn removed_while_opened() {
     log.append_durable(&small(0), NOW).unwrap();
     drop(log);
     let opener = {
-        let (engine, disk) = (Arc::clone(&engine), disk.clone());
+        let engine = Arc::clone(&engine);
         thread::spawn(move || {
             let Ok((log, recovery)) = engine.open_shared(LOG, TINY) else { return };
             assert_eq!(recovery.damage, []);

@@ -48,7 +48,8 @@ pub(crate) fn overlapping_openings() {
         }
     }
     let asks = Arc::new(Asks::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&asks) as Arc<dyn Progress>;
+    let listener = Arc::clone(&asks);
+    let progress: Arc<dyn Progress> = listener;
     let options =
         Options { reserve_bytes: 0, open_threads: 2, progress: Some(progress), ..Options::embedded(NOW) };
     let engine = Engine::open(disk.storage(), data(), options).unwrap();
