@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tidelog_wire::ids::{Chain, LogId, Offset};
+use tidelog_wire::ids::{Chain, ClusterId, LogId, Offset};
 
 use crate::checkpoint::LogState;
 use crate::engine::Engine;
@@ -176,83 +176,13 @@ impl Engine {
         Ok(Bytes::from(bytes))
     }
 
-    /// Verifies the whole of a file against what a manifest says of it: header, every frame, the chain
-    /// from start to end, and for a sealed one that index and footer follow from the frames. A file
-    /// that is not sealed may hold more behind `len`, which is not looked at.
+    /// Verifies a file as [`verify_file`] does.
     ///
     /// # Errors
-    /// [`LogError::Staged`], [`LogError::StagedHeader`], [`LogError::StagedFrame`]: it is not that
-    /// file. [`LogError::ForeignCluster`], [`LogError::Io`].
+    /// As there, and [`LogError::Io`] if it cannot be opened.
     pub fn verify_staged(&self, path: &Path, expected: &SegmentFile) -> Result<(), LogError> {
         let file = self.open_read(path)?;
-        let io = |source| failed(path, "read", source);
-        let differs = |what, expected: u64, found: u64| {
-            if expected == found {
-                Ok(())
-            } else {
-                Err(LogError::Staged { path: path.to_path_buf(), what, expected, found })
-            }
-        };
-        let len = file.len().map_err(io)?;
-        if expected.sealed || len < expected.len {
-            differs("its length", expected.len, len)?;
-        }
-        self.verify_header(path, file.as_ref(), expected)?;
-        let tag = LogTag::of(self.core.identity.cluster, expected.log);
-        let sealed = load_sealed(file.as_ref(), tag).map_err(io)?.ok().map(|(footer, _)| footer);
-        let limit = match (expected.sealed, sealed) {
-            (true, Some(footer)) => footer.index_position.get(),
-            (true, None) => return differs("its footer", 1, 0),
-            (false, _) => expected.len,
-        };
-        let begin = Expected { offset: expected.base, chain: expected.chain_start };
-        let (summary, step) = verified_summary(file.as_ref(), tag, begin, limit).map_err(io)?;
-        if let Step::Fault(fault) = step {
-            return Err(LogError::StagedFrame {
-                path: path.to_path_buf(),
-                position: summary.end_position,
-                fault,
-            });
-        }
-        differs("the end of its frames", limit, summary.end_position.get())?;
-        differs("its end", expected.end.get(), summary.end.get())?;
-        differs("the chain at its end", expected.chain_end.get(), summary.chain.get())?;
-        if expected.sealed {
-            let mut tail = vec![0; narrow(len.saturating_sub(limit))];
-            file.read_at(Position(limit), &mut tail).map_err(io)?;
-            differs(
-                "that its footer follows from its frames",
-                1,
-                u64::from(tail == summary.seal_bytes(tag)),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn verify_header(&self, path: &Path, file: &dyn File, expected: &SegmentFile) -> Result<(), LogError> {
-        let header = segment::header_of(file)
-            .map_err(|source| failed(path, "read", source))?
-            .map_err(|fault| LogError::StagedHeader { path: path.to_path_buf(), fault })?;
-        let cluster = self.core.identity.cluster;
-        if header.cluster != cluster {
-            return Err(LogError::ForeignCluster {
-                path: path.to_path_buf(),
-                expected: cluster,
-                found: header.cluster,
-            });
-        }
-        if header.log != expected.log {
-            return Err(LogError::StagedHeader { path: path.to_path_buf(), fault: HeaderFault::Magic });
-        }
-        let differs = |what, expected: u64, found: u64| {
-            if expected == found {
-                Ok(())
-            } else {
-                Err(LogError::Staged { path: path.to_path_buf(), what, expected, found })
-            }
-        };
-        differs("its base offset", expected.base.get(), header.base.get())?;
-        differs("the chain at its start", expected.chain_start.get(), header.chain_start.get())
+        verify_file(file.as_ref(), path, self.core.identity.cluster, expected)
     }
 
     /// Moves the staged files of a log into its directory, durably. `manifest` names all files the log
@@ -307,6 +237,84 @@ impl Engine {
 
     fn open_read(&self, path: &Path) -> Result<crate::locks::Arc<dyn File>, LogError> {
         self.core.storage.open(path, OpenMode::Read).map_err(|source| failed(path, "open", source))
+    }
+}
+
+/// Verifies the whole of `file`, which lies at `path`, against what a manifest says of it: header, every frame, the
+/// chain from start to end, and for a sealed one that index and footer follow from the frames. A file
+/// that is not sealed may hold more behind `len`, which is not looked at.
+///
+/// # Errors
+/// [`LogError::Staged`], [`LogError::StagedHeader`], [`LogError::StagedFrame`]: it is not that
+/// file. [`LogError::ForeignCluster`], [`LogError::Io`].
+pub fn verify_file(
+    file: &dyn File,
+    path: &Path,
+    cluster: ClusterId,
+    expected: &SegmentFile,
+) -> Result<(), LogError> {
+    let io = |source| failed(path, "read", source);
+    let differs = |what, expected, found| differs(path, what, expected, found);
+    let len = file.len().map_err(io)?;
+    if expected.sealed || len < expected.len {
+        differs("its length", expected.len, len)?;
+    }
+    verify_header(file, path, cluster, expected)?;
+    let tag = LogTag::of(cluster, expected.log);
+    let limit = match expected.sealed {
+        true => match load_sealed(file, tag).map_err(io)? {
+            Ok((footer, _)) => footer.index_position.get(),
+            Err(_) => return differs("its footer", 1, 0),
+        },
+        false => expected.len,
+    };
+    let begin = Expected { offset: expected.base, chain: expected.chain_start };
+    let (summary, step) = verified_summary(file, tag, begin, limit).map_err(io)?;
+    if let Step::Fault(fault) = step {
+        return Err(LogError::StagedFrame {
+            path: path.to_path_buf(),
+            position: summary.end_position,
+            fault,
+        });
+    }
+    differs("the end of its frames", limit, summary.end_position.get())?;
+    // Embedded logs only have them, and what is on one node only is on no manifest.
+    differs("the number of its marks", 0, summary.marks)?;
+    differs("its end", expected.end.get(), summary.end.get())?;
+    differs("the chain at its end", expected.chain_end.get(), summary.chain.get())?;
+    if expected.sealed {
+        let mut tail = vec![0; narrow(len.saturating_sub(limit))];
+        file.read_at(Position(limit), &mut tail).map_err(io)?;
+        differs("that its footer follows from its frames", 1, u64::from(tail == summary.seal_bytes(tag)))?;
+    }
+    Ok(())
+}
+
+fn verify_header(
+    file: &dyn File,
+    path: &Path,
+    cluster: ClusterId,
+    expected: &SegmentFile,
+) -> Result<(), LogError> {
+    let header = segment::header_of(file)
+        .map_err(|source| failed(path, "read", source))?
+        .map_err(|fault| LogError::StagedHeader { path: path.to_path_buf(), fault })?;
+    if header.cluster != cluster {
+        let found = header.cluster;
+        return Err(LogError::ForeignCluster { path: path.to_path_buf(), expected: cluster, found });
+    }
+    if header.log != expected.log {
+        return Err(LogError::StagedHeader { path: path.to_path_buf(), fault: HeaderFault::Magic });
+    }
+    differs(path, "its base offset", expected.base.get(), header.base.get())?;
+    differs(path, "the chain at its start", expected.chain_start.get(), header.chain_start.get())
+}
+
+fn differs(path: &Path, what: &'static str, expected: u64, found: u64) -> Result<(), LogError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(LogError::Staged { path: path.to_path_buf(), what, expected, found })
     }
 }
 

@@ -27,17 +27,15 @@ pub enum SnapshotError {
     },
     /// A fetched file is not what the manifest says.
     #[error(
-        "E1231 log {log}: segment {base} does not verify at byte {position}: {found}; it is fetched again, \
-         and if this repeats, check the disk of the node that offered it"
+        "E1231 log {log}: segment {base} does not verify: {found}; it is fetched again by itself, and if this \
+         repeats, check the disk of the node that offered it"
     )]
     Unverified {
         /// The log.
         log: LogId,
         /// The segment.
         base: Offset,
-        /// Where.
-        position: u64,
-        /// What is wrong.
+        /// What is wrong, and where.
         found: String,
     },
     /// A file operation failed.

@@ -216,13 +216,9 @@ impl Fetcher {
                 let Some(part) = &mut files.current else { return Ok(()) };
                 let length = part.length.saturating_add(wide(bytes.len()));
                 if length > wanted.length {
-                    let found = "the other node sends more than the manifest says".to_owned();
-                    return Err(SnapshotError::Unverified {
-                        log,
-                        base: wanted.base,
-                        position: length,
-                        found,
-                    });
+                    let max = wanted.length;
+                    let found = format!("the other node sends more than the {max} bytes of the manifest");
+                    return Err(SnapshotError::Unverified { log, base: wanted.base, found });
                 }
                 let path = self.staging.path(log, wanted.base, Kind::Part);
                 part.file.write_at(Position(part.length), &[bytes]).map_err(io(path, "write to staging"))?;
@@ -390,7 +386,7 @@ fn look(staging: &Staging, owner: Owner, wanted: &SegmentFile, trust: Trust) -> 
     let whole = staging.path(owner.log, wanted.base, Kind::Whole);
     let part = staging.path(owner.log, wanted.base, Kind::Part);
     if let Some(file) = staging.open(&whole, OpenMode::Read)? {
-        if verify(&*file, owner, wanted).is_ok() {
+        if verify(&*file, &whole, owner, wanted).is_ok() {
             return Ok(Found::Staged);
         }
         // Of an older manifest: shorter, perhaps. It is continued, and verified at the end.
@@ -444,7 +440,7 @@ fn copy(from: &dyn File, to: &dyn File, bytes_max: u64) -> std::io::Result<u64> 
 fn complete(staging: &Staging, owner: Owner, wanted: &SegmentFile) -> Result<(), SnapshotError> {
     let part = staging.path(owner.log, wanted.base, Kind::Part);
     let file = staging.storage.open(&part, OpenMode::ReadWrite).map_err(io(&part, "open the file"))?;
-    verify(&*file, owner, wanted)?;
+    verify(&*file, &part, owner, wanted)?;
     file.sync().map_err(unsynced(&part))?;
     drop(file);
     staging.rename(&part, &staging.path(owner.log, wanted.base, Kind::Whole))

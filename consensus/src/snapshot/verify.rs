@@ -1,16 +1,18 @@
-//! Holding a segment file against what a manifest says of it: whole, frame by frame, by its chain.
+//! Holding a segment file against what a manifest says of it.
 //!
-//! Nothing that came over the network is put in place before this said yes. It reads a frame at a
-//! time, so its memory is one frame.
+//! - Whole, by the engine's own verification: frame by frame, by its chain, and that index and footer follow from
+//!   the frames. Nothing that came over the network is put in place before this said yes.
+//! - By its ends only, for files of our own.
+
+use std::path::Path;
 
 use bytes::Bytes;
 use tidelog_engine::segment::LogTag;
 use tidelog_engine::segment::footer::{FOOTER_BYTES, Footer};
-use tidelog_engine::segment::frame::{FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES, chain_after};
 use tidelog_engine::segment::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use tidelog_engine::storage::{File, Position};
-use tidelog_wire::batch::{Batch, BatchLimits};
-use tidelog_wire::ids::{ClusterId, LogId, Offset};
+use tidelog_engine::transfer;
+use tidelog_wire::ids::{ClusterId, LogId};
 
 use super::error::SnapshotError;
 use super::manifest::SegmentFile;
@@ -28,14 +30,22 @@ pub(super) struct Owner {
 /// Where and why a file is not what it should be.
 type Fault = (u64, String);
 
-/// Whether the first `expected.length` bytes of `file`, and nothing behind them, are that segment.
-pub(super) fn verify(file: &dyn File, owner: Owner, expected: &SegmentFile) -> Result<(), SnapshotError> {
-    check(file, owner, expected).map_err(|(position, found)| SnapshotError::Unverified {
-        log: owner.log,
-        base: expected.base,
-        position,
-        found,
-    })
+/// Whether `file`, which lies at `path`, is that segment, and nothing behind it.
+pub(super) fn verify(
+    file: &dyn File,
+    path: &Path,
+    owner: Owner,
+    expected: &SegmentFile,
+) -> Result<(), SnapshotError> {
+    let SegmentFile { base, end, length, chain_start, chain_end, sealed } = *expected;
+    let unverified = |found: String| SnapshotError::Unverified { log: owner.log, base, found };
+    let held = file.len().map_err(|error| unverified(error.to_string()))?;
+    if held != length {
+        return Err(unverified(format!("{held} bytes long, expected {length}")));
+    }
+    let named =
+        transfer::SegmentFile { log: owner.log, base, end, len: length, chain_start, chain_end, sealed };
+    transfer::verify_file(file, path, owner.cluster, &named).map_err(|error| unverified(error.to_string()))
 }
 
 /// Whether `file` is the sealed segment `expected`, judged by its length, header and footer only: enough
@@ -65,52 +75,6 @@ pub(super) fn check_ends(file: &dyn File, owner: Owner, expected: &SegmentFile) 
 pub(super) fn header(file: &dyn File) -> Option<SegmentHeader> {
     let bytes = read(file, 0, SEGMENT_HEADER_BYTES).ok()?;
     SegmentHeader::decode(&bytes).ok()
-}
-
-fn check(file: &dyn File, owner: Owner, expected: &SegmentFile) -> Result<(), Fault> {
-    let length = file.len().map_err(|error| (0, error.to_string()))?;
-    if length != expected.length {
-        return Err((length, format!("{length} bytes long, expected {}", expected.length)));
-    }
-    check_header(file, owner, expected)?;
-    let frames_end = match expected.sealed {
-        true => check_footer(file, owner, expected)?,
-        false => expected.length,
-    };
-    let tag = LogTag::of(owner.cluster, owner.log);
-    let mut at = wide(SEGMENT_HEADER_BYTES);
-    let mut offset = expected.base;
-    let mut chain = expected.chain_start;
-    while at < frames_end {
-        let head = read(file, at, FRAME_HEADER_BYTES)?;
-        let frame = FrameHeader::decode(&head).map_err(|fault| (at, fault.to_string()))?;
-        frame.check_length().map_err(|fault| (at, fault.to_string()))?;
-        if frame.is_mark() || frame.end(Position(at)).get() > frames_end {
-            return Err((at, "a frame that does not end within the frames, or a mark".to_owned()));
-        }
-        let batch_bytes = usize::try_from(frame.frame_len).unwrap_or(0).saturating_sub(FRAME_HEADER_BYTES);
-        let bytes = read(file, at.saturating_add(wide(FRAME_HEADER_BYTES)), batch_bytes)?;
-        frame
-            .verify(Position(at), bytes.get(..PREFIX_BYTES).unwrap_or_default(), tag)
-            .map_err(|fault| (at, fault.to_string()))?;
-        let batch = Batch::parse(bytes, BatchLimits::CAP).map_err(|error| (at, error.to_string()))?;
-        if batch.base_offset() != Some(offset) {
-            return Err((at, format!("base offset {:?}, expected {offset}", batch.base_offset())));
-        }
-        chain = chain_after(chain, offset, &[batch.chain_input()]);
-        if frame.chain != chain {
-            return Err((at, format!("chain {:016x}, expected {:016x}", frame.chain.get(), chain.get())));
-        }
-        offset = batch.last_offset().map_or(offset, |last| Offset(last.get().saturating_add(1)));
-        at = frame.end(Position(at)).get();
-    }
-    if offset != expected.end || chain != expected.chain_end {
-        return Err((
-            at,
-            format!("ends at offset {offset}, expected {}, or with another chain", expected.end),
-        ));
-    }
-    Ok(())
 }
 
 fn check_header(file: &dyn File, owner: Owner, expected: &SegmentFile) -> Result<(), Fault> {

@@ -27,6 +27,8 @@ pub(crate) struct Summary {
     pub(crate) chain: Chain,
     pub(crate) max_timestamp: TimestampMs,
     pub(crate) index: Vec<IndexEntry>,
+    /// Marks among the frames.
+    pub(crate) marks: u64,
     /// Every frame was verified whole before it was taken in: only then may a seal be made of it.
     pub(crate) verified: bool,
 }
@@ -41,6 +43,7 @@ impl Summary {
             chain: chain_start,
             max_timestamp: TimestampMs(i64::MIN),
             index: Vec::new(),
+            marks: 0,
             verified: true,
         }
     }
@@ -75,6 +78,7 @@ impl Summary {
         self.end_position = end_position;
         self.end = end;
         self.chain = chain;
+        self.marks = self.marks.saturating_add(1);
     }
 
     /// Index and footer, as they belong behind the frames.

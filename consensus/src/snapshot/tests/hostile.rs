@@ -21,6 +21,27 @@ fn a_damaged_segment_is_fetched_again_and_never_staged() {
     assert!(staged.iter().all(|entry| entry.name == "manifest"), "{staged:?}");
 }
 
+/// Story: of a fetched segment only the frames were held against the chain. Index and footer had to have a checksum that
+/// holds, but could say anything: a node with a defect could hand on, say, times that no record has, and searches
+/// by time on the other would have gone wrong for good.
+#[test]
+fn a_footer_that_does_not_follow_from_the_frames_is_refused() {
+    let offering = Offering::new();
+    let path = offering.site.dir.join("logs/7/0/00000000000000000000.seg");
+    let mut bytes = offering.site.bytes(&path);
+    let footer = bytes.len() - 64;
+    let index = u64::from_le_bytes(bytes[footer + 48..footer + 56].try_into().unwrap());
+    bytes[footer + 32] ^= 1;
+    let crc = crc32c::crc32c(&bytes[usize::try_from(index).unwrap()..footer + 60]);
+    bytes[footer + 60..].copy_from_slice(&crc.to_le_bytes());
+    let file = offering.site.storage.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_at(Position(0), &[&bytes]).unwrap();
+    drop(file);
+    let error = offering.fetch(&Site::format(1)).unwrap_err();
+    let SnapshotError::Unverified { base: Offset(0), found, .. } = error else { panic!("{error}") };
+    assert!(found.contains("footer follows from its frames"), "{found}");
+}
+
 #[test]
 fn a_bad_beginning_of_our_own_is_thrown_away_and_all_of_it_fetched() {
     let offering = Offering::new();
