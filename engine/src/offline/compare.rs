@@ -274,6 +274,7 @@ impl Opened {
             }
         }
         let mut walk = self.walk(tag, low);
+        let mut last = None;
         let found = loop {
             let walked = match walk.step()? {
                 Step::Frame(walked) => Some(walked),
@@ -284,15 +285,12 @@ impl Opened {
                 if batch.end() > offset {
                     break Some(walked);
                 }
-                // The last frame seen is where the next look goes on.
-                low = walked.position.get();
+                last = Some(walked);
             }
         };
-        if found.is_none() && low > FIRST_FRAME.get() {
-            let mut last = self.walk(tag, low);
-            if let Step::Frame(walked) = last.step()? {
-                self.known.insert(walked.begins(), low);
-            }
+        // The last frame seen is where the next look goes on.
+        if let (None, Some(last)) = (&found, last) {
+            self.known.insert(last.begins(), last.position.get());
         }
         Ok(found)
     }

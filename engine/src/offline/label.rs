@@ -177,7 +177,7 @@ pub enum Why {
         end: Offset,
     },
     /// A segment that does not continue the one before it.
-    #[error("chain {found:#018x} at its start, the segment before it ends with {expected:#018x}")]
+    #[error("chain {found} at its start, the segment before it ends with {expected}")]
     ChainBreak {
         /// What the one before it gives.
         expected: u64,
@@ -185,7 +185,7 @@ pub enum Why {
         found: u64,
     },
     /// The files are not those that the checkpoint was made of.
-    #[error("the checkpoint has chain {expected:#018x} at offset {offset}, the file {}", .found.map_or_else(|| "no such place".to_owned(), |found| format!("{found:#018x}")))]
+    #[error("the checkpoint has chain {expected} at offset {offset}, the file {}", .found.map_or_else(|| "no such place".to_owned(), |found| found.to_string()))]
     Checkpoint {
         /// Where the checkpoint says the log ended.
         offset: Offset,

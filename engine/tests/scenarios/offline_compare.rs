@@ -2,6 +2,7 @@ use std::ops::{ControlFlow, Range};
 
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_engine::offline::{self, Dumped, Why};
+use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Position;
 use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::Offset;
@@ -9,22 +10,44 @@ use tidelog_wire::ids::Offset;
 use crate::offline_repair::{bases, copy_tree, frames, other, replace, stopped};
 use crate::world::{LOG, batch, data, engine, entry, formatted, log_files, segment_path};
 
+/// A log of so many batches, one of which is another one than in all others.
+fn write(differs_at: u64, count: u64) -> SimDisk {
+    let config = LogConfig { segment_bytes: 1 << 20, epoch_base: 0 };
+    let disk = formatted(1);
+    let engine = engine(&disk);
+    let (mut writer, _) = engine.open_log(LOG, config, None).unwrap();
+    for index in 1..=count {
+        let (_, stamp) = entry(index);
+        let number = if index == differs_at { index + 5_000 } else { index };
+        writer.append(&batch(number, 2, 300), stamp).unwrap();
+    }
+    drop((writer, engine));
+    disk
+}
+
+/// The story: a segment that was not sealed and held a single batch was compared as an empty one, and two copies of a log with
+/// different records as equal.
+#[test]
+fn a_log_of_one_batch_is_not_empty() {
+    let disk = write(0, 1);
+    copy_tree(&disk);
+    let compared = |disk: &SimDisk| {
+        let storage = disk.storage();
+        let [one, two] = [data(), other()].map(|dir| offline::find(storage.as_ref(), dir).unwrap());
+        offline::compare(storage.as_ref(), &one.logs[0], &two.logs[0]).unwrap()
+    };
+    let same = compared(&disk);
+    assert_eq!(same.ranges, [Offset(0)..Offset(2), Offset(0)..Offset(2)]);
+    assert_eq!((same.equal_to, same.difference), (Some(Offset(2)), None));
+    for (path, bytes) in log_files(&write(1, 1)) {
+        replace(&disk, &other().join(path.strip_prefix(data()).unwrap()), &bytes.0);
+    }
+    assert!(compared(&disk).difference.is_some());
+}
+
 /// Copies that part in one batch; found in few reads, however long they are.
 #[test]
 fn the_first_difference_of_two_copies_is_found_in_logarithmic_reads() {
-    let config = LogConfig { segment_bytes: 1 << 20, epoch_base: 0 };
-    let write = |differs_at: u64, count: u64| {
-        let disk = formatted(1);
-        let engine = engine(&disk);
-        let (mut writer, _) = engine.open_log(LOG, config, None).unwrap();
-        for index in 1..=count {
-            let (_, stamp) = entry(index);
-            let number = if index == differs_at { index + 5_000 } else { index };
-            writer.append(&batch(number, 2, 300), stamp).unwrap();
-        }
-        drop((writer, engine));
-        disk
-    };
     let count = 8_000;
     let healthy = write(0, count);
     copy_tree(&healthy);

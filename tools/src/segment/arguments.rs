@@ -13,7 +13,6 @@ pub(crate) enum Segment {
     /// segments: that is what `segment verify` is for.
     ///
     /// Example: tidelog segment inspect node-0/data
-    #[command(verbatim_doc_comment)]
     Inspect(Paths),
     /// Reads everything and names each damaged range: file, bytes, offsets, why.
     ///
@@ -34,11 +33,9 @@ pub(crate) enum Segment {
     /// starts. Where none is at hand, as beside a copied log, a line `not judged: …` names the log and what would not show.
     ///
     /// Exit codes: 0 sound, 1 damaged, 2 asked wrongly, 3 no damage found, but something was not judged.
-    ///
-    /// Examples:
-    ///   tidelog segment verify node-0/data
-    ///   tidelog --json segment verify backup/logs/7/0 | jq .damage
-    #[command(verbatim_doc_comment)]
+    #[command(
+        after_long_help = "Examples:\n  tidelog segment verify node-0/data\n  tidelog --json segment verify backup/logs/7/0 | jq .damage"
+    )]
     Verify(Paths),
     /// Labels every byte of a segment file.
     ///
@@ -46,11 +43,9 @@ pub(crate) enum Segment {
     /// size of the file, which the last line says.
     ///
     /// Exit codes: 0 no damage, 1 damage, 2 asked wrongly.
-    ///
-    /// Examples:
-    ///   tidelog segment explain node-0/data/logs/7/0/00000000000000000000.seg
-    ///   tidelog segment explain --frames SEGMENT | grep -v frames
-    #[command(verbatim_doc_comment)]
+    #[command(
+        after_long_help = "Examples:\n  tidelog segment explain node-0/data/logs/7/0/00000000000000000000.seg\n  tidelog segment explain --frames SEGMENT | grep -v frames"
+    )]
     Explain(Explain),
     /// Writes the records of a log as JSON lines, past whatever is damaged.
     ///
@@ -59,11 +54,9 @@ pub(crate) enum Segment {
     /// stays null. Every codec is unpacked. Damage is told on standard error, a line for each range as `segment verify`
     /// says it, with --json as {"damaged": {"file", "log", "bytes", "offsets", "why"}}, and the exit code is then 1. With
     /// --max nothing behind the last of these records is read.
-    ///
-    /// Examples:
-    ///   tidelog segment dump node-0/data/logs/7/0 --from 1000 --max 10
-    ///   tidelog segment dump copy.seg | jq -r .value
-    #[command(verbatim_doc_comment)]
+    #[command(
+        after_long_help = "Examples:\n  tidelog segment dump node-0/data/logs/7/0 --from 1000 --max 10\n  tidelog segment dump copy.seg | jq -r .value"
+    )]
     Dump(Dump),
     /// Finds the first difference between two copies of a log, in few reads.
     ///
@@ -75,7 +68,6 @@ pub(crate) enum Segment {
     /// Exit codes: 0 equal as far as both go, 1 different, or nothing that both have could be compared, 2 asked wrongly.
     ///
     /// Example: tidelog segment compare node-0/data/logs/7/0 node-1/data/logs/7/0
-    #[command(verbatim_doc_comment)]
     Compare(Compare),
     /// Mends a stopped directory: says how, and with --apply does it.
     ///
@@ -92,11 +84,9 @@ pub(crate) enum Segment {
     /// Refused while a process holds the data directory: stop the node first. The other copy is only read.
     ///
     /// Exit codes: 0 nothing is left damaged (without --apply: all can be mended), 1 something is left, 2 asked wrongly.
-    ///
-    /// Examples:
-    ///   tidelog segment repair node-0/data --from node-1/data
-    ///   tidelog segment repair --apply node-0/data --from node-1/data
-    #[command(verbatim_doc_comment)]
+    #[command(
+        after_long_help = "Examples:\n  tidelog segment repair node-0/data --from node-1/data\n  tidelog segment repair --apply node-0/data --from node-1/data"
+    )]
     Repair(Repair),
 }
 
