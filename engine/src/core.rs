@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use tidelog_wire::ids::{LogId, TimestampMs};
 
 use crate::clock::Clock;
-use crate::identity::Identity;
-use crate::keep::Keep;
-use crate::lives::Lives;
+use crate::directory::identity::Identity;
+use crate::directory::keep::Keep;
+use crate::directory::quarantine::{Quarantine, QuarantineError, SetAside};
+use crate::directory::room::Room;
 use crate::locks::{Arc, Mutex};
+use crate::log::lives::Lives;
+use crate::log::opening::Tally;
 use crate::log::recovery::report::Aside;
 use crate::log::writer::is_full;
-use crate::open_files::OpenFiles;
-use crate::opening::Tally;
-use crate::quarantine::{Quarantine, QuarantineError, SetAside};
 use crate::report::RecoveryReport;
-use crate::report_file::ReportFile;
-use crate::room::Room;
+use crate::report::file::ReportFile;
+use crate::storage::open_files::OpenFiles;
 use crate::storage::{DirectoryLock, Position, Storage};
 
 /// Who vouches for what is appended.

@@ -8,6 +8,12 @@
 //!
 //! One bad group, log or name costs itself. Each finding has its row and is told in the report.
 
+pub mod identity;
+pub(crate) mod keep;
+pub mod lock;
+pub mod quarantine;
+pub(crate) mod room;
+
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -17,13 +23,12 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::table::{self, Verdict as CheckpointVerdict};
 use crate::core::{Core, Mode};
+use crate::directory::identity::{Identity, IdentityError, OpenedIdentity};
+use crate::directory::quarantine::Quarantine;
 use crate::engine::OpenError;
-use crate::identity::{Identity, IdentityError, OpenedIdentity};
 use crate::locks::PoisonError;
 use crate::log::recovery::table::{Place, Seen, Verdict, decide};
-use crate::quarantine::Quarantine;
 use crate::report::DirectoryFinding;
-use crate::room;
 use crate::storage::{EntryKind, Storage, parent};
 
 /// Reads the identity, raises its boot epoch and heals a bad copy, which goes to quarantine first. A full

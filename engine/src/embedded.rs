@@ -1,6 +1,6 @@
 //! Embedded logs: many threads append, one write and one sync serve all that wait.
 //!
-//! 1. A durable append joins the queue of `crate::group_commit`. Whoever leads writes the whole group
+//! 1. A durable append joins the queue of `crate::embedded::group_commit`. Whoever leads writes the whole group
 //!    with one call under the log's lock, and syncs off the lock.
 //! 2. Where the group ran past the zeros ahead of the frames, the leader writes more before it syncs: the
 //!    sync that has to write the file's new length anyway covers them, and those to come write data only.
@@ -12,14 +12,15 @@
 //!
 //! Where a log starts lies in checkpoints of group 0: see `starts`.
 
+pub(crate) mod group_commit;
 pub(crate) mod starts;
 
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, RaftIndex, TimestampMs};
 
 use crate::checkpoint::{CheckpointError, LogCheckpoint, LogConfig};
+use crate::embedded::group_commit::{Group, Queue, Wish};
 use crate::engine::Engine;
-use crate::group_commit::{Group, Queue, Wish};
 use crate::locks::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::log::shared::LogShared;
 use crate::log::{

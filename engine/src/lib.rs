@@ -9,7 +9,6 @@
 //! Begin with [`Engine::format`], [`Engine::open`] and [`Engine::open_shared`]; the crate's README
 //! shows them in use.
 
-mod adopt;
 pub mod checkpoint;
 pub mod clock;
 mod core;
@@ -19,36 +18,27 @@ mod engine;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod group_commit;
-pub mod identity;
-mod keep;
-mod lazy_file;
-mod lives;
-pub mod lock;
 mod locks;
 pub mod log;
 pub mod offline;
-mod open_files;
-pub mod opening;
-pub mod os;
 pub mod producers;
-pub mod quarantine;
 mod report;
-pub mod report_file;
-mod room;
 pub mod segment;
-pub mod sim_disk;
 pub mod storage;
 pub mod transfer;
 
 #[cfg(feature = "defects")]
 pub use self::core::Defects;
 pub use self::core::Mode;
+pub use self::directory::keep::Pin;
+pub use self::directory::room::DiskRoom;
+pub use self::directory::{identity, lock, quarantine};
 pub use self::engine::{Engine, NewIdentity, OPEN_FILES_DEFAULT, OpenError, Options, RESERVE_BYTES_DEFAULT};
-pub use self::keep::Pin;
-pub use self::opening::{LogToOpen, OpenProgress, Progress};
+pub use self::log::opening;
+pub use self::log::opening::{LogToOpen, OpenProgress, Progress};
+pub use self::report::file as report_file;
 pub use self::report::{DirectoryFinding, RecoveryCounts, RecoveryReport};
-pub use self::room::DiskRoom;
+pub use self::storage::{os, sim_disk};
 
 /// The program in the README runs.
 #[cfg(doctest)]

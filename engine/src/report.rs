@@ -3,13 +3,15 @@
 //! It grows as logs are opened, as frames of an earlier run are compared, and as segments below the
 //! mark, which nobody reads at a start, are read for the first time.
 
+pub mod file;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::clock::Clock;
 use crate::core::Core;
+use crate::directory::identity::OpenedIdentity;
 use crate::fields::wide;
-use crate::identity::OpenedIdentity;
 use crate::locks::{Arc, PoisonError};
 use crate::log::LogRecovery;
 use crate::log::recovery::report::FINDINGS_MAX;

@@ -10,6 +10,11 @@
 //!
 //! Not here: which files exist and what is in them.
 
+pub(crate) mod lazy_file;
+pub(crate) mod open_files;
+pub mod os;
+pub mod sim_disk;
+
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

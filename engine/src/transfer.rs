@@ -10,6 +10,8 @@
 //!
 //! Not here: the manifest's bytes, fetching, and when to switch over (`consensus`).
 
+mod adopt;
+
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -17,9 +19,9 @@ use bytes::Bytes;
 use tidelog_wire::ids::{Chain, ClusterId, LogId, Offset};
 
 use crate::checkpoint::LogState;
+use crate::directory::keep::Pin;
 use crate::engine::Engine;
 use crate::fields::narrow;
-use crate::keep::Pin;
 use crate::log::locate::{load_sealed, verified_summary};
 use crate::log::{LogError, ReadError};
 use crate::segment::header::HeaderFault;

@@ -76,7 +76,7 @@ fn nonsense_under_a_valid_checksum_is_refused() {
 /// refused at the next start. It is refused when it is written, before the disk is touched.
 #[test]
 fn a_checkpoint_too_large_to_be_read_is_not_written() {
-    let disk = crate::sim_disk::SimDisk::new(1);
+    let disk = crate::storage::sim_disk::SimDisk::new(1);
     let data = std::path::Path::new("/data");
     crate::storage::Storage::create_dir(&disk, data).unwrap();
     let bytes = u64::try_from(full().encode().len()).unwrap();

@@ -5,8 +5,8 @@ use tidelog_wire::ids::{ClusterId, Generation, Incarnation, NodeId, Partition};
 use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
 
 use super::*;
-use crate::group_commit::Outcome;
-use crate::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk, Written};
+use crate::embedded::group_commit::Outcome;
+use crate::storage::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk, Written};
 use crate::{NewIdentity, Options};
 
 const LOG: LogId = LogId { generation: Generation(7), partition: Partition(3) };

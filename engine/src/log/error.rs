@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tidelog_wire::ids::{ClusterId, LogId, Offset};
 
 use super::Appended;
-use crate::quarantine::QuarantineError;
+use crate::directory::quarantine::QuarantineError;
 use crate::segment::frame::FrameFault;
 use crate::segment::header::HeaderFault;
 use crate::storage::Position;

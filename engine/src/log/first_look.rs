@@ -29,7 +29,6 @@ use super::recovery::files::Listed;
 use super::recovery::table::{Place, Seen, Verdict};
 use super::shared::{LogShared, Look, Segment, SegmentFacts};
 use crate::locks::Arc;
-use crate::open_files::OpenSegment;
 use crate::segment::footer::Footer;
 use crate::segment::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::segment::header::SegmentHeader;
@@ -37,6 +36,7 @@ use crate::segment::state::SegmentState;
 use crate::segment::summary::FIRST_FRAME;
 use crate::segment::walk::{Depth, Expected, Step, Walk};
 use crate::segment::{self};
+use crate::storage::open_files::OpenSegment;
 use crate::storage::{File, OpenMode, Position};
 
 /// How far back the segment is looked for that might hold an offset by which another file is named.

@@ -10,7 +10,6 @@ use super::error::ReadError;
 use super::shared::{LogShared, Segment};
 use crate::fields::{narrow, wide};
 use crate::locks::{Arc, Mutex, PoisonError};
-use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::footer::{FOOTER_BYTES, Footer, FooterFault, IndexEntry};
 use crate::segment::salvage::Salvage;
@@ -18,6 +17,7 @@ use crate::segment::state::SegmentState;
 use crate::segment::stored::StoredBatch;
 use crate::segment::summary::{FIRST_FRAME, Summary, entry_for_offset, entry_for_time};
 use crate::segment::walk::{Depth, Expected, Step, Walk, Walked};
+use crate::storage::open_files::OpenSegment;
 use crate::storage::{File, Position};
 
 /// How often a reader that sums up a segment tries to catch up with its writer. More than once: the writer

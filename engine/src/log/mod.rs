@@ -11,12 +11,14 @@
 //! is a sequence too. Readers share nothing with it but a short look at how far it has come.
 //!
 //! Not here: which entries are appended and what a checkpoint says (`consensus`), the group commit
-//! of embedded logs (`crate::embedded`), unlinking (`crate::keep`).
+//! of embedded logs (`crate::embedded`), unlinking (`crate::directory::keep`).
 
 mod damage;
 mod error;
 mod first_look;
+pub(crate) mod lives;
 pub(crate) mod locate;
+pub mod opening;
 pub(crate) mod plan;
 pub(crate) mod reader;
 pub mod recovery;

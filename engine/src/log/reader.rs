@@ -15,11 +15,11 @@ use super::shared::{LogShared, Segment};
 use super::watch::Subscription;
 use crate::fields::{narrow, wide};
 use crate::locks::Arc;
-use crate::open_files::OpenSegment;
 use crate::segment::LogTag;
 use crate::segment::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, PREFIX_BYTES};
 use crate::segment::salvage::is_refusal;
 use crate::segment::stored::StoredBatch;
+use crate::storage::open_files::OpenSegment;
 use crate::storage::{File, Position};
 
 /// Most bytes that one read returns, unless a single batch is larger.

@@ -156,7 +156,7 @@ pub(crate) struct LogShared {
     pub(crate) tag: LogTag,
     pub(crate) path: Arc<PathBuf>,
     pub(crate) core: Arc<Core>,
-    /// The number of this opening: see `crate::lives`.
+    /// The number of this opening: see `crate::log::lives`.
     pub(crate) life: u64,
     pub(crate) watch: Arc<Watch>,
     pub(crate) hints: Hints,

@@ -1,7 +1,7 @@
 //! Raising the log start: trim to an offset, or purge everything.
 //!
 //! Only whole sealed segments go, and only once no kept checkpoint and no pin names them: this hands
-//! them to `crate::keep` and forgets them. A purge ends the active segment first, so that its file
+//! them to `crate::directory::keep` and forgets them. A purge ends the active segment first, so that its file
 //! goes too; offsets and chain go on.
 
 use tidelog_wire::ids::Offset;

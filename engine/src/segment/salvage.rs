@@ -161,8 +161,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::sim_disk::SimDisk;
     use crate::storage::OpenMode;
+    use crate::storage::sim_disk::SimDisk;
 
     #[test]
     fn only_the_blocks_that_the_disk_refuses_are_lost() {

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::os::OsStorage;
-use crate::sim_disk::SimDisk;
+use crate::storage::os::OsStorage;
+use crate::storage::sim_disk::SimDisk;
 use crate::storage::*;
 
 fn on_both(scenario: impl Fn(&dyn Storage, &Path)) {

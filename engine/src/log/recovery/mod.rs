@@ -38,12 +38,12 @@ use super::replay::Replay;
 use super::segments::Segments;
 use super::writer::Active;
 use crate::core::Core;
-use crate::lazy_file::LazyFile;
 use crate::locks::Arc;
 use crate::segment::frame::FrameFault;
 use crate::segment::header::SegmentHeader;
 use crate::segment::walk::Step;
 use crate::segment::{LogTag, read_header};
+use crate::storage::lazy_file::LazyFile;
 use crate::storage::{File, OpenMode, Position};
 
 pub(crate) use self::consensus::recover_under_consensus;

@@ -4,7 +4,7 @@
 //! Every combination of mode, place and sight meets exactly one row, and every row has a scenario of
 //! its own in `tests/scenarios/recovery_rows`; both are tested. `docs/recovery.md` shows the same rows.
 //!
-//! Not here: the copies of the identity ([`crate::identity::table`]), checkpoint files
+//! Not here: the copies of the identity ([`crate::directory::identity::table`]), checkpoint files
 //! ([`crate::checkpoint::table`]), and carrying a verdict out.
 
 use super::Mode;

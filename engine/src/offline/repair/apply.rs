@@ -8,12 +8,12 @@ use tidelog_wire::ids::TimestampMs;
 
 use super::plan::plan;
 use super::{Action, RepairError, Repaired, Step};
+use crate::directory::lock;
+use crate::directory::quarantine::{Limits, Quarantine};
 use crate::fields::{narrow, wide};
-use crate::lock;
 use crate::log::recovery::files::is_zeros;
 use crate::offline::error::{OfflineError, failed};
 use crate::offline::target::find;
-use crate::quarantine::{Limits, Quarantine};
 use crate::segment::header::SEGMENT_HEADER_BYTES;
 use crate::segment::salvage::Salvage;
 use crate::storage::{File, OpenMode, Position, Storage, create_dir_durably, parent};

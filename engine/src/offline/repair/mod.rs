@@ -30,8 +30,8 @@ use tidelog_wire::ids::{LogId, Offset};
 
 use super::error::OfflineError;
 use super::verify::Finding;
-use crate::lock::LockError;
-use crate::quarantine::QuarantineError;
+use crate::directory::lock::LockError;
+use crate::directory::quarantine::QuarantineError;
 
 pub use self::apply::repair;
 pub use self::plan::plan;

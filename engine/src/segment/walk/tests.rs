@@ -4,8 +4,8 @@ use tidelog_wire::ids::{Chain, RaftIndex, TimestampMs};
 
 use super::*;
 use crate::segment::FORMAT;
-use crate::sim_disk::{Operation, SimDisk};
 use crate::storage::OpenMode;
+use crate::storage::sim_disk::{Operation, SimDisk};
 
 const TAG: LogTag = LogTag(0x4d3c_2b1a);
 

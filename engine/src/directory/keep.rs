@@ -20,8 +20,8 @@ use crate::checkpoint::{Checkpoint, EntryId};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::locks::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use crate::open_files::SegmentKey;
 use crate::segment;
+use crate::storage::open_files::SegmentKey;
 
 /// What one kept checkpoint names.
 #[derive(Clone, Debug)]

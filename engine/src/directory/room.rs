@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::log::writer::is_full;
-    use crate::sim_disk::SimDisk;
+    use crate::storage::sim_disk::SimDisk;
     use crate::{Engine, NewIdentity, Options};
 
     /// Eight logs found the disk full at once. The first gave the reserve; the others heard that there was

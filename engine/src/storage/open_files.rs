@@ -3,7 +3,7 @@
 //! Only for reading. A writer holds its own handles, so that the system reports a failed write-back
 //! to the handle that wrote. The index of a sealed segment is kept with its file and goes with it.
 //!
-//! A file is known by the opening of its log too (`crate::lives`): what a late reader of an earlier one
+//! A file is known by the opening of its log too (`crate::log::lives`): what a late reader of an earlier one
 //! opens is never handed to the readers of the next, whose file may be another one of the same name.
 
 use std::collections::BTreeMap;
@@ -130,7 +130,7 @@ mod tests {
     use tidelog_wire::ids::{Generation, Partition};
 
     use super::*;
-    use crate::sim_disk::SimDisk;
+    use crate::storage::sim_disk::SimDisk;
 
     #[test]
     fn the_least_recently_used_file_is_closed_first() {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use crate::storage::Position;
+use crate::storage::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 
 const DIR: &str = "/data";
 const GOLDEN: Identity = Identity {
@@ -27,7 +27,7 @@ fn copy(name: &str) -> PathBuf {
 
 #[test]
 fn format_1_identity_bytes_never_change() {
-    let bytes = include_bytes!("../../testdata/format-1/identity.bin");
+    let bytes = include_bytes!("../../../testdata/format-1/identity.bin");
     assert_eq!(Identity::decode(bytes), Ok(GOLDEN));
     assert_eq!(&GOLDEN.encode(), bytes);
 }
@@ -142,9 +142,9 @@ fn no_bytes_make_the_decoder_fail_badly() {
 #[test]
 fn the_lock_of_a_directory_names_the_next_step() {
     let disk = formatted();
-    let held = crate::lock::take(&disk, Path::new(DIR)).unwrap();
-    let error = crate::lock::take(&disk, Path::new(DIR)).unwrap_err();
+    let held = crate::directory::lock::take(&disk, Path::new(DIR)).unwrap();
+    let error = crate::directory::lock::take(&disk, Path::new(DIR)).unwrap_err();
     assert!(error.to_string().starts_with("E0207 /data/lock"), "{error}");
     drop(held);
-    crate::lock::take(&disk, Path::new(DIR)).unwrap();
+    crate::directory::lock::take(&disk, Path::new(DIR)).unwrap();
 }

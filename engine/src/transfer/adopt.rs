@@ -7,9 +7,9 @@ use std::path::Path;
 use tidelog_wire::ids::{LogId, Offset};
 
 use crate::core::Core;
+use crate::directory::quarantine::QuarantineError;
 use crate::engine::Engine;
 use crate::fields::{narrow, wide};
-use crate::quarantine::QuarantineError;
 use crate::segment;
 use crate::storage::{File, OpenMode, Position, create_dir_durably, parent};
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 use crate::storage::read_whole;
+use crate::storage::sim_disk::{Crash, Failure, Fault, Operation, SimDisk};
 
 const DATA: &str = "/data";
 const SEGMENT: &str = "/data/logs/7/0/00000000000000000000.seg";
@@ -52,14 +52,14 @@ fn format_1_names_and_notes_never_change() {
     let cut = cut_tail(&disk, &to, DAY);
     let name = "/data/quarantine/0000000001-00000086400000-logs-7-0-00000000000000000000.seg.piece";
     assert_eq!(cut.path, Path::new(name));
-    let note = include_str!("../../testdata/format-1/quarantine-range.note");
+    let note = include_str!("../../../testdata/format-1/quarantine-range.note");
     assert_eq!(text(&disk, &note_of(&cut.path)), note);
 
     let moved =
         to.set_aside_file(&disk, Path::new(SEGMENT), "its name is not ours", TimestampMs(DAY + 1)).unwrap();
     let name = "/data/quarantine/0000000002-00000086400001-logs-7-0-00000000000000000000.seg.piece";
     assert_eq!(moved.path, Path::new(name));
-    let note = include_str!("../../testdata/format-1/quarantine-file.note");
+    let note = include_str!("../../../testdata/format-1/quarantine-file.note");
     assert_eq!(text(&disk, &note_of(&moved.path)), note);
     // And back: what is named like this counts as a piece, oldest first.
     let pieces = to.pieces(&disk).unwrap();
@@ -149,7 +149,7 @@ fn strange_files_in_quarantine_are_left_alone() {
 fn a_piece_that_cannot_be_sized_does_not_keep_others_out() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path();
-    let disk = crate::os::OsStorage;
+    let disk = crate::storage::os::OsStorage;
     let dir = data.join("quarantine");
     disk.create_dir(&dir).unwrap();
     rustix::fs::symlink("nowhere", dir.join("0000000001-00000000000001-link.piece")).unwrap();
