@@ -35,6 +35,8 @@ mod crash_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
 mod tests;
 
 pub use engine_log::{EngineLog, EngineLogOptions};

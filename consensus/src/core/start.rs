@@ -153,11 +153,17 @@ fn state(start: &ReplicaStart, last: EntryId) -> State {
     let written = &start.log.hard_state;
     if written.commit > last.index.get() {
         State::CommitBeyond
-    } else if start.log.span.is_some() && written.term < last.term.get() {
+    } else if written.term < last.term.get() && !is_genesis(start) {
         State::TermBehind
     } else {
         State::Fits
     }
+}
+
+/// Nothing was ever written to the raft log: what was applied is what the group began with. Whoever applied more had a term
+/// written first, so without one the raft log has forgotten.
+fn is_genesis(start: &ReplicaStart) -> bool {
+    start.log.span.is_none() && start.checkpoint.applied.index.get() <= 1
 }
 
 fn voted(start: &ReplicaStart) -> Voted {

@@ -18,10 +18,12 @@
 //!
 //! Not here: when to compact and purge (`crate::runtime`).
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::eraftpb::Entry;
@@ -129,11 +131,16 @@ impl<F: FileSystem + 'static> EngineLog<F> {
         // After a killed process a file may have its name in the cache only: before anything is written to it
         // and acknowledged, its name is made durable too.
         policy.run(dir, &mut || storage.sync_dir(dir)).map_err(at("sync the directory"))?;
-        let files = Arc::new(WatchedFiles::new(files, storage, policy));
+        let opened_now = Arc::new(AtomicBool::new(false));
+        let files = Arc::new(WatchedFiles::new(files, storage, policy, Arc::clone(&opened_now)));
         let config = config(dir, options)?;
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, files)));
         let engine = match opened {
             Ok(engine) => engine.map_err(|error| engine_error(dir, "open the raft log", error))?,
+            Err(panic) if is_want_of_threads(panic.as_ref()) => {
+                let source = io::Error::other("the system has no thread for it now");
+                return Err(at("open the raft log")(source));
+            }
             Err(_) => {
                 return Err(RaftLogError::Damaged {
                     path: dir.to_path_buf(),
@@ -143,6 +150,7 @@ impl<F: FileSystem + 'static> EngineLog<F> {
                 });
             }
         };
+        opened_now.store(true, Ordering::Release);
         let log = Self { engine, dir: dir.to_path_buf(), turn: Mutex::new(()) };
         if options.prefill_bytes > 0 && log.engine.is_empty() {
             // The first file was made empty; move on to one that is filled with zeros.
@@ -390,6 +398,12 @@ impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
 
 fn decode_optional_mark(bytes: &[u8]) -> Option<Option<InstallMark>> {
     if bytes == NO_MARK { Some(None) } else { decode_install_mark(bytes).map(Some) }
+}
+
+/// Whether raft-engine panicked because it could not make the threads that it opens with, which says nothing of its files.
+fn is_want_of_threads(panic: &(dyn Any + Send)) -> bool {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    words.is_some_and(|words| words.contains("ThreadPoolBuildError"))
 }
 
 fn config(dir: &Path, options: EngineLogOptions) -> Result<Config, RaftLogError> {

@@ -24,7 +24,7 @@ impl SyncPolicy for CountSyncs {
     }
 }
 
-const SMALL: EngineLogOptions =
+pub(super) const SMALL: EngineLogOptions =
     EngineLogOptions { file_bytes: 8 << 10, purge_bytes: 32 << 10, prefill_bytes: 0, recovery_threads: 2 };
 
 pub(super) fn open_engine(dir: &Path) -> EngineLog {

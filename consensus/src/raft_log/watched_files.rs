@@ -1,16 +1,20 @@
-//! The files of raft-engine, with the two things it does not do by itself.
+//! The files of raft-engine, with the three things it does not do by itself.
 //!
 //! 1. A failed sync goes to a [`SyncPolicy`], which in a server ends the process: the kernel may
 //!    have marked the lost pages clean, so going on would acknowledge what is not there.
 //! 2. A creation, rename or removal is made durable by syncing the directory, and a file that is
 //!    opened for writing is synced first, so that recovery reads only what a power cut leaves.
 //!
+//! 3. While the log is opened, a file of which the disk refused some bytes is not cut: raft-engine takes any error at
+//!    the end of its newest file for a torn tail.
+//!
 //! Not here: how the log is tuned and used (`super::engine_log`).
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use raft_engine::env::{FileSystem, Handle, Permission};
 use tidelog_engine::storage::{Storage, parent};
@@ -54,15 +58,24 @@ pub(super) struct WatchedFiles<F> {
     /// For directories, which raft-engine's own trait cannot sync.
     storage: Arc<dyn Storage>,
     policy: Arc<dyn SyncPolicy>,
+    opened: Arc<AtomicBool>,
 }
 
 impl<F: FileSystem> WatchedFiles<F> {
-    pub(super) fn new(files: F, storage: Arc<dyn Storage>, policy: Arc<dyn SyncPolicy>) -> Self {
-        Self { files, storage, policy }
+    /// `opened` is to be raised once the log is open.
+    pub(super) fn new(
+        files: F,
+        storage: Arc<dyn Storage>,
+        policy: Arc<dyn SyncPolicy>,
+        opened: Arc<AtomicBool>,
+    ) -> Self {
+        Self { files, storage, policy, opened }
     }
 
     fn handle(&self, path: &Path, inner: F::Handle) -> WatchedHandle<F::Handle> {
-        WatchedHandle { inner: Arc::new(inner), path: path.to_path_buf(), policy: Arc::clone(&self.policy) }
+        let refusal = Refusal { opened: Arc::clone(&self.opened), said: Arc::default() };
+        let (inner, policy) = (Arc::new(inner), Arc::clone(&self.policy));
+        WatchedHandle { inner, path: path.to_path_buf(), policy, refusal }
     }
 
     fn sync_dir_of(&self, path: &Path) -> io::Result<()> {
@@ -76,10 +89,36 @@ pub(super) struct WatchedHandle<H> {
     inner: Arc<H>,
     path: PathBuf,
     policy: Arc<dyn SyncPolicy>,
+    refusal: Refusal,
+}
+
+/// What the disk said when it refused bytes of a file while the log was opened.
+#[derive(Clone)]
+struct Refusal {
+    opened: Arc<AtomicBool>,
+    said: Arc<Mutex<Option<String>>>,
+}
+
+impl Refusal {
+    fn note(&self, error: &io::Error) {
+        if error.kind() != ErrorKind::Interrupted && !self.opened.load(Ordering::Acquire) {
+            self.said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.said.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            None => Ok(()),
+            Some(said) => Err(io::Error::other(format!("not cut where a read failed: {said}"))),
+        }
+    }
 }
 
 impl<H: Handle> Handle for WatchedHandle<H> {
     fn truncate(&self, offset: usize) -> io::Result<()> {
+        if !self.refusal.opened.load(Ordering::Acquire) {
+            self.refusal.check()?;
+        }
         self.inner.truncate(offset)
     }
 
@@ -92,9 +131,27 @@ impl<H: Handle> Handle for WatchedHandle<H> {
     }
 }
 
+/// Reads one file, and remembers what the disk refused.
+pub(super) struct WatchedReader<R> {
+    inner: R,
+    refusal: Refusal,
+}
+
+impl<R: Read> Read for WatchedReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).inspect_err(|error| self.refusal.note(error))
+    }
+}
+
+impl<R: Seek> Seek for WatchedReader<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to).inspect_err(|error| self.refusal.note(error))
+    }
+}
+
 impl<F: FileSystem> FileSystem for WatchedFiles<F> {
     type Handle = WatchedHandle<F::Handle>;
-    type Reader = F::Reader;
+    type Reader = WatchedReader<F::Reader>;
     type Writer = F::Writer;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<Self::Handle> {
@@ -125,7 +182,8 @@ impl<F: FileSystem> FileSystem for WatchedFiles<F> {
     }
 
     fn new_reader(&self, handle: Arc<Self::Handle>) -> io::Result<Self::Reader> {
-        self.files.new_reader(Arc::clone(&handle.inner))
+        let inner = self.files.new_reader(Arc::clone(&handle.inner))?;
+        Ok(WatchedReader { inner, refusal: handle.refusal.clone() })
     }
 
     fn new_writer(&self, handle: Arc<Self::Handle>) -> io::Result<Self::Writer> {

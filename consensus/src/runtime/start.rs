@@ -214,8 +214,12 @@ fn recover_group(
 /// file was lost. The raft log is durable, so the votes may follow it.
 fn votes_behind(starts: &[ReplicaStart]) -> Vec<Vote> {
     let behind = |start: &&ReplicaStart| {
-        let term = start.log.hard_state.term;
-        term > 0 && start.vote.is_none_or(|vote| vote.term.get() < term)
+        let state = &start.log.hard_state;
+        state.term > 0
+            && start.vote.is_none_or(|vote| {
+                let forgot = vote.vote.is_none() && state.vote != 0;
+                vote.term.get() < state.term || (vote.term.get() == state.term && forgot)
+            })
     };
     let vote = |start: &ReplicaStart| {
         let state = &start.log.hard_state;

@@ -209,20 +209,21 @@ impl Keep {
         state.unopened.iter().filter(|log| state.is_orphan(**log)).copied().collect()
     }
 
-    /// Takes what may go and is named by nothing. Whoever takes it unlinks it and says so, file by file.
-    fn take_due(&self, keys: impl RangeBounds<SegmentKey>) -> Vec<(SegmentKey, Offset)> {
+    /// Takes what may go and is named by nothing. Whoever takes it unlinks it and says so, file by file. What somebody else
+    /// is unlinking is left to them: of one name there may be another file by the time that a second one comes to it.
+    fn take_due(&self, keys: impl RangeBounds<SegmentKey>) -> Due<'_> {
         let mut state = self.state();
         let due: Vec<(SegmentKey, Offset)> = state
             .doomed
             .range(keys)
-            .filter(|(key, end)| !state.must_stay(**key, **end))
+            .filter(|(key, end)| !state.going.contains_key(*key) && !state.must_stay(**key, **end))
             .map(|(key, end)| (*key, *end))
             .collect();
         for (key, end) in &due {
             state.doomed.remove(key);
             state.going.insert(*key, *end);
         }
-        due
+        Due { keep: self, files: due }
     }
 
     /// A file that was taken is gone; or it stays, and ends at an offset, and is to be tried again.
@@ -242,6 +243,20 @@ impl Keep {
         let mut state = self.state();
         if state.is_orphan(log) {
             state.doomed.extend(files.iter().map(|(base, end)| ((log, *base), *end)));
+        }
+    }
+}
+
+/// Files that were taken and are to be unlinked. Those that are left when it is dropped, by a panic, stay.
+struct Due<'a> {
+    keep: &'a Keep,
+    files: Vec<(SegmentKey, Offset)>,
+}
+
+impl Drop for Due<'_> {
+    fn drop(&mut self) {
+        for (key, end) in self.files.drain(..) {
+            self.keep.went(key, Some(end));
         }
     }
 }
@@ -289,9 +304,9 @@ impl Core {
     }
 
     fn unlink_among(&self, keys: impl RangeBounds<SegmentKey>) {
-        let due = self.keep.take_due(keys);
+        let mut due = self.keep.take_due(keys);
         let mut touched = BTreeSet::new();
-        for (key, end) in due {
+        while let Some((key, end)) = due.files.last().copied() {
             let path = self.log_dir(key.0).join(segment::file_name(key.1));
             let outcome = self.storage.remove(&path);
             match &outcome {
@@ -306,6 +321,7 @@ impl Core {
                 self.open_files.close(key);
                 touched.insert(key.0);
             }
+            due.files.pop();
             self.keep.went(key, stays.then_some(end));
         }
         for log in touched {
@@ -346,5 +362,35 @@ mod tests {
         assert!(keep.orphans().is_empty());
         keep.hold_unopened(false);
         assert_eq!(keep.orphans(), [log]);
+    }
+
+    /// The story: a trim was slow on a list of files. Meanwhile a removal doomed one of them again, unlinked it and let the
+    /// log be opened anew; the trim came to that name and unlinked the file of the new opening.
+    #[test]
+    fn a_file_that_somebody_is_unlinking_is_not_taken_again() {
+        let log = LogId { generation: Generation(7), partition: Partition(0) };
+        let keep = Keep::default();
+        let file = (Offset(0), Offset(5));
+        keep.doom(log, &[file]);
+        let mut first = keep.take_due(..);
+        keep.doom(log, &[file]);
+        assert!(keep.take_due(..).files.is_empty(), "the first has not come to it yet");
+        assert_eq!(first.files.pop(), Some(((log, file.0), file.1)));
+        keep.went((log, file.0), None);
+        let again = keep.take_due(..).files.len();
+        assert_eq!(again, 1, "doomed again, so it is looked for again");
+        keep.opened(log);
+        assert!(keep.take_due(..).files.is_empty(), "not once the log is opened");
+    }
+
+    /// Whoever opened the log waited for ever when a panic had ended an unlinking half way.
+    #[test]
+    fn files_that_a_panic_left_are_not_on_their_way_any_more() {
+        let log = LogId { generation: Generation(7), partition: Partition(0) };
+        let keep = Keep::default();
+        keep.doom(log, &[(Offset(0), Offset(5))]);
+        drop(keep.take_due(..));
+        keep.opened(log);
+        assert!(keep.state().going.is_empty());
     }
 }

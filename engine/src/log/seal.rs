@@ -93,9 +93,7 @@ impl LogWriter {
             file.sync().map_err(|error| self.fenced(&path, "sync", error))?;
             // Its name too: a successor whose name outlives this one would make it look lost. Before the seal, so
             // that nothing has changed if there is no handle for the directory now.
-            self.shared
-                .sync_dir()
-                .map_err(|error| self.failed(&self.shared.path, "sync the directory", error))?;
+            self.shared.sync_dir().map_err(|error| self.not_synced(error))?;
         }
         let seal = self.seal_of(active).map_err(|error| self.fenced(&path, "sum up", error))?;
         if let Some(seal) = &seal {
@@ -163,7 +161,7 @@ impl LogWriter {
             self.put(Position::ZERO, &[&header])?;
         }
         file.sync().map_err(|error| self.fenced(&path, "sync the header of", error))?;
-        shared.sync_dir().map_err(|error| self.failed(&shared.path, "sync the directory", error))?;
+        shared.sync_dir().map_err(|error| self.not_synced(error))?;
         if let Some(active) = &mut self.active {
             active.header = None;
         }

@@ -474,6 +474,17 @@ impl LogWriter {
         }
     }
 
+    /// What to say of a directory that was not synced. A sync that failed is not tried again, whatever it says: only if it
+    /// was not even begun.
+    pub(super) fn not_synced(&self, source: io::Error) -> AppendError {
+        let path = &self.shared.path;
+        if is_out_of_handles(&source) {
+            AppendError::OutOfHandles(OutOfHandles { path: path.to_path_buf(), source })
+        } else {
+            self.fenced(path, "sync the directory", source)
+        }
+    }
+
     pub(crate) fn fenced(&self, path: &Path, action: &'static str, source: io::Error) -> AppendError {
         self.shared.fence();
         AppendError::Io { path: path.to_path_buf(), action, source }

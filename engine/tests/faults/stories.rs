@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint};
-use tidelog_engine::embedded::SharedLog;
-use tidelog_engine::log::{AppendStamp, LogWriter, ReadError};
+use tidelog_engine::embedded::{EmbeddedError, SharedLog};
+use tidelog_engine::log::{AppendError, AppendStamp, LogWriter, ReadError};
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
@@ -80,6 +80,23 @@ fn the_start_of_a_log_that_was_opened_again_behind_a_sealed_segment_is_kept() {
     log.trim(Offset(7)).unwrap();
     drop(log);
     assert_eq!(shared(&disk).reader().start(), Offset(7));
+}
+
+/// A sync of a log's directory failed for want of room while a segment ended, which was told as a full disk and tried again
+/// with the next append. A failed sync may have dropped the name of the file it was to keep, and the next one says nothing
+/// of that.
+#[test]
+fn a_directory_sync_that_fails_for_want_of_room_fences() {
+    let disk = formatted();
+    let log = shared(&disk);
+    for number in 0..3 {
+        log.append(&batch(number), NOW).unwrap();
+    }
+    disk.inject(Fault::next(Operation::SyncDir, Failure::NoSpace).on_path("logs"));
+    let refused = (3..40).find_map(|number| log.append(&batch(number), NOW).err());
+    assert!(matches!(refused, Some(EmbeddedError::Append(AppendError::Io { .. }))), "{refused:?}");
+    let after = log.append(&batch(40), NOW).unwrap_err().to_string();
+    assert!(after.starts_with("E0107"), "{after}");
 }
 
 /// Zeros where a frame should be were taken for the end of the frames, so one zeroed sector cost all that

@@ -141,7 +141,7 @@ fn state_term_behind() -> Cluster {
     cluster
 }
 
-/// A log that is gone altogether looks like one that never was, but for the votes file.
+/// A log that is gone altogether looks like one that never was, but for the votes file and what was applied.
 fn vote_later() -> Cluster {
     let cluster = stopped();
     cluster.machines[0].log.clear(GROUP).unwrap();
@@ -155,6 +155,19 @@ fn vote_other() -> Cluster {
     let vote = Vote { group: GROUP, term: Term(state.term), vote: Some(other) };
     cluster.machines[0].votes.insert(GROUP, vote);
     cluster
+}
+
+/// The raft log had been set aside, and of the votes file the pair of this group did not verify: both were gone, no vote was
+/// known, and the replica ran and could vote a second time in a term in which it had voted.
+#[test]
+fn a_replica_that_applied_entries_and_knows_no_term_does_not_run() {
+    let mut cluster = stopped();
+    cluster.machines[0].log.clear(GROUP).unwrap();
+    cluster.machines[0].votes.remove(&GROUP);
+    cluster.machines[0].checkpoint.applied = entry(8, 2);
+    cluster.machines[0].checkpoint.last_durable = entry(8, 2);
+    assert_eq!(start::row_of(&cluster.machines[0].found(0)).name, "state_term_behind");
+    assert!(matches!(halted(cluster), HaltReason::HardStateMismatch { field: "term", .. }));
 }
 
 /// `docs/recovery.md` shows the table row by row: those of the code, and no others.
