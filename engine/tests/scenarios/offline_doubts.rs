@@ -17,7 +17,7 @@ use crate::world::{
     segment_path, shared,
 };
 
-fn embedded() -> SimDisk {
+pub(crate) fn embedded() -> SimDisk {
     let disk = formatted(1);
     let (log, _) = shared(&disk);
     for number in 1..=30 {

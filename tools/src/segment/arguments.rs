@@ -72,7 +72,7 @@ pub(crate) enum Segment {
     /// Mends a stopped directory: says how, and with --apply does it.
     ///
     /// By itself: writes segment headers, indexes and footers anew where the frames prove them, gives segments that were
-    /// renamed their own name back if nothing stands there, and sets torn tails and files that have no place here aside. Not those with intact frames in them, unless a raft log has these records as
+    /// renamed their own name back if nothing stands there (if two files claim one place, or two segments have each other's names, they are left), and sets torn tails and files that have no place here aside. Not those with intact frames in them, unless a raft log has these records as
     /// well, another file takes the place, or it is certain whose the file is: they are left, and named. With --from, damaged and missing ranges are filled from another copy of the
     /// same log, such as another node's data directory or a backup: only where the chain, which runs from the frames before
     /// the hole through the filled bytes to the frames behind it, proves that they are the very same. Nothing is made up, no

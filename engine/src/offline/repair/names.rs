@@ -1,7 +1,8 @@
 //! Segments under a wrong name, which a person or a file system gave them: put back under their own.
 //!
 //! 1. A file whose header verifies and says that it is a segment of this very log is a candidate, whatever its name is. Its own
-//!    place must be empty, and no other file may claim it.
+//!    place must be empty, and no other file may claim it: of two claimants one may be an old copy, and nobody can say which, so
+//!    both are left. What lies wholly below the start of the log is none: with its name back the next start would unlink it.
 //! 2. It is put there in thought, and the log is looked through again. If it contradicts a neighbour or the checkpoint more than it did
 //!    before, or more records are missing, the file stays where it is: it may be an old copy.
 //! 3. What else is to be mended is planned as if it had its name already: renaming comes first.
@@ -14,7 +15,7 @@ use tidelog_wire::ids::Offset;
 use super::{Action, Step};
 use crate::offline::label::Why;
 use crate::offline::map::Detail;
-use crate::offline::target::{LogFiles, SegmentPath};
+use crate::offline::target::{Known, LogFiles, SegmentPath};
 use crate::offline::verify::{LogVerdict, verify_log};
 use crate::segment::{self, header_of};
 use crate::storage::{EntryKind, OpenMode, Storage};
@@ -32,6 +33,14 @@ pub(super) struct PutBack {
     pub(super) names: BTreeMap<PathBuf, PathBuf>,
 }
 
+/// What became of the files under wrong names.
+pub(super) struct Names {
+    /// `None`: nothing is put back.
+    pub(super) back: Option<PutBack>,
+    /// Files that claim one empty place, and its offset.
+    pub(super) contested: BTreeMap<PathBuf, Offset>,
+}
+
 /// A file under a wrong name.
 struct Misnamed {
     path: PathBuf,
@@ -39,16 +48,33 @@ struct Misnamed {
     base: Offset,
 }
 
-/// Puts back what belongs to the log. `None` if nothing does.
-pub(super) fn put_back(storage: &dyn Storage, files: &LogFiles, verdict: &LogVerdict) -> Option<PutBack> {
+/// Puts back what belongs to the log.
+pub(super) fn put_back(storage: &dyn Storage, files: &LogFiles, verdict: &LogVerdict) -> Names {
     let misnamed = misnamed(storage, files, verdict);
-    let all: Vec<&Misnamed> = misnamed.iter().collect();
-    if let Some(back) = moved(storage, files, verdict, &all) {
+    let is_claimed_twice =
+        |one: &&Misnamed| misnamed.iter().filter(|other| other.base == one.base).count() > 1;
+    let (contested, sole): (Vec<&Misnamed>, Vec<&Misnamed>) = misnamed.iter().partition(is_claimed_twice);
+    let back = placed(storage, files, verdict, sole);
+    let now = back.as_ref().map_or(files, |back| &back.files);
+    let is_taken = |base| now.segments.iter().any(|known| known.base == base && !known.is_misplaced);
+    let contested = contested.into_iter().filter(|one| !is_taken(one.base));
+    let contested = contested.map(|one| (one.path.clone(), one.base)).collect();
+    Names { back, contested }
+}
+
+/// All of them in their places, or else as many as fit.
+fn placed(
+    storage: &dyn Storage,
+    files: &LogFiles,
+    verdict: &LogVerdict,
+    sole: Vec<&Misnamed>,
+) -> Option<PutBack> {
+    if let Some(back) = moved(storage, files, verdict, &sole) {
         return Some(back);
     }
     let mut good = Vec::new();
     let mut best = None;
-    for one in all.into_iter().take(SINGLE_MAX) {
+    for one in sole.into_iter().take(SINGLE_MAX) {
         good.push(one);
         match moved(storage, files, verdict, &good) {
             Some(back) => best = Some(back),
@@ -76,7 +102,22 @@ fn misnamed(storage: &dyn Storage, files: &LogFiles, verdict: &LogVerdict) -> Ve
         header(&one.path)
             .is_some_and(|header| files.log == Some(header.log) && files.cluster == Some(header.cluster))
     };
-    named.chain(strangers).filter(ours).collect()
+    let mut found: Vec<Misnamed> = named.chain(strangers).filter(ours).collect();
+    if let Some((start, end)) = known_start(files) {
+        let in_place = files.segments.iter().filter(|known| !known.is_misplaced).map(|known| known.base);
+        let bases: Vec<Offset> = in_place.chain(found.iter().map(|one| one.base)).collect();
+        let ends_below = |base| start == end || bases.iter().any(|next| *next > base && *next <= start);
+        found.retain(|one| one.base >= start || !ends_below(one.base));
+    }
+    found
+}
+
+/// Where the checkpoint says that the log starts and ends.
+fn known_start(files: &LogFiles) -> Option<(Offset, Offset)> {
+    match &files.known {
+        Known::Checkpoint { state, .. } => Some((state.start, state.end)),
+        Known::Nothing | Known::Unnamed => None,
+    }
 }
 
 /// The log with these files under their own names, unless one of the places is taken, or the log is worse for it.

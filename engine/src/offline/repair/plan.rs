@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidelog_wire::ids::{Chain, Offset};
 
 use super::file::{Other, mend};
-use super::names::put_back;
+use super::names::{Names, put_back};
 use super::patched::Patched;
 use super::{Action, Plan, Step};
 use crate::checkpoint::LogState;
@@ -42,7 +42,7 @@ pub fn plan(
     }
     for (files, verdict) in verdicts {
         let copy = from.and_then(|from| counterpart(files, target, from));
-        let back = put_back(storage, files, &verdict);
+        let Names { back, contested } = put_back(storage, files, &verdict);
         let (files, verdict, names) = match &back {
             Some(back) => (&back.files, back.verdict.clone(), back.names.clone()),
             None => (files, verdict, BTreeMap::new()),
@@ -53,7 +53,8 @@ pub fn plan(
         let refused = RefCell::default();
         let others = copy.filter(|_| !is_sound).map(|copy| others(storage, files, copy, &refused, progress));
         let others = others.unwrap_or_default();
-        let of_log = Log { storage, files, names, verdict, after, others, refused, ends: BTreeMap::new() };
+        let ends = BTreeMap::new();
+        let of_log = Log { storage, files, names, contested, verdict, after, others, refused, ends };
         let of_log = of_log.plan();
         plan.steps.extend(of_log.steps);
         plan.left.extend(of_log.left);
@@ -109,6 +110,8 @@ struct Log<'a> {
     files: &'a LogFiles,
     /// The names that files get before anything else is done, by those they have.
     names: BTreeMap<PathBuf, PathBuf>,
+    /// Files that claim one empty place, and its offset: any may be the one that belongs there.
+    contested: BTreeMap<PathBuf, Offset>,
     verdict: LogVerdict,
     others: BTreeMap<Offset, Copied>,
     refused: Refusals,
@@ -166,7 +169,9 @@ impl Log<'_> {
         let mut pass = Pass::default();
         for entry in self.files.strangers.iter().filter(|_| self.files.only.is_none()) {
             let path = self.files.dir.join(&entry.name);
-            pass.steps.push(Step { path, log: self.files.log, action: Action::SetAside });
+            if !self.contested.contains_key(&path) {
+                pass.steps.push(Step { path, log: self.files.log, action: Action::SetAside });
+            }
         }
         for at in 0..self.verdict.maps.len() {
             let Some((segment, context, map)) = self.verdict.maps.get(at).cloned() else { break };
@@ -223,7 +228,23 @@ impl Log<'_> {
                 ) => {}
             }
         }
+        self.leave_contested(&mut pass);
         pass
+    }
+
+    /// Strangers that claim one place stay, unless the other copy fills it.
+    fn leave_contested(&self, pass: &mut Pass) {
+        for finding in self.verdict.damage.iter().filter(|finding| finding.why == Why::Name) {
+            let Some(base) = self.contested.get(&finding.path) else { continue };
+            let place = self.files.dir.join(segment::file_name(*base));
+            let is_filled = |step: &Step| step.path == place && matches!(step.action, Action::Place { .. });
+            if pass.steps.iter().any(is_filled) {
+                let (path, log) = (finding.path.clone(), self.files.log);
+                pass.steps.push(Step { path, log, action: Action::SetAside });
+            } else {
+                pass.left.push(finding.clone());
+            }
+        }
     }
 
     /// A file of which nothing is of use here: it goes, if it is another's or there is a better one.
@@ -275,7 +296,8 @@ impl Log<'_> {
             return true;
         }
         map.header.is_some_and(|header| {
-            let has_place = || self.files.segments.iter().any(|known| known.base == header.base);
+            let stands = |known: &SegmentPath| known.base == header.base && !known.is_misplaced;
+            let has_place = || self.files.segments.iter().any(stands);
             self.files.is_identified
                 && self.files.cluster == Some(header.cluster)
                 && (self.files.log != Some(header.log) || has_place())
