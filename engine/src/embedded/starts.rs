@@ -14,17 +14,22 @@
 //! 4. This is recorded at once, for all logs, in a new checkpoint; then the bad ones go to quarantine, and another one is
 //!    written. A crash before the first is durable repeats it from the same files; after it the first is used. If it
 //!    cannot be written it holds for this start, and the next one does the same again.
+//! 5. A disk that refused may give: all are read once more before anything is taken from files. And nothing is recorded
+//!    while a log cannot be listed, or it would count as one that was never trimmed.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use tidelog_wire::ids::{Chain, GroupId, LogId, Offset, RaftIndex, Term, TimestampMs};
 
 use super::EmbeddedError;
 use crate::checkpoint::store::{self, KEPT};
-use crate::checkpoint::table::{self, Seen};
-use crate::checkpoint::{Checkpoint, CheckpointError, EntryId, LogCheckpoint, LogConfig, LogState};
+use crate::checkpoint::table::{self, Seen, Verdict};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, CheckpointFault, EntryId, LogCheckpoint, LogConfig, LogState,
+};
 use crate::engine::Engine;
 use crate::locks::PoisonError;
 use crate::log::recovery::files::is_zeros;
@@ -41,6 +46,10 @@ pub(crate) struct Starts {
     loaded: bool,
     /// Fewer checkpoints are kept than there should be: one damaged file would be all that there is.
     alone: bool,
+    /// Checkpoints that are bad and lie there still: they go to quarantine, and are not unlinked.
+    bad: Vec<(EntryId, CheckpointFault)>,
+    /// Directories that could not be listed when it was taken from files where logs start: theirs may be missing.
+    unlisted: Vec<(PathBuf, String)>,
 }
 
 /// What a file says of the log whose directory it lies in.
@@ -65,82 +74,113 @@ impl Engine {
     }
 
     /// What the last trim recorded. Asked once the log is reserved, since until then its last writer may trim.
-    pub(super) fn known_start(&self, log: LogId) -> LogState {
-        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        starts.logs.get(&log).map(|known| known.state.clone()).unwrap_or_default()
+    pub(super) fn known_start(&self, log: LogId) -> Result<LogState, LogError> {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !starts.unlisted.is_empty() && !starts.logs.contains_key(&log) {
+            let failed = |source| LogError::Io { path: self.core.log_dir(log), action: "list", source };
+            self.take_from_files(&mut starts, log).map_err(failed)?;
+        }
+        Ok(starts.logs.get(&log).map(|known| known.state.clone()).unwrap_or_default())
     }
 
     fn load_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
         if starts.loaded {
             return Ok(());
         }
-        starts.alone = true;
-        match self.load_checkpoint(GroupId::META) {
-            Ok(None) => {}
-            Ok(Some(loaded)) => {
-                starts.alone = loaded.older.is_none();
-                starts.index = loaded.newest.applied.index.get();
-                starts.logs = loaded.newest.logs.into_iter().map(|log| (log.log, log)).collect();
-            }
+        match self.load_recorded(starts) {
             Err(CheckpointError::AllBad { .. }) => self.restore_starts(starts)?,
-            Err(error) => return Err(error),
+            loaded => loaded?,
         }
         starts.loaded = true;
         Ok(())
     }
 
+    fn load_recorded(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
+        starts.alone = true;
+        let loaded = store::load(self.core.storage.as_ref(), &self.core.data_dir, GroupId::META)?;
+        let Some(loaded) = loaded else { return Ok(()) };
+        // The disk may have refused them to who looked before.
+        for checkpoint in loaded.older.iter().chain([&loaded.newest]) {
+            self.core.keep.named(checkpoint, KEPT);
+        }
+        starts.alone = loaded.older.is_none();
+        let entries = loaded.bad.iter().map(|(entry, _)| *entry).chain([loaded.newest.applied]);
+        starts.index = newest_index(entries);
+        starts.bad = loaded.bad;
+        starts.logs = loaded.newest.logs.into_iter().map(|log| (log.log, log)).collect();
+        Ok(())
+    }
+
     /// No checkpoint says where the logs start: takes it from their files.
     fn restore_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
-        let row = table::decide(0, Seen::StartsLost).name;
-        let dir = store::group_dir(&self.core.data_dir, GroupId::META);
-        let bad = store::list(self.core.storage.as_ref(), &dir)?;
-        let logs = self.core.logs_on_disk(true).map_err(|error| {
-            let path = self.core.logs_dir();
-            CheckpointError::Io { path, action: "list the logs", source: io::Error::other(error) }
-        })?;
-        for log in logs {
-            let path = self.core.log_dir(log);
-            match self.state_by_files(log) {
-                Ok(None) => {}
-                Ok(Some(state)) => {
-                    let said =
-                        format!("taken to start at {}, and to end at {} or above", state.start, state.end);
-                    self.core.note(row, path, said);
-                    let config = LogConfig::default();
-                    let (producers, damage) = (ProducerTable::new(), Vec::new());
-                    let known = LogCheckpoint { log, config, state, producers, damage, closed: false };
-                    starts.logs.insert(log, known);
-                }
-                Err(error) => self.core.note("unlisted", path, error.to_string()),
-            }
+        let (storage, dir) =
+            (self.core.storage.as_ref(), store::group_dir(&self.core.data_dir, GroupId::META));
+        let entries = store::list(storage, &dir)?;
+        let read = |entry: &EntryId| Some((*entry, store::read(storage, &dir, GroupId::META, *entry).err()?));
+        let bad: Vec<_> = entries.iter().filter_map(read).collect();
+        let is_lost =
+            |(_, fault): &(EntryId, CheckpointFault)| table::of_fault(*fault).verdict == Verdict::PassOver;
+        if bad.iter().filter(|bad| is_lost(bad)).count() < entries.len() {
+            // The disk gives now what it refused.
+            return self.load_recorded(starts);
         }
+        self.take_all_from_files(starts)?;
         // Above the bad ones, which must not be written over, nor be the newest afterwards.
-        starts.index = bad.first().map_or(0, |newest| newest.index.get());
-        if let Err(error) = self.record_restored(starts, &bad) {
-            tracing::warn!(%error, "where the logs start could not be recorded; the next start looks again");
+        starts.index = newest_index(entries);
+        starts.bad = bad;
+        for (path, said) in &starts.unlisted {
+            self.core.note("unlisted", path.clone(), said.clone());
+        }
+        match self.write_starts(starts).and_then(|()| self.write_starts(starts)) {
+            Ok(()) => starts.alone = false,
+            Err(error) => {
+                tracing::warn!(%error, "where the logs start could not be recorded; the next start looks again");
+            }
         }
         Ok(())
     }
 
-    fn record_restored(&self, starts: &mut Starts, bad: &[EntryId]) -> Result<(), CheckpointError> {
-        let (storage, dir) =
-            (self.core.storage.as_ref(), store::group_dir(&self.core.data_dir, GroupId::META));
-        let checkpoint = next_checkpoint(starts);
-        self.place_checkpoint(&checkpoint)?;
-        for entry in bad {
-            if let Err(fault) = store::read(storage, &dir, GroupId::META, *entry) {
-                let row = table::of_fault(fault).name;
-                self.core.displace(row, &dir.join(store::file_name(*entry)), &fault.to_string());
+    /// Takes from their files where those logs start of which nothing is known. Says in `unlisted` which it could not.
+    fn take_all_from_files(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
+        let dir = self.core.logs_dir();
+        starts.unlisted.clear();
+        let logs = self.core.logs_on_disk(false).or_else(|error| {
+            starts.unlisted.push((dir.clone(), error.to_string()));
+            self.core.logs_on_disk(true)
+        });
+        let logs = logs.map_err(|error| CheckpointError::Io {
+            path: dir,
+            action: "list the logs",
+            source: io::Error::other(error),
+        })?;
+        for log in logs {
+            let is_removed = self.core.lives.latest(log).is_some_and(|latest| latest.is_removed());
+            if is_removed || starts.logs.contains_key(&log) {
+                continue;
+            }
+            if let Err(error) = self.take_from_files(starts, log) {
+                starts.unlisted.push((self.core.log_dir(log), error.to_string()));
             }
         }
-        self.write_starts(starts)?;
-        starts.alone = false;
+        Ok(())
+    }
+
+    fn take_from_files(&self, starts: &mut Starts, log: LogId) -> io::Result<()> {
+        let Some(state) = self.state_by_files(log)? else { return Ok(()) };
+        let row = table::decide(0, Seen::StartsLost).name;
+        let said = format!("taken to start at {}, and to end at {} or above", state.start, state.end);
+        self.core.note(row, self.core.log_dir(log), said);
+        let (config, producers, damage) = (LogConfig::default(), ProducerTable::new(), Vec::new());
+        starts.logs.insert(log, LogCheckpoint { log, config, state, producers, damage, closed: false });
         Ok(())
     }
 
     /// What the files of a log say of it; `None` if it has none that says anything.
     fn state_by_files(&self, log: LogId) -> io::Result<Option<LogState>> {
-        let entries = self.core.storage.list(&self.core.log_dir(log))?;
+        let entries = match self.core.storage.list(&self.core.log_dir(log)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
         let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
         let mut bases: Vec<Offset> =
             files.filter_map(|entry| segment::parse_file_name(&entry.name)).collect();
@@ -182,7 +222,12 @@ impl Engine {
             return;
         }
         if let Err(error) = writer.witness_end() {
-            tracing::warn!(log = %writer.log(), %error, "only the checkpoints say where this log ends for now");
+            let log = writer.log();
+            if writer.is_fenced() {
+                tracing::warn!(%log, %error, "this log is fenced, and only the checkpoints say where it ends");
+            } else {
+                tracing::warn!(%log, %error, "only the checkpoints say where this log ends for now");
+            }
         }
     }
 
@@ -258,9 +303,39 @@ impl Engine {
 
     /// Unlinks nothing: this is under the lock of the starts, for which other trims wait.
     fn write_starts(&self, starts: &mut Starts) -> Result<(), CheckpointError> {
+        if !starts.unlisted.is_empty() {
+            self.take_all_from_files(starts)?;
+        }
+        if let Some((path, said)) = starts.unlisted.first() {
+            let (path, source) = (path.clone(), io::Error::other(said.clone()));
+            return Err(CheckpointError::Io { path, action: "list every log", source });
+        }
         let checkpoint = next_checkpoint(starts);
-        self.replace_checkpoint(&checkpoint)
+        let mut kept = self.place_checkpoint(&checkpoint)?;
+        self.displace_bad(starts);
+        kept.extend(starts.bad.iter().map(|(entry, _)| *entry));
+        let dir = store::group_dir(&self.core.data_dir, GroupId::META);
+        store::remove_others(self.core.storage.as_ref(), &dir, &kept)
     }
+
+    /// Once a good one is durable the bad ones go to quarantine. One that does not is tried again with the next.
+    fn displace_bad(&self, starts: &mut Starts) {
+        if starts.bad.is_empty() {
+            return;
+        }
+        let dir = store::group_dir(&self.core.data_dir, GroupId::META);
+        for (entry, fault) in &starts.bad {
+            let row = table::of_fault(*fault).name;
+            self.core.displace(row, &dir.join(store::file_name(*entry)), &fault.to_string());
+        }
+        if let Ok(there) = store::list(self.core.storage.as_ref(), &dir) {
+            starts.bad.retain(|(entry, _)| there.contains(entry));
+        }
+    }
+}
+
+fn newest_index(entries: impl IntoIterator<Item = EntryId>) -> u64 {
+    entries.into_iter().map(|entry| entry.index.get()).max().unwrap_or_default()
 }
 
 fn next_checkpoint(starts: &mut Starts) -> Checkpoint {

@@ -167,9 +167,9 @@ impl Engine {
         &self,
         log: LogId,
         config: LogConfig,
-        known: impl FnOnce() -> LogState,
+        known: impl FnOnce() -> Result<LogState, LogError>,
     ) -> OpenedLog {
-        self.start_log(log, config, || recover_embedded(&self.core, log, &known()))
+        self.start_log(log, config, || recover_embedded(&self.core, log, &known()?))
     }
 
     fn start_log(

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use tidelog_engine::offline;
-use tidelog_engine::sim_disk::{Crash, SimDisk};
+use tidelog_engine::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk};
 use tidelog_engine::storage::{OpenMode, Position};
 use tidelog_wire::ids::{Chain, LogId, Offset, Partition, TimestampMs};
 
@@ -28,9 +28,16 @@ fn spoil_starts(disk: &SimDisk) {
     }
 }
 
-/// Three logs: one trimmed within its third segment, one purged at 6, one never trimmed. Both checkpoints are bad.
-/// Also the chain at the end of the purged one.
+/// The good checkpoints of [`logs`] are spoiled.
 fn lost() -> (SimDisk, Chain) {
+    let (disk, chain) = logs();
+    spoil_starts(&disk);
+    (disk, chain)
+}
+
+/// Three logs: one trimmed within its third segment, one purged at 6, one never trimmed. Also the chain at the end of the
+/// purged one.
+fn logs() -> (SimDisk, Chain) {
     let disk = formatted(7);
     let engine = embedded_engine(&disk);
     let logs = [LOG, PURGED, UNTOUCHED].map(|log| engine.open_shared(log, CONFIG).unwrap().0);
@@ -52,7 +59,6 @@ fn lost() -> (SimDisk, Chain) {
     drop((logs, engine));
     disk.crash(Crash::ProcessOnly);
     assert_eq!(starts(&disk).len(), 2);
-    spoil_starts(&disk);
     (disk, chain)
 }
 
@@ -249,4 +255,95 @@ fn a_purged_log_is_sound_to_the_offline_tools() {
         verified.damage.is_empty() && verified.torn.is_empty() && verified.below_start.is_empty(),
         "{verified:?}"
     );
+}
+
+fn aside(disk: &SimDisk) -> usize {
+    let aside = disk.files().into_iter().filter(|path| path.starts_with("/data/quarantine"));
+    aside.filter(|path| path.extension().is_some_and(|it| it == "piece")).count()
+}
+
+/// The story: a disk refused both checkpoints for a moment, so it was taken from the files where the logs start. The
+/// checkpoints that could be read again by then were not set aside but unlinked, and with them what was trimmed.
+#[test]
+fn checkpoints_that_the_disk_refuses_for_a_moment_are_used_when_it_gives_them() {
+    for refused in 0..=7 {
+        let (disk, _) = logs();
+        for _ in 0..refused {
+            disk.inject(Fault::next(Operation::Open, Failure::NoHandles).on_path(".ckpt"));
+        }
+        let engine = embedded_engine(&disk);
+        disk.clear_faults();
+        // The start asks three times for each of the two.
+        let (start, lost) = if refused < 6 { (Offset(5), 0) } else { (Offset(4), 2) };
+        assert_eq!(engine.open_shared(LOG, CONFIG).unwrap().0.reader().start(), start, "{refused} refused");
+        let (other, _) = engine.open_shared(UNTOUCHED, CONFIG).unwrap();
+        for _ in 0..3 {
+            other.trim(Offset(1)).unwrap();
+        }
+        let doubted = match refused {
+            1 | 3 => 1,
+            _ => lost,
+        };
+        assert_eq!(aside(&disk), doubted, "{refused} refused: what was not used is not unlinked");
+        drop((other, engine));
+        disk.crash(Crash::LoseUnsynced);
+        for (log, start) in [(LOG, start), (UNTOUCHED, Offset(1)), (PURGED, Offset(6))] {
+            let (log, recovery) = embedded_engine(&disk).open_shared(log, CONFIG).unwrap();
+            assert_eq!((log.reader().start(), log.reader().end()), (start, Offset(6)), "{refused} refused");
+            assert_eq!(recovery.damage, []);
+        }
+    }
+}
+
+/// The story: the new checkpoint could not be written, and the next trim wrote one and unlinked the bad ones with the old.
+#[test]
+fn bad_checkpoints_go_to_quarantine_also_if_the_first_new_one_fails() {
+    let (disk, _) = lost();
+    disk.inject(Fault::next(Operation::Create, Failure::Io).on_path("checkpoints"));
+    let engine = embedded_engine(&disk);
+    assert_eq!((starts(&disk).len(), aside(&disk)), (2, 0));
+    // Nor are they unlinked if the quarantine does not take them.
+    let full = Fault::next(Operation::Rename, Failure::Io).on_path("quarantine");
+    let bad = starts(&disk);
+    let (log, _) = engine.open_shared(UNTOUCHED, CONFIG).unwrap();
+    disk.inject(Fault { lasting: Lasting::Always, ..full });
+    log.trim(Offset(1)).unwrap();
+    let moved = |disk: &SimDisk| bad.iter().filter(|path| !disk.files().contains(path)).count();
+    assert_eq!(moved(&disk), aside(&disk), "none was unlinked");
+    disk.clear_faults();
+    log.trim(Offset(2)).unwrap();
+    assert_eq!((starts(&disk).len(), aside(&disk)), (2, 2));
+}
+
+/// The story: a log that could not be listed for a moment was recorded as one without a start. The next start took it to
+/// begin at 0, and marked as damaged what had been trimmed.
+#[test]
+fn nothing_is_recorded_while_a_log_cannot_be_listed() {
+    let (disk, chain) = lost();
+    let unlisted = || {
+        let fault = Fault::next(Operation::List, Failure::Io).on_path("logs/7/3");
+        disk.inject(Fault { lasting: Lasting::Always, ..fault });
+    };
+    unlisted();
+    let bad = starts(&disk);
+    let engine = embedded_engine(&disk);
+    assert_eq!(starts(&disk), bad);
+    assert!(engine.open_shared(LOG, CONFIG).is_err());
+    let (other, _) = engine.open_shared(UNTOUCHED, CONFIG).unwrap();
+    assert!(other.trim(Offset(3)).is_err(), "it would record all logs but one");
+    assert_eq!((other.reader().start(), starts(&disk)), (Offset(0), bad));
+    drop((other, engine));
+    disk.clear_faults();
+    check(&disk.fork(), chain);
+
+    // The log itself, and a trim of another, look again.
+    unlisted();
+    let engine = embedded_engine(&disk);
+    disk.clear_faults();
+    let (log, recovery) = engine.open_shared(LOG, CONFIG).unwrap();
+    assert_eq!((log.reader().start(), recovery.damage), (Offset(4), vec![]));
+    engine.open_shared(UNTOUCHED, CONFIG).unwrap().0.trim(Offset(0)).unwrap();
+    assert_eq!((starts(&disk).len(), aside(&disk)), (2, 2));
+    drop((log, engine));
+    check(&disk, chain);
 }
