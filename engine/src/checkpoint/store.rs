@@ -95,7 +95,7 @@ impl CheckpointError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => crate::log::writer::is_full(source),
+            Self::Io { source, .. } => crate::log::error::is_full(source),
             Self::TooLarge { .. } | Self::Newer { .. } | Self::AllBad { .. } => false,
         }
     }

@@ -176,7 +176,7 @@ impl IdentityError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => crate::log::writer::is_full(source),
+            Self::Io { source, .. } => crate::log::error::is_full(source),
             Self::BothBad { .. }
             | Self::Disagree { .. }
             | Self::Missing { .. }

@@ -213,7 +213,7 @@ mod tests {
     use tidelog_wire::ids::{ClusterId, Incarnation, NodeId, TimestampMs};
 
     use super::*;
-    use crate::log::writer::is_full;
+    use crate::log::error::is_full;
     use crate::storage::sim_disk::SimDisk;
     use crate::{Engine, NewIdentity, Options};
 

@@ -378,3 +378,15 @@ impl SyncError {
         }
     }
 }
+
+/// Whether an error says that there is no room left.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error of opening a file says that the system has no handle or no memory for it now.
+pub(crate) fn is_out_of_handles(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|said| scarce.contains(&said))
+}

@@ -14,7 +14,7 @@
 //! of embedded logs (`crate::embedded`), unlinking (`crate::directory::keep`).
 
 mod damage;
-mod error;
+pub(crate) mod error;
 mod first_look;
 pub(crate) mod lives;
 pub(crate) mod locate;

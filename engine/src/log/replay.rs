@@ -8,11 +8,11 @@ use std::io::ErrorKind;
 
 use tidelog_wire::ids::{Offset, RaftIndex};
 
+use super::error::is_out_of_handles;
 use super::error::{LogError, OutOfHandles};
 use super::plan::Planned;
 use super::recovery::report::LogRecovery;
 use super::shared::{LogShared, Segment};
-use super::writer::is_out_of_handles;
 use crate::fields::wide;
 use crate::locks::Arc;
 use crate::segment::frame::FRAME_HEADER_BYTES;

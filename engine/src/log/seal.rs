@@ -10,10 +10,11 @@ use std::io;
 use tidelog_wire::ids::{Offset, TimestampMs};
 
 use super::error::AppendError;
+use super::error::is_full;
 use super::locate::verified_summary;
 use super::plan;
 use super::reader::Visible;
-use super::writer::{Active, LogWriter, is_full};
+use super::writer::{Active, LogWriter};
 use crate::core::Mode;
 use crate::fields::wide;
 use crate::locks::Arc;

@@ -6,9 +6,9 @@ use std::path::Path;
 use tidelog_wire::ids::Offset;
 
 use super::error::SyncError;
+use super::error::is_out_of_handles;
 use super::reader::Visible;
 use super::shared::{LogShared, Segment};
-use super::writer::is_out_of_handles;
 use crate::locks::Arc;
 use crate::segment::state::{SegmentEvent, SegmentState};
 use crate::storage::{File, Position};

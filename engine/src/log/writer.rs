@@ -7,14 +7,16 @@
 //! After a restart under consensus the entries above the checkpoint are applied again. Frames that
 //! are there already are compared and not written: see `replay`.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{LeaderEpoch, LogId, Offset, TimestampMs};
 
-use super::error::{AppendError, AppendManyError, LogError, OutOfHandles, ReadError};
+use super::error::{
+    AppendError, AppendManyError, LogError, OutOfHandles, ReadError, is_full, is_out_of_handles,
+};
 use super::plan::{self, Place, Planned};
 use super::reader::{LogReader, Visible};
 use super::replay::Replay;
@@ -489,16 +491,4 @@ impl LogWriter {
         self.shared.fence();
         AppendError::Io { path: path.to_path_buf(), action, source }
     }
-}
-
-/// Whether an error says that there is no room left.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-}
-
-/// Whether an error of opening a file says that the system has no handle or no memory for it now.
-pub(super) fn is_out_of_handles(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|said| scarce.contains(&said))
 }

@@ -346,7 +346,7 @@ impl Recovery<'_> {
         let bytes = summary.seal_bytes(self.tag);
         let io = |action| move |source| failed(&found.path, action, source);
         let write = || found.file.write_at(position, &[&bytes]);
-        self.core.with_reserve(write, crate::log::writer::is_full).map_err(io("write the footer of"))?;
+        self.core.with_reserve(write, crate::log::error::is_full).map_err(io("write the footer of"))?;
         found.file.truncate(summary.sealed_len()).map_err(io("cut to size"))?;
         found.file.sync().map_err(io("sync the footer of"))?;
         self.report.sealed_again = self.report.sealed_again.saturating_add(1);
