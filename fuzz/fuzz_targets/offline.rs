@@ -183,8 +183,12 @@ fn dumped(disk: &SimDisk, target: &Target, model: &Model, trust: Trust) -> BTree
     for files in &target.logs {
         dump(disk, files, &ALL, &mut |_| {}, &mut |dumped| {
             if let (Dumped::Batch { bytes, path, position }, Some(log)) = (dumped, files.log) {
-                let batch = Batch::parse(bytes.clone(), BatchLimits::default());
-                let batch = batch.unwrap_or_else(|error| panic!("{}, {position}: {error}", path.display()));
+                let batch = match Batch::parse(bytes.clone(), BatchLimits::default()) {
+                    Ok(batch) => batch,
+                    // With forged checksums a batch may say anything of its records.
+                    Err(_) if trust == Trust::Itself => return ControlFlow::Continue(()),
+                    Err(error) => panic!("{}, {position}: {error}", path.display()),
+                };
                 let base = batch.base_offset().expect("a stored batch has its offset");
                 let known = model.batches.get(&(log, base)).is_some_and(|known| known.contains(&bytes));
                 assert!(known || trust == Trust::Itself, "a batch at {base} of {log} that nobody wrote");

@@ -2,7 +2,7 @@
 //!
 //! - A thousand records of 1 KiB are appended as one batch; as a thousand batches handed over together; and as a thousand
 //!   batches one by one. Beside each the bytes of the batches are written to a file, with as many calls as the engine makes.
-//!   Both files grow, and another is begun at 64 MiB; none is taken away before the end.
+//!   Both files grow and are not synced; no segment of the engine ends meanwhile, which would be synced.
 //! - A log is read from front to back in chunks, warm, each batch verified. Beside it chunks of the same size are read from
 //!   the same file, into the same memory again and again, a third of a file away: what one has read is not in the processor's
 //!   caches for the other. And beside that, another third away, the same with one CRC32C of all of it: the least that a reader does who verifies.
@@ -36,8 +36,8 @@ use crate::rounds::{Operation, Plan, Stop, measure};
 
 /// Records in one operation.
 const RECORDS: usize = 1000;
-/// Where files begin anew.
-const FILE_BYTES: u64 = 64 << 20;
+/// More than is appended.
+const SEGMENT_BYTES: u64 = 1 << 30;
 /// A log that is read, and the file beside it.
 const READ_BYTES: u64 = 192 << 20;
 /// Parts that the engine hands to the system in one call, two for each batch.
@@ -100,7 +100,7 @@ struct Appends {
 
 impl Appends {
     fn open(dir: &Path, name: &'static str, batches: &[Batch], a_call: usize) -> Result<Self, BenchError> {
-        let config = LogConfig { segment_bytes: FILE_BYTES, ..LogConfig::default() };
+        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
         let logs = ours::embedded(dir, Arc::new(OsStorage), config, 1)?;
         let log = logs.into_iter().next().ok_or("there is none").doing("open a log")?;
         let bytes = batches.iter().map(|batch| wide_float(batch.bytes().len())).sum();
@@ -132,9 +132,6 @@ impl Operation for Appends {
 /// Writes the same bytes with as many calls.
 struct RawWrites {
     name: &'static str,
-    /// Files are made beside each other, like segments.
-    path: PathBuf,
-    files: u32,
     file: File,
     calls: Vec<Bytes>,
     position: u64,
@@ -142,30 +139,22 @@ struct RawWrites {
 
 impl RawWrites {
     fn open(path: &Path, name: &'static str, batches: &[Batch], a_call: usize) -> Result<Self, BenchError> {
+        let mut options = OpenOptions::new();
+        let file = options.create_new(true).write(true).open(path).doing("make a file")?;
         let joined = |batches: &[Batch]| {
             batches.iter().flat_map(|batch| batch.bytes().iter().copied()).collect::<Bytes>()
         };
         let calls = batches.chunks(a_call).map(joined).collect();
-        let file = new_file(path, 0).doing("make a file")?;
-        Ok(Self { name, path: path.to_path_buf(), files: 1, file, calls, position: 0 })
+        Ok(Self { name, file, calls, position: 0 })
     }
 
     fn write(&mut self) -> io::Result<()> {
-        if self.position >= FILE_BYTES {
-            self.file = new_file(&self.path, self.files)?;
-            self.files += 1;
-            self.position = 0;
-        }
         for bytes in &self.calls {
             self.file.write_all_at(bytes, self.position)?;
             self.position += wide(bytes.len());
         }
         Ok(())
     }
-}
-
-fn new_file(path: &Path, number: u32) -> io::Result<File> {
-    OpenOptions::new().create_new(true).write(true).open(path.with_extension(number.to_string()))
 }
 
 impl Operation for RawWrites {
