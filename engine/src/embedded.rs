@@ -129,7 +129,8 @@ impl SharedLog {
     /// - [`EmbeddedError::Append`]: see [`AppendError`]; the batch is not in the log, except after
     ///   [`AppendError::Io`]: then it may or may not be there after the next recovery, and the log is fenced.
     /// - [`EmbeddedError::Sync`]: the batch may have been written and may or may not be there after the next
-    ///   recovery. The log is fenced.
+    ///   recovery. The log is fenced, but after [`SyncError::NotYet`]: then the batch is in the log, and the next sync
+    ///   makes it durable. To append it again would make two of it.
     pub fn append_durable(&self, batch: &Batch, now: TimestampMs) -> Result<Appended, EmbeddedError> {
         let log = self.inner.reader.log();
         let outcome = self.inner.queue.wish(Some((batch, now)), |group| self.commit(group));
@@ -180,7 +181,7 @@ impl SharedLog {
     /// Makes everything appended so far durable.
     ///
     /// # Errors
-    /// [`EmbeddedError::Sync`]: the log is fenced.
+    /// [`EmbeddedError::Sync`]: the log is fenced, but after [`SyncError::NotYet`]: try again.
     pub fn sync(&self) -> Result<(), EmbeddedError> {
         let synced = self.make_durable();
         self.tell_waiting();
