@@ -1,3 +1,4 @@
+use std::io;
 use std::path::Path;
 
 use tidelog_wire::batch::Codec;
@@ -7,6 +8,7 @@ use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed};
 use super::*;
 use crate::embedded::group_commit::Outcome;
 use crate::storage::sim_disk::{Crash, Failure, Fault, Lasting, Operation, SimDisk, Written};
+use crate::storage::{File, Position};
 use crate::{NewIdentity, Options};
 
 const LOG: LogId = LogId { generation: Generation(7), partition: Partition(3) };
@@ -127,21 +129,55 @@ fn after_a_failed_write_nobody_of_the_group_hears_that_nothing_was_written() {
     assert_eq!(numbers(&open(&disk)), [1, 2, 3], "they are there");
 }
 
+/// A file on which every write runs into a bug.
+#[derive(Debug)]
+struct PanickingFile;
+
+impl File for PanickingFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_at(&self, _position: Position, _buf: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, _position: Position, _parts: &[&[u8]]) -> io::Result<()> {
+        panic!("a bug")
+    }
+
+    fn truncate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A panic in the middle of an append left the writer half changed; others were told that the log is fenced, and the next of
 /// them went on with that writer.
 #[test]
 fn a_panic_within_an_append_fences_the_log() {
-    let disk = SimDisk::new(1);
-    let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
-    Engine::format(&disk.storage(), Path::new("/data"), new).unwrap();
-    let log = open(&disk);
-    log.append_durable(&batch(1), NOW).unwrap();
-    let append = || {
-        let _state = log.state();
-        let _fencing = log.fences_on_panic();
-        panic!("a bug")
-    };
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)).is_err());
-    let next = log.append_durable(&batch(2), NOW);
-    assert!(matches!(next, Err(EmbeddedError::Append(AppendError::Fenced { .. }))), "{next:?}");
+    type Append = fn(&SharedLog);
+    let appends: [Append; 4] = [
+        |log| drop(log.append(&batch(2), NOW)),
+        |log| drop(log.append_many(&[batch(2)], NOW)),
+        |log| drop(log.append_durable(&batch(2), NOW)),
+        |log| drop(log.idle()),
+    ];
+    for (number, append) in appends.into_iter().enumerate() {
+        let disk = SimDisk::new(1);
+        let new = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(2) };
+        Engine::format(&disk.storage(), Path::new("/data"), new).unwrap();
+        let options = Options { reserve_bytes: 0, ..Options::embedded(NOW) };
+        let engine = Engine::open(disk.storage(), Path::new("/data"), options).unwrap();
+        let log = engine.open_shared(LOG, LogConfig::default()).unwrap().0;
+        log.append_durable(&batch(1), NOW).unwrap();
+        log.state().writer.active.as_mut().unwrap().file = Arc::new(PanickingFile);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| append(&log)));
+        assert!(panicked.is_err(), "way {number} writes");
+        let next = log.append_durable(&batch(2), NOW);
+        assert!(matches!(next, Err(EmbeddedError::Append(AppendError::Fenced { .. }))), "{number}: {next:?}");
+    }
 }
