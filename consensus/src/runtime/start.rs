@@ -44,6 +44,8 @@ use crate::transport::{PeerHello, Transport, TransportConfig};
 use crate::votes::{Vote, Votes, VotesFound};
 
 mod raft_log;
+#[cfg(test)]
+mod tests;
 
 /// Starts nodes.
 #[derive(Debug)]
