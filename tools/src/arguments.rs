@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::bench::Bench;
 use crate::segment::arguments::Segment;
 use crate::values::{ChannelName, Delimiter, Size, Start};
 
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// again, reads everything back from each node and compares it with the input byte for byte. What it prints is
     /// measured. It stops what it started. Exits with 1 if a promise is broken.
     Demo(Demo),
+    /// Measures a cluster of its own: failover, and what an acknowledged append takes.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Makes certificates for clusters that `up` does not make.
     #[command(subcommand)]
     Certs(Certs),

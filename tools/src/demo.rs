@@ -13,7 +13,7 @@
 mod comparison;
 mod report;
 mod source;
-mod timing;
+pub(crate) mod timing;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,10 +62,7 @@ pub(crate) async fn run(demo: Demo, output: &Output) -> Result<(), CliError> {
     let source = Source::find(demo.data)?;
     let dir = std::env::temp_dir().join(format!("tidelog-demo-{}", std::process::id()));
     let stage = Stage { dir: dir.clone(), server, seconds: demo.server.wait_seconds, source };
-    let shown = tokio::select! {
-        shown = Box::pin(stage.show()) => shown,
-        interrupted = interrupted() => interrupted.and(Err(CliError::Interrupted)),
-    };
+    let shown = interrupted_or(stage.show()).await;
     let stopped = clear(&dir).await;
     if let Ok(report) = &shown {
         output.print(report);
@@ -80,8 +77,18 @@ pub(crate) async fn run(demo: Demo, output: &Output) -> Result<(), CliError> {
     kept.and(stopped)
 }
 
-/// Stops every node, by force if need be.
-async fn clear(dir: &Path) -> Result<(), CliError> {
+/// What `work` gives, unless somebody ends this process first.
+pub(crate) async fn interrupted_or<T>(
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        done = Box::pin(work) => done,
+        interrupted = interrupted() => interrupted.and(Err(CliError::Interrupted)),
+    }
+}
+
+/// Stops every node of a cluster below a temporary directory, by force if need be.
+pub(crate) async fn clear(dir: &Path) -> Result<(), CliError> {
     let stopped = match local::stop(dir, STOP_SECONDS, true).await {
         Err(CliError::NoCluster { .. }) => return Ok(()),
         stopped => stopped?,

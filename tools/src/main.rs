@@ -5,6 +5,7 @@
 //! looks into a node's data directory, and needs no node for it.
 
 mod arguments;
+mod bench;
 mod certs;
 mod channel;
 mod consume;
@@ -60,6 +61,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
         Command::Down(down) => local_commands::down(down, output).await,
         Command::RestartNode(restart) => local_commands::restart_node(restart, output).await,
         Command::Demo(demo) => Box::pin(demo::run(demo, output)).await,
+        Command::Bench(bench) => Box::pin(bench::run(bench, output)).await,
         Command::Certs(certs) => certs::run(certs, output),
         Command::Status => status::run(&online(Patience::Look)?, output).await,
         Command::Channel(channel) => channel::run(channel, &online(Patience::Work)?, output).await,
