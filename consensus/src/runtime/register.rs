@@ -67,7 +67,7 @@ async fn attempt(
         }
         (Some(leader), Some(transport)) => {
             let request = register_request(record.clone());
-            match tokio::time::timeout(PATIENCE, transport.fetch(leader, request, 0)).await {
+            match tokio::time::timeout(PATIENCE, transport.ask(leader, request)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),

@@ -2,15 +2,18 @@
 //!
 //! The fetching node opens a bidirectional stream and names what it wants, and from which byte on;
 //! after a broken connection it goes on where it stopped. The serving node answers with the total
-//! length and then plain bytes. All bulk streams have the lowest priority, so votes, heartbeats and
-//! appends pass them. What is asked for, and how it is verified, is the callers' business.
+//! length and then plain bytes. What is asked for, and how it is verified, is the callers' business.
+//!
+//! A **transfer** may be long: it takes one of few slots, is paced, and has the lowest priority, so that votes,
+//! heartbeats and appends pass it. An **ask** has a short answer and slots of its own: however many transfers are
+//! under way, a node can be entered into the catalogue.
 //!
 //! | request at | size | field      |   | answer at | size | field                                     |
 //! |---:|-----:|------------|---|---:|-----:|----------------------------------------------------|
 //! |  0 |    4 | `length`   |   |  0 |    1 | `status`: 1 served, 2 refused                      |
-//! |  4 |    8 | `position` |   |  1 |    3 | reserved, zero                                     |
-//! | 12 |   .. | `request`  |   |  4 |    4 | length of the reason if refused, else zero         |
-//! |    |      |            |   |  8 |    8 | `total` length of the object                       |
+//! |  4 |    4 | `kind`: 1 transfer, 2 ask |   |  1 |    3 | reserved, zero                      |
+//! |  8 |    8 | `position` |   |  4 |    4 | length of the reason if refused, else zero         |
+//! | 16 |   .. | `request`  |   |  8 |    8 | `total` length of the object                       |
 //! |    |      |            |   | 16 |   .. | the reason, or the bytes from `position` to `total` |
 
 use std::io;
@@ -33,11 +36,40 @@ use super::{Shared, TransportError};
 pub const BULK_REQUEST_BYTES_MAX: usize = 64 * KIB;
 /// Bytes read from a source, and handed to the network, at a time.
 const STEP: usize = 128 * KIB;
-const PRIORITY: i32 = -10;
+/// Longest answer to an ask.
+pub const ASK_ANSWER_BYTES_MAX: usize = 64 * KIB;
+/// Bytes before a request.
+const REQUEST_HEAD: usize = 16;
+const TRANSFER: u32 = 1;
+const ASK: u32 = 2;
 const SERVED: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// Serves bulk transfers.
+/// What a stream is for, and so which slots and which priority it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Transfer,
+    Ask,
+}
+
+impl Kind {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Transfer => TRANSFER,
+            Self::Ask => ASK,
+        }
+    }
+
+    /// Asks wait for somebody, and are few and short; transfers wait for everything.
+    const fn priority(self) -> i32 {
+        match self {
+            Self::Transfer => -10,
+            Self::Ask => -5,
+        }
+    }
+}
+
+/// Serves bulk transfers and asks.
 pub trait BulkSource: Send + Sync + 'static {
     /// Finds what `request` names. Called, as is what it returns, on a thread that may block.
     ///
@@ -99,7 +131,7 @@ pub(super) async fn serve(
 ) -> TransportError {
     let mut transfers = JoinSet::new();
     loop {
-        let (mut send, receive) = tokio::select! {
+        let (mut send, mut receive) = tokio::select! {
             streams = connection.accept_bi() => match streams {
                 Ok(streams) => streams,
                 Err(source) => return TransportError::from_closed(Remote::Node(node), source),
@@ -111,11 +143,19 @@ pub(super) async fn serve(
         };
         let shared = Arc::clone(&shared);
         transfers.spawn(async move {
-            let Ok(_permit) = shared.bulk_slots.try_acquire() else {
-                // The peer may be gone by now; then there is nobody left to tell.
-                return refuse(&mut send, "busy with other transfers").await.or(Ok(()));
+            // How many may wait here at once is the limit of streams that a connection has.
+            let asked = timeout(shared.tuning.bulk_stall, read_request(&mut receive, node));
+            let Ok(asked) = asked.await else { return Ok(()) };
+            let asked = asked?;
+            let slots = match asked.kind {
+                Kind::Transfer => &shared.bulk_slots,
+                Kind::Ask => &shared.ask_slots,
             };
-            serve_one(&shared, node, send, receive).await
+            let Ok(_permit) = slots.try_acquire() else {
+                // The peer may be gone by now; then there is nobody left to tell.
+                return refuse(&mut send, "busy with others").await.or(Ok(()));
+            };
+            serve_one(&shared, node, asked, send).await
         });
     }
 }
@@ -124,15 +164,12 @@ pub(super) async fn serve(
 async fn serve_one(
     shared: &Arc<Shared>,
     node: NodeId,
+    Asked { kind, position, request }: Asked,
     mut send: quinn::SendStream,
-    mut receive: quinn::RecvStream,
 ) -> Result<(), TransportError> {
-    if send.set_priority(PRIORITY).is_err() {
+    if send.set_priority(kind.priority()).is_err() {
         return Ok(());
     }
-    let stall = shared.tuning.bulk_stall;
-    let Ok(request) = timeout(stall, read_request(&mut receive, node)).await else { return Ok(()) };
-    let (position, request) = request?;
     let source = Arc::clone(&shared.bulk);
     let opened = tokio::task::spawn_blocking(move || source.open(node, request)).await;
     let mut object = match opened {
@@ -142,6 +179,9 @@ async fn serve_one(
         Err(_) => return refuse(&mut send, "an internal error").await.or(Ok(())),
     };
     let total = object.total();
+    if kind == Kind::Ask && total > u64::try_from(ASK_ANSWER_BYTES_MAX).unwrap_or(0) {
+        return refuse(&mut send, "that is a transfer, not an ask").await.or(Ok(()));
+    }
     if send.write_all(&answer_head(SERVED, 0, total)).await.is_err() {
         return Ok(());
     }
@@ -163,9 +203,13 @@ async fn serve_one(
             }
         };
         let len = bytes.len();
-        shared.pace.wait(len).await;
-        if send.write_chunk(bytes).await.is_err() {
-            return Ok(());
+        if kind == Kind::Transfer {
+            shared.pace.wait(len).await;
+        }
+        // A peer that takes nothing gives its slot back; what it lacks it may ask for again.
+        match timeout(shared.tuning.bulk_stall, send.write_chunk(bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Ok(()),
         }
         shared.metrics.bulk_bytes_sent.add_len(len);
         at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
@@ -174,15 +218,27 @@ async fn serve_one(
     send.finish().or(Ok(()))
 }
 
-async fn read_request(receive: &mut quinn::RecvStream, node: NodeId) -> Result<(u64, Bytes), TransportError> {
-    let mut head = [0; 12];
-    receive.read_exact(&mut head).await.map_err(|error| broken_off(error, node))?;
-    let (length, position) = head.split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let length = u32::from_le_bytes(*length);
-    let position = u64::from_le_bytes(position.first_chunk().copied().unwrap_or_default());
+/// A request as it came.
+struct Asked {
+    kind: Kind,
+    position: u64,
+    request: Bytes,
+}
+
+async fn read_request(receive: &mut quinn::RecvStream, node: NodeId) -> Result<Asked, TransportError> {
     let what = "bulk request";
-    let length = checked_len(length, BULK_REQUEST_BYTES_MAX, node, what)?;
-    Ok((position, read_bytes(receive, length, node).await?))
+    let mut head = [0; REQUEST_HEAD];
+    receive.read_exact(&mut head).await.map_err(|error| broken_off(error, node))?;
+    let (length, rest) = head.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let (kind, position) = rest.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let length = checked_len(u32::from_le_bytes(*length), BULK_REQUEST_BYTES_MAX, node, what)?;
+    let kind = match u32::from_le_bytes(*kind) {
+        TRANSFER => Kind::Transfer,
+        ASK => Kind::Ask,
+        _ => return Err(TransportError::Malformed { node, what }),
+    };
+    let position = u64::from_le_bytes(position.first_chunk().copied().unwrap_or_default());
+    Ok(Asked { kind, position, request: read_bytes(receive, length, node).await? })
 }
 
 fn checked_len(length: u32, max: usize, node: NodeId, what: &'static str) -> Result<usize, TransportError> {
@@ -221,8 +277,8 @@ pub struct BulkReader {
     total: u64,
     stall: Duration,
     metrics: Arc<TransportMetrics>,
-    /// Held as long as bytes may come.
-    _slot: OwnedSemaphorePermit,
+    /// Held as long as the bytes of a transfer may come.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl BulkReader {
@@ -271,15 +327,16 @@ impl BulkReader {
     }
 }
 
-/// Opens a stream, asks, and reads the head of the answer.
+/// Opens a stream, asks, and reads the head of the answer. What holds a `slot` is a transfer.
 pub(super) async fn fetch(
     shared: &Shared,
     connection: &quinn::Connection,
     node: NodeId,
     request: Bytes,
     position: u64,
-    slot: OwnedSemaphorePermit,
+    slot: Option<OwnedSemaphorePermit>,
 ) -> Result<BulkReader, TransportError> {
+    let kind = if slot.is_some() { Kind::Transfer } else { Kind::Ask };
     let peer = Remote::Node(node);
     let stall = shared.tuning.bulk_stall;
     let too_large = || TransportError::TooLarge {
@@ -292,14 +349,15 @@ pub(super) async fn fetch(
     if request.len() > BULK_REQUEST_BYTES_MAX {
         return Err(too_large());
     }
-    let mut head = BytesMut::with_capacity(12);
+    let mut head = BytesMut::with_capacity(REQUEST_HEAD);
     head.put_u32_le(length);
+    head.put_u32_le(kind.number());
     head.put_u64_le(position);
     let answer = async {
         let (mut send, mut receive) =
             connection.open_bi().await.map_err(|source| TransportError::from_closed(peer, source))?;
         let asked = async {
-            send.set_priority(PRIORITY).map_err(|_| ())?;
+            send.set_priority(kind.priority()).map_err(|_| ())?;
             send.write_all_chunks(&mut [head.freeze(), request]).await.map_err(|_| ())?;
             send.finish().map_err(|_| ())
         };
@@ -320,6 +378,26 @@ pub(super) async fn fetch(
     }
     let metrics = Arc::clone(&shared.metrics);
     Ok(BulkReader { stream, node, position, total, stall, metrics, _slot: slot })
+}
+
+/// Asks, and reads the whole answer.
+pub(super) async fn ask(
+    shared: &Shared,
+    connection: &quinn::Connection,
+    node: NodeId,
+    request: Bytes,
+) -> Result<Bytes, TransportError> {
+    let mut reader = fetch(shared, connection, node, request, 0, None).await?;
+    let max = u64::try_from(ASK_ANSWER_BYTES_MAX).unwrap_or(0);
+    if reader.total() > max {
+        let bytes = reader.total();
+        return Err(TransportError::TooLarge { node, what: "answer to an ask", bytes, max });
+    }
+    let mut answer = BytesMut::new();
+    while let Some(bytes) = reader.next().await? {
+        answer.extend_from_slice(&bytes);
+    }
+    Ok(answer.freeze())
 }
 
 async fn read_answer(receive: &mut quinn::RecvStream, node: NodeId) -> Result<u64, TransportError> {

@@ -3,7 +3,7 @@
 //! Each pair of nodes shares one connection. Both dial; `link` says which connection is kept. Every
 //! connection begins with hellos (`handshake`): cluster, node, incarnation, boot epoch, version. Then
 //! each end opens two streams (`frames`): control for votes and heartbeats, which goes first, and
-//! append for the rest. Bulk transfers (`bulk`) have streams of their own, which go last.
+//! append for the rest. Bulk transfers and asks (`bulk`) have streams of their own, which go last.
 //!
 //! Sending never waits. A message that finds its queue full, or its peer not connected, is dropped and
 //! counted: raft sends again. A broken connection is dialled again, with pauses that grow to a limit.
@@ -38,7 +38,7 @@ use tidelog_wire::ids::{GroupId, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use self::bulk::{BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
+pub use self::bulk::{ASK_ANSWER_BYTES_MAX, BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
 pub use self::error::{Remote, TransportError};
 pub use self::hello::{PeerHello, VERSIONS};
 pub use self::metrics::{Counter, TransportMetrics};
@@ -52,6 +52,8 @@ use crate::core::Lane;
 
 /// Handshakes of accepted connections at once; more are refused.
 const HANDSHAKES_MAX: usize = 64;
+/// Asks answered at once; more are refused.
+const ASKS_MAX: usize = 16;
 /// Time for peers to hear that this node stops.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -88,6 +90,7 @@ struct Shared {
     peers: BTreeMap<NodeId, Peer>,
     metrics: Arc<TransportMetrics>,
     bulk_slots: Semaphore,
+    ask_slots: Semaphore,
     handshake_slots: Arc<Semaphore>,
     pace: Pace,
     stopping: watch::Sender<bool>,
@@ -171,6 +174,7 @@ impl Transport {
             peers: others.map(|(node, address)| (node, Peer::new(address, fetched_max))).collect(),
             metrics: Arc::new(TransportMetrics::default()),
             bulk_slots: Semaphore::new(tuning.bulk_served_max),
+            ask_slots: Semaphore::new(ASKS_MAX),
             handshake_slots: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             pace: Pace::new(tuning.bulk_bytes_per_second),
             stopping: watch::Sender::new(false),
@@ -229,7 +233,18 @@ impl Transport {
         // The slots are never closed.
         let slot = slot.map_err(|_| TransportError::Stopped)?;
         let connection = peer.connection().ok_or(TransportError::NotConnected { node: from })?;
-        bulk::fetch(&self.shared, &connection, from, request, position, slot).await
+        bulk::fetch(&self.shared, &connection, from, request, position, Some(slot)).await
+    }
+
+    /// Asks a peer's [`BulkSource`] for something short, at most [`ASK_ANSWER_BYTES_MAX`]. Waits for no transfer
+    /// and takes no slot of one.
+    ///
+    /// # Errors
+    /// As [`Transport::fetch`], and [`TransportError::TooLarge`] if the answer is longer.
+    pub async fn ask(&self, to: NodeId, request: Bytes) -> Result<Bytes, TransportError> {
+        let peer = self.shared.peers.get(&to).ok_or(TransportError::UnknownNode { node: to })?;
+        let connection = peer.connection().ok_or(TransportError::NotConnected { node: to })?;
+        bulk::ask(&self.shared, &connection, to, request).await
     }
 
     /// The peers that are connected now, and in which life.

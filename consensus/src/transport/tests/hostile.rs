@@ -208,7 +208,7 @@ async fn a_second_stream_of_a_lane_and_an_oversized_bulk_request_are_violations(
     node.up_with(1).await;
     let greedy = connected(&authority, address, hello(1, 2)).await;
     let (mut send, _receive) = greedy.connection.open_bi().await.unwrap();
-    send.write_all(&[0xff; 12]).await.unwrap();
+    send.write_all(&[0xff; 16]).await.unwrap();
     assert!(greedy.closed().await.contains("E1308"));
 }
 
