@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub addresses: Addresses,
     /// Sizes and times.
     pub tuning: NodeTuning,
+    /// Drawn at random for this process: tells it from another that claims the same start.
+    pub session: u64,
     /// From it election timeouts are drawn: best random.
     pub seed: u64,
     /// Where time comes from.

@@ -32,6 +32,7 @@ pub(super) fn config(dir: &TempDir) -> NodeConfig {
         data_groups: 1,
         addresses: Addresses::default(),
         tuning,
+        session: 7,
         seed: 7,
         clock: Arc::new(SystemClock::new()),
         metrics: Arc::new(NodeMetrics::default()),

@@ -40,7 +40,7 @@ use crate::core::{
 };
 use crate::entry::NodeRecord;
 use crate::raft_log::RaftLog;
-use crate::transport::{PeerHello, Transport, TransportConfig};
+use crate::transport::{Directory, NoAsks, PeerHello, Transport, TransportConfig};
 use crate::votes::{Vote, Votes, VotesFound};
 
 mod raft_log;
@@ -456,8 +456,10 @@ fn start_transport(
     let settings = TransportConfig {
         listen: config.listen,
         hello: PeerHello { cluster, node, incarnation, boot_epoch },
+        session: config.session,
         credentials,
         peers: config.peers.clone(),
+        directory: Directory::default(),
         tuning: config.tuning.transport,
     };
     let events = Arc::new(FromPeers { inbox: Arc::clone(inbox), metrics: Arc::clone(&config.metrics) });
@@ -466,5 +468,5 @@ fn start_transport(
         node: Arc::clone(this),
         snapshots: Arc::<SnapshotDoor>::clone(door),
     });
-    Ok(Some(Transport::start(settings, events, answers, runtime)?))
+    Ok(Some(Transport::start(settings, events, (answers, Arc::new(NoAsks)), runtime)?))
 }

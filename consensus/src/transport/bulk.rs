@@ -1,23 +1,22 @@
-//! Large things, such as checkpoints and segment files, over streams of their own.
+//! Questions, and large things such as checkpoints and segment files, over streams of their own.
 //!
-//! The fetching node opens a bidirectional stream and names what it wants, and from which byte on;
-//! after a broken connection it goes on where it stopped. The serving node answers with the total
-//! length and then plain bytes. What is asked for, and how it is verified, is the callers' business.
+//! The asking node opens a bidirectional stream and names what it wants; for a transfer also from which byte on: after
+//! a broken connection it goes on where it stopped. The serving node answers with the total length and then plain
+//! bytes. All these streams have low priorities, questions above transfers, so votes, heartbeats and appends pass them.
+//! What is asked for, and how it is verified, is the callers' business. A guest may ask questions (`asks`) and fetch
+//! nothing. Questions have slots of their own: a node is registered however many segments are on their way.
 //!
-//! A **transfer** may be long: it takes one of few slots, is paced, and has the lowest priority, so that votes,
-//! heartbeats and appends pass it. An **ask** has a short answer and slots of its own: however many transfers are
-//! under way, a node can be entered into the catalogue.
-//!
-//! | request at | size | field      |   | answer at | size | field                                     |
-//! |---:|-----:|------------|---|---:|-----:|----------------------------------------------------|
-//! |  0 |    4 | `length`   |   |  0 |    1 | `status`: 1 served, 2 refused                      |
-//! |  4 |    4 | `kind`: 1 transfer, 2 ask |   |  1 |    3 | reserved, zero                      |
-//! |  8 |    8 | `position` |   |  4 |    4 | length of the reason if refused, else zero         |
-//! | 16 |   .. | `request`  |   |  8 |    8 | `total` length of the object                       |
-//! |    |      |            |   | 16 |   .. | the reason, or the bytes from `position` to `total` |
+//! | request at | size | field                         |   | answer at | size | field                              |
+//! |---:|-----:|---------------------------------------|---|---:|-----:|-------------------------------------------|
+//! |  0 |    1 | `kind`: 1 transfer, 2 question        |   |  0 |    1 | `status`: 1 served, 2 refused             |
+//! |  1 |    3 | reserved, zero                        |   |  1 |    3 | reserved, zero                            |
+//! |  4 |    4 | `length`                              |   |  4 |    4 | length of the reason if refused, else zero |
+//! |  8 |    8 | `position`; of a question zero        |   |  8 |    8 | `total` length of object or answer        |
+//! | 16 |   .. | `request`                             |   | 16 |   .. | the reason, or the bytes from `position` to `total` |
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -27,49 +26,47 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::asks::ANSWER_BYTES_MAX;
 use super::error::Remote;
 use super::frames::{broken_off, read_bytes};
 use super::metrics::TransportMetrics;
-use super::{Shared, TransportError};
+use super::{PeerHello, Shared, TransportError};
 
 /// Largest request for a bulk transfer.
 pub const BULK_REQUEST_BYTES_MAX: usize = 64 * KIB;
 /// Bytes read from a source, and handed to the network, at a time.
 const STEP: usize = 128 * KIB;
-/// Longest answer to an ask.
-pub const ASK_ANSWER_BYTES_MAX: usize = 64 * KIB;
-/// Bytes before a request.
-const REQUEST_HEAD: usize = 16;
-const TRANSFER: u32 = 1;
-const ASK: u32 = 2;
 const SERVED: u8 = 1;
 const REFUSED: u8 = 2;
+const REQUEST_HEAD: usize = 16;
 
-/// What a stream is for, and so which slots and which priority it has.
+/// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// The bytes of something, from a position on.
     Transfer,
-    Ask,
+    /// A short answer.
+    Question,
 }
 
 impl Kind {
-    const fn number(self) -> u32 {
+    const fn head(self) -> [u8; 4] {
         match self {
-            Self::Transfer => TRANSFER,
-            Self::Ask => ASK,
+            Self::Transfer => [1, 0, 0, 0],
+            Self::Question => [2, 0, 0, 0],
         }
     }
 
-    /// Asks wait for somebody, and are few and short; transfers wait for everything.
+    /// Questions keep somebody waiting, and are few and short.
     const fn priority(self) -> i32 {
         match self {
             Self::Transfer => -10,
-            Self::Ask => -5,
+            Self::Question => -5,
         }
     }
 }
 
-/// Serves bulk transfers and asks.
+/// Serves bulk transfers.
 pub trait BulkSource: Send + Sync + 'static {
     /// Finds what `request` names. Called, as is what it returns, on a thread that may block.
     ///
@@ -127,49 +124,82 @@ impl Pace {
 pub(super) async fn serve(
     shared: Arc<Shared>,
     connection: quinn::Connection,
-    node: NodeId,
+    peer: PeerHello,
+    member: Arc<AtomicBool>,
 ) -> TransportError {
-    let mut transfers = JoinSet::new();
+    let mut requests = JoinSet::new();
     loop {
-        let (mut send, mut receive) = tokio::select! {
+        let (send, receive) = tokio::select! {
             streams = connection.accept_bi() => match streams {
                 Ok(streams) => streams,
-                Err(source) => return TransportError::from_closed(Remote::Node(node), source),
+                Err(source) => return TransportError::from_closed(Remote::Node(peer.node), source),
             },
-            Some(ended) = transfers.join_next() => match ended {
+            Some(ended) = requests.join_next() => match ended {
                 Ok(Err(error)) => return error,
                 Ok(Ok(())) | Err(_) => continue,
             },
         };
-        let shared = Arc::clone(&shared);
-        transfers.spawn(async move {
-            // How many may wait here at once is the limit of streams that a connection has.
-            let asked = timeout(shared.tuning.bulk_stall, read_request(&mut receive, node));
-            let Ok(asked) = asked.await else { return Ok(()) };
-            let asked = asked?;
-            let slots = match asked.kind {
-                Kind::Transfer => &shared.bulk_slots,
-                Kind::Ask => &shared.ask_slots,
-            };
-            let Ok(_permit) = slots.try_acquire() else {
-                // The peer may be gone by now; then there is nobody left to tell.
-                return refuse(&mut send, "busy with others").await.or(Ok(()));
-            };
-            serve_one(&shared, node, asked, send).await
-        });
+        let (shared, member) = (Arc::clone(&shared), Arc::clone(&member));
+        requests.spawn(async move { serve_one(&shared, peer, &member, send, receive).await });
     }
 }
 
-/// Only a violation by the peer is an error here; it ends the session.
+/// Only a violation by the peer is an error here; it ends the session. If the peer stops listening, there is nobody left
+/// to tell.
 async fn serve_one(
     shared: &Arc<Shared>,
-    node: NodeId,
-    Asked { kind, position, request }: Asked,
+    peer: PeerHello,
+    member: &AtomicBool,
     mut send: quinn::SendStream,
+    mut receive: quinn::RecvStream,
 ) -> Result<(), TransportError> {
-    if send.set_priority(kind.priority()).is_err() {
+    let stall = shared.tuning.bulk_stall;
+    // How many may wait here at once is the limit of streams that a connection has.
+    let Ok(request) = timeout(stall, read_request(&mut receive, peer.node)).await else { return Ok(()) };
+    let request = request?;
+    if send.set_priority(request.0.priority()).is_err() {
         return Ok(());
     }
+    match request {
+        (Kind::Question, _, request) => {
+            let Ok(_permit) = shared.ask_slots.try_acquire() else {
+                return refuse(&mut send, "busy with other questions").await.or(Ok(()));
+            };
+            match shared.asks.ask(peer, request).await {
+                Ok(answer) if answer.len() > ANSWER_BYTES_MAX => {
+                    refuse(&mut send, "the answer is longer than any may be").await.or(Ok(()))
+                }
+                Ok(answer) => tell(&mut send, answer).await.or(Ok(())),
+                Err(reason) => refuse(&mut send, &reason).await.or(Ok(())),
+            }
+        }
+        (Kind::Transfer, position, request) => {
+            let Ok(_permit) = shared.bulk_slots.try_acquire() else {
+                return refuse(&mut send, "busy with other transfers").await.or(Ok(()));
+            };
+            if !member.load(Ordering::Acquire) {
+                let guest = TransportError::Guest { node: peer.node };
+                return refuse(&mut send, &guest.to_string()).await.or(Ok(()));
+            }
+            transfer(shared, peer.node, send, position, request).await
+        }
+    }
+}
+
+async fn tell(send: &mut quinn::SendStream, answer: Bytes) -> Result<(), quinn::WriteError> {
+    let total = u64::try_from(answer.len()).unwrap_or(u64::MAX);
+    send.write_all(&answer_head(SERVED, 0, total)).await?;
+    send.write_chunk(answer).await?;
+    send.finish().or(Ok(()))
+}
+
+async fn transfer(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    mut send: quinn::SendStream,
+    position: u64,
+    request: Bytes,
+) -> Result<(), TransportError> {
     let source = Arc::clone(&shared.bulk);
     let opened = tokio::task::spawn_blocking(move || source.open(node, request)).await;
     let mut object = match opened {
@@ -179,9 +209,6 @@ async fn serve_one(
         Err(_) => return refuse(&mut send, "an internal error").await.or(Ok(())),
     };
     let total = object.total();
-    if kind == Kind::Ask && total > u64::try_from(ASK_ANSWER_BYTES_MAX).unwrap_or(0) {
-        return refuse(&mut send, "that is a transfer, not an ask").await.or(Ok(()));
-    }
     if send.write_all(&answer_head(SERVED, 0, total)).await.is_err() {
         return Ok(());
     }
@@ -203,9 +230,7 @@ async fn serve_one(
             }
         };
         let len = bytes.len();
-        if kind == Kind::Transfer {
-            shared.pace.wait(len).await;
-        }
+        shared.pace.wait(len).await;
         // A peer that takes nothing gives its slot back; what it lacks it may ask for again.
         match timeout(shared.tuning.bulk_stall, send.write_chunk(bytes)).await {
             Ok(Ok(())) => {}
@@ -218,27 +243,20 @@ async fn serve_one(
     send.finish().or(Ok(()))
 }
 
-/// A request as it came.
-struct Asked {
-    kind: Kind,
-    position: u64,
-    request: Bytes,
-}
-
-async fn read_request(receive: &mut quinn::RecvStream, node: NodeId) -> Result<Asked, TransportError> {
-    let what = "bulk request";
+async fn read_request(
+    receive: &mut quinn::RecvStream,
+    node: NodeId,
+) -> Result<(Kind, u64, Bytes), TransportError> {
     let mut head = [0; REQUEST_HEAD];
     receive.read_exact(&mut head).await.map_err(|error| broken_off(error, node))?;
-    let (length, rest) = head.split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let (kind, position) = rest.split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let length = checked_len(u32::from_le_bytes(*length), BULK_REQUEST_BYTES_MAX, node, what)?;
-    let kind = match u32::from_le_bytes(*kind) {
-        TRANSFER => Kind::Transfer,
-        ASK => Kind::Ask,
-        _ => return Err(TransportError::Malformed { node, what }),
-    };
+    let malformed = TransportError::Malformed { node, what: "request" };
+    let Some((kind, rest)) = head.split_first_chunk() else { return Err(malformed) };
+    let Some((length, position)) = rest.split_first_chunk() else { return Err(malformed) };
+    let kind = [Kind::Transfer, Kind::Question].into_iter().find(|known| known.head() == *kind);
+    let kind = kind.ok_or(malformed)?;
     let position = u64::from_le_bytes(position.first_chunk().copied().unwrap_or_default());
-    Ok(Asked { kind, position, request: read_bytes(receive, length, node).await? })
+    let length = checked_len(u32::from_le_bytes(*length), BULK_REQUEST_BYTES_MAX, node, "bulk request")?;
+    Ok((kind, position, read_bytes(receive, length, node).await?))
 }
 
 fn checked_len(length: u32, max: usize, node: NodeId, what: &'static str) -> Result<usize, TransportError> {
@@ -277,11 +295,17 @@ pub struct BulkReader {
     total: u64,
     stall: Duration,
     metrics: Arc<TransportMetrics>,
-    /// Held as long as the bytes of a transfer may come.
-    _slot: Option<OwnedSemaphorePermit>,
+    /// Held as long as bytes may come.
+    #[expect(dead_code, reason = "held for its drop")]
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl BulkReader {
+    pub(super) fn new(shared: &Shared, stream: quinn::RecvStream, node: NodeId, total: u64) -> Self {
+        let (stall, metrics) = (shared.tuning.bulk_stall, Arc::clone(&shared.metrics));
+        Self { stream, node, position: 0, total, stall, metrics, slot: None }
+    }
+
     /// Length of the whole object. The caller checks it against what it expects.
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -327,18 +351,38 @@ impl BulkReader {
     }
 }
 
-/// Opens a stream, asks, and reads the head of the answer. What holds a `slot` is a transfer.
+/// Opens a stream, asks, and reads the head of the answer.
 pub(super) async fn fetch(
     shared: &Shared,
     connection: &quinn::Connection,
     node: NodeId,
     request: Bytes,
     position: u64,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: OwnedSemaphorePermit,
 ) -> Result<BulkReader, TransportError> {
-    let kind = if slot.is_some() { Kind::Transfer } else { Kind::Ask };
     let peer = Remote::Node(node);
-    let stall = shared.tuning.bulk_stall;
+    let limit = shared.tuning.bulk_stall;
+    let answer = async {
+        let mut receive = open_request(connection, node, Kind::Transfer, request, position).await?;
+        read_answer(&mut receive, node).await.map(|total| (receive, total))
+    };
+    let answer = timeout(limit, answer).await;
+    let action = "answer a bulk request";
+    let (stream, total) = answer.map_err(|_| TransportError::Timeout { peer, action, limit })??;
+    if position > total {
+        return Err(TransportError::BulkEnded { node, position, total });
+    }
+    Ok(BulkReader { position, slot: Some(slot), ..BulkReader::new(shared, stream, node, total) })
+}
+
+/// Opens a stream and asks; the answer can be read from it.
+pub(super) async fn open_request(
+    connection: &quinn::Connection,
+    node: NodeId,
+    kind: Kind,
+    request: Bytes,
+    position: u64,
+) -> Result<quinn::RecvStream, TransportError> {
     let too_large = || TransportError::TooLarge {
         node,
         what: "bulk request",
@@ -350,57 +394,28 @@ pub(super) async fn fetch(
         return Err(too_large());
     }
     let mut head = BytesMut::with_capacity(REQUEST_HEAD);
+    head.put_slice(&kind.head());
     head.put_u32_le(length);
-    head.put_u32_le(kind.number());
     head.put_u64_le(position);
-    let answer = async {
-        let (mut send, mut receive) =
-            connection.open_bi().await.map_err(|source| TransportError::from_closed(peer, source))?;
-        let asked = async {
-            send.set_priority(kind.priority()).map_err(|_| ())?;
-            send.write_all_chunks(&mut [head.freeze(), request]).await.map_err(|_| ())?;
-            send.finish().map_err(|_| ())
-        };
-        // If asking fails the answer says why: a refusal, or the end of the connection.
-        if asked.await.is_err() {
-            tracing::debug!(%node, "a bulk request was not taken");
-        }
-        read_answer(&mut receive, node).await.map(|total| (receive, total))
+    let lost = |source| TransportError::from_closed(Remote::Node(node), source);
+    let (mut send, receive) = connection.open_bi().await.map_err(lost)?;
+    let asked = async {
+        send.set_priority(kind.priority()).map_err(|_| ())?;
+        send.write_all_chunks(&mut [head.freeze(), request]).await.map_err(|_| ())?;
+        send.finish().map_err(|_| ())
     };
-    let answer = timeout(stall, answer).await;
-    let (stream, total) = answer.map_err(|_| TransportError::Timeout {
-        peer,
-        action: "answer a bulk request",
-        limit: stall,
-    })??;
-    if position > total {
-        return Err(TransportError::BulkEnded { node, position, total });
+    // If asking fails the answer says why: a refusal, or the end of the connection.
+    if asked.await.is_err() {
+        tracing::debug!(%node, "a request was not taken");
     }
-    let metrics = Arc::clone(&shared.metrics);
-    Ok(BulkReader { stream, node, position, total, stall, metrics, _slot: slot })
+    Ok(receive)
 }
 
-/// Asks, and reads the whole answer.
-pub(super) async fn ask(
-    shared: &Shared,
-    connection: &quinn::Connection,
+/// Reads the head of an answer: the total length of what follows.
+pub(super) async fn read_answer(
+    receive: &mut quinn::RecvStream,
     node: NodeId,
-    request: Bytes,
-) -> Result<Bytes, TransportError> {
-    let mut reader = fetch(shared, connection, node, request, 0, None).await?;
-    let max = u64::try_from(ASK_ANSWER_BYTES_MAX).unwrap_or(0);
-    if reader.total() > max {
-        let bytes = reader.total();
-        return Err(TransportError::TooLarge { node, what: "answer to an ask", bytes, max });
-    }
-    let mut answer = BytesMut::new();
-    while let Some(bytes) = reader.next().await? {
-        answer.extend_from_slice(&bytes);
-    }
-    Ok(answer.freeze())
-}
-
-async fn read_answer(receive: &mut quinn::RecvStream, node: NodeId) -> Result<u64, TransportError> {
+) -> Result<u64, TransportError> {
     let mut head = [0; 16];
     receive.read_exact(&mut head).await.map_err(|error| broken_off(error, node))?;
     let malformed = TransportError::Malformed { node, what: "bulk answer" };

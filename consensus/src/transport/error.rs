@@ -57,7 +57,7 @@ pub enum TransportError {
     /// The peer started from an older state of its disk, or is a process that should be gone.
     #[error(
         "E1305 node {node} comes with boot epoch {found}, but {seen} was seen before: it runs on an old copy of its \
-         data directory, or an old process still runs: stop it, it must not vote"
+         data directory, or an old process still runs: it must not vote, so it is a guest until it has joined anew"
     )]
     StaleBootEpoch {
         /// The peer.
@@ -69,8 +69,9 @@ pub enum TransportError {
     },
     /// The peer's data directory was formatted anew.
     #[error(
-        "E1306 node {node} comes with incarnation {found}, but {seen} was seen before: its data directory was \
-         formatted again, so it has forgotten what it promised: bring the old directory back"
+        "E1306 node {node} comes with incarnation {found}, but {seen} is known: its data directory was formatted \
+         again, so it has forgotten what it promised: it is a guest until it has joined (`tidelogd --join`), or bring the \
+         old directory back"
     )]
     IncarnationChanged {
         /// The peer.
@@ -90,11 +91,50 @@ pub enum TransportError {
         /// The boot epoch that both claim.
         boot_epoch: BootEpoch,
     },
-    /// The peer is not in the configuration.
+    /// The catalogue does not know the peer.
     #[error(
-        "E1307 node {node} is not among the configured peers: add it on this node, or remove this node there"
+        "E1307 node {node} has not joined the cluster: it may ask, and takes part in nothing; start it with `tidelogd --join`"
     )]
     UnknownNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// The peer was removed from the cluster.
+    #[error(
+        "E1320 node {node} was removed from the cluster: it takes part in nothing; stop it, or start it with `tidelogd \
+         --rejoin` to have it back as a new node"
+    )]
+    Removed {
+        /// The node.
+        node: NodeId,
+    },
+    /// The peer's cluster was made with the same authority, but it is another one.
+    #[error(
+        "E1321 node {node} belongs to the cluster founded by {theirs}, this node to the one founded by {ours}: one authority \
+         made both, so some nodes were bootstrapped anew while others kept their state; decide which cluster to keep, then start \
+         each node of the other one with `tidelogd --rejoin`"
+    )]
+    OtherFounding {
+        /// The peer.
+        node: NodeId,
+        /// Our founding.
+        ours: Incarnation,
+        /// Its founding.
+        theirs: Incarnation,
+    },
+    /// Somebody else has this node's own number.
+    #[error(
+        "E1322 the peer at {address} says it is node {node}, which is this node: two processes have one certificate; stop one"
+    )]
+    OurOwnNode {
+        /// Where it is.
+        address: SocketAddr,
+        /// This node.
+        node: NodeId,
+    },
+    /// The peer takes this node for a guest, or this node the peer.
+    #[error("E1323 node {node} is a guest here: it may ask, and fetches nothing: let it join first")]
+    Guest {
         /// The node.
         node: NodeId,
     },
@@ -165,6 +205,12 @@ pub enum TransportError {
         node: NodeId,
         /// The boot epoch on the newer one.
         boot_epoch: BootEpoch,
+    },
+    /// This node was named by the catalogue just now, and says so anew.
+    #[error("E1324 node {node} has joined the cluster and introduces itself anew")]
+    Introduced {
+        /// The node.
+        node: NodeId,
     },
     /// There is no connection now.
     #[error("E1315 node {node} is not connected: it is being dialled; try again, or ask another node")]
@@ -251,15 +297,19 @@ impl TransportError {
             | Self::IncarnationChanged { .. }
             | Self::SecondProcess { .. }
             | Self::UnknownNode { .. }
+            | Self::Removed { .. }
+            | Self::OtherFounding { .. }
+            | Self::OurOwnNode { .. }
             | Self::Tls(_) => CloseCode::Refused,
             Self::Duplicate { .. } => CloseCode::Duplicate,
-            Self::Replaced { .. } => CloseCode::Replaced,
+            Self::Replaced { .. } | Self::Introduced { .. } => CloseCode::Replaced,
             Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::Timeout { .. }
             | Self::Refused { .. }
             | Self::Lost { .. }
             | Self::NotConnected { .. }
+            | Self::Guest { .. }
             | Self::BulkRefused { .. }
             | Self::BulkEnded { .. } => CloseCode::Protocol,
             Self::Listen { .. } | Self::Stopped => CloseCode::Stopping,

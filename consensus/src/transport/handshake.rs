@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use tidelog_tls::{expect_node, node_name};
+use tidelog_wire::ids::{Incarnation, NodeId};
 use tokio::time::timeout;
 
 use super::error::Remote;
@@ -18,7 +19,7 @@ use super::{Shared, TransportError};
 /// Dials a peer and exchanges hellos. The caller decides whether to keep the connection.
 pub(super) async fn dial(
     shared: &Arc<Shared>,
-    node: tidelog_wire::ids::NodeId,
+    node: NodeId,
     address: std::net::SocketAddr,
 ) -> Result<(quinn::Connection, LinkFacts), TransportError> {
     let peer = Remote::Node(node);
@@ -31,9 +32,8 @@ pub(super) async fn dial(
             .map_err(|error| TransportError::Refused { peer, reason: error.to_string() })?;
         let connection = connecting.await.map_err(|source| TransportError::from_closed(peer, source))?;
         let answer = exchange(shared, &connection, node).await;
-        let HelloFrame { hello: peer, session, .. } =
-            answer.inspect_err(|error| close(&connection, error))?;
-        Ok((connection, LinkFacts { peer, dialler: shared.hello.node, session }))
+        let answer = answer.inspect_err(|error| close(&connection, error))?;
+        Ok((connection, LinkFacts::of(&answer, shared.hello.node)))
     };
     let action = "complete the handshake";
     timeout(limit, attempt).await.map_err(|_| TransportError::Timeout { peer, action, limit })?
@@ -46,12 +46,12 @@ pub(super) fn close(connection: &quinn::Connection, cause: &TransportError) {
 async fn exchange(
     shared: &Shared,
     connection: &quinn::Connection,
-    node: tidelog_wire::ids::NodeId,
+    node: NodeId,
 ) -> Result<HelloFrame, TransportError> {
     let peer = Remote::Node(node);
     let lost = |source| TransportError::from_closed(peer, source);
     let (mut send, mut receive) = connection.open_bi().await.map_err(lost)?;
-    let ours = HelloFrame { versions: VERSIONS, hello: shared.hello, session: shared.session };
+    let ours = shared.introduction(VERSIONS);
     let malformed = || TransportError::Malformed { node, what: "hello" };
     if send.write_all(&ours.encode()).await.is_err() {
         return Err(connection.close_reason().map_or_else(malformed, lost));
@@ -59,7 +59,7 @@ async fn exchange(
     let mut bytes = [0; HELLO_LEN];
     receive.read_exact(&mut bytes).await.map_err(|error| broken_off(error, node))?;
     let theirs = HelloFrame::decode(&bytes).ok_or_else(malformed)?;
-    check_cluster(shared, connection, &theirs.hello)?;
+    check_cluster(shared, connection, &theirs)?;
     if theirs.hello.node != node {
         let (address, claimed) = (connection.remote_address(), theirs.hello.node);
         return Err(TransportError::WrongNode { address, expected: node, claimed });
@@ -75,16 +75,28 @@ async fn exchange(
 fn check_cluster(
     shared: &Shared,
     connection: &quinn::Connection,
-    theirs: &PeerHello,
+    theirs: &HelloFrame,
 ) -> Result<(), TransportError> {
-    if theirs.cluster == shared.hello.cluster {
-        return Ok(());
+    let PeerHello { cluster, node, .. } = theirs.hello;
+    if cluster != shared.hello.cluster {
+        let (address, ours) = (connection.remote_address(), shared.hello.cluster);
+        return Err(TransportError::ForeignCluster { address, ours, theirs: cluster });
     }
-    Err(TransportError::ForeignCluster {
-        address: connection.remote_address(),
-        ours: shared.hello.cluster,
-        theirs: theirs.cluster,
-    })
+    same_founding(node, shared.directory().founding, theirs.founding)
+}
+
+/// Fences a cluster that was made anew with the same authority.
+pub(super) fn same_founding(
+    node: NodeId,
+    ours: Option<Incarnation>,
+    theirs: Option<Incarnation>,
+) -> Result<(), TransportError> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Err(TransportError::OtherFounding { node, ours, theirs })
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 /// A connection that was accepted, its hello read and found good, and not answered yet.
@@ -99,7 +111,7 @@ impl Greeted {
     /// Answers the hello: from now on the dialling end uses the connection.
     pub(super) async fn answer(mut self, shared: &Shared) -> Result<quinn::Connection, TransportError> {
         let versions = (self.version, self.version);
-        let ours = HelloFrame { versions, hello: shared.hello, session: shared.session };
+        let ours = shared.introduction(versions);
         let node = self.facts.peer.node;
         match self.send.write_all(&ours.encode()).await {
             Ok(()) => Ok(self.connection),
@@ -137,16 +149,16 @@ async fn read_hello(shared: &Shared, connection: &quinn::Connection) -> Result<G
         return Err(no_hello());
     };
     let node = theirs.hello.node;
-    check_cluster(shared, connection, &theirs.hello)?;
+    check_cluster(shared, connection, &theirs)?;
     expect_node(connection, shared.hello.cluster, node)?;
-    if !shared.peers.contains_key(&node) {
-        return Err(TransportError::UnknownNode { node });
+    if node == shared.hello.node {
+        let (address, expected) = (connection.remote_address(), node);
+        return Err(TransportError::OurOwnNode { address, node: expected });
     }
     let version = common_version(VERSIONS, theirs.versions).ok_or(TransportError::Version {
         node,
         ours: VERSIONS,
         theirs: theirs.versions,
     })?;
-    let facts = LinkFacts { peer: theirs.hello, dialler: node, session: theirs.session };
-    Ok(Greeted { connection: connection.clone(), facts, version, send })
+    Ok(Greeted { connection: connection.clone(), facts: LinkFacts::of(&theirs, node), version, send })
 }

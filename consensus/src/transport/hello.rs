@@ -1,11 +1,11 @@
 //! The first thing that either end of a connection says.
 
-use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation, NodeId};
+use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation, NodeId, RaftIndex};
 
 /// Versions of the peer protocol that this build speaks, first and last.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
-pub(super) const HELLO_LEN: usize = 72;
+pub(super) const HELLO_LEN: usize = 96;
 const MAGIC: [u8; 8] = *b"tidelgPR";
 
 /// Who is at one end of a connection: which node, of which cluster, in which life.
@@ -21,7 +21,7 @@ pub struct PeerHello {
     pub boot_epoch: BootEpoch,
 }
 
-/// The bytes of a hello, both of the dialling end and of the answer: 72, little-endian.
+/// The bytes of a hello, both of the dialling end and of the answer: 96, little-endian.
 ///
 /// | at | size | field         | meaning                                                            |
 /// |---:|-----:|---------------|--------------------------------------------------------------------|
@@ -34,11 +34,15 @@ pub struct PeerHello {
 /// | 48 |    8 | `node`        | node id; the certificate must be of the same                       |
 /// | 56 |    8 | `boot_epoch`  | of the process                                                     |
 /// | 64 |    8 | `session`     | random, drawn by the process: tells two apart that claim one start |
+/// | 72 |   16 | `founding`    | first incarnation in the speaker's catalogue; 0 if it has none     |
+/// | 88 |    8 | `named_at`    | entry of the meta group as of which the speaker's catalogue names its own incarnation; 0 if it does not |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HelloFrame {
     pub(super) versions: (u16, u16),
     pub(super) hello: PeerHello,
     pub(super) session: u64,
+    pub(super) founding: Option<Incarnation>,
+    pub(super) named_at: RaftIndex,
 }
 
 impl HelloFrame {
@@ -53,7 +57,9 @@ impl HelloFrame {
             .chain(self.hello.incarnation.0.to_le_bytes())
             .chain(self.hello.node.get().to_le_bytes())
             .chain(self.hello.boot_epoch.get().to_le_bytes())
-            .chain(self.session.to_le_bytes());
+            .chain(self.session.to_le_bytes())
+            .chain(self.founding.map_or(0, |founding| founding.0).to_le_bytes())
+            .chain(self.named_at.get().to_le_bytes());
         for (to, from) in bytes.iter_mut().zip(all) {
             *to = from;
         }
@@ -70,7 +76,9 @@ impl HelloFrame {
         let (incarnation, rest) = rest.split_first_chunk()?;
         let (node, rest) = rest.split_first_chunk()?;
         let (boot_epoch, rest) = rest.split_first_chunk()?;
-        let (session, _) = rest.split_first_chunk()?;
+        let (session, rest) = rest.split_first_chunk()?;
+        let (founding, rest) = rest.split_first_chunk()?;
+        let (named_at, _) = rest.split_first_chunk()?;
         let versions = (u16::from_le_bytes(*version_min), u16::from_le_bytes(*version_max));
         if *magic != MAGIC || *reserved != [0; 4] || versions.0 > versions.1 {
             return None;
@@ -81,7 +89,9 @@ impl HelloFrame {
             node: NodeId(u64::from_le_bytes(*node)),
             boot_epoch: BootEpoch(u64::from_le_bytes(*boot_epoch)),
         };
-        Some(Self { versions, hello, session: u64::from_le_bytes(*session) })
+        let founding = Some(Incarnation(u128::from_le_bytes(*founding))).filter(|founding| founding.0 != 0);
+        let named_at = RaftIndex(u64::from_le_bytes(*named_at));
+        Some(Self { versions, hello, session: u64::from_le_bytes(*session), founding, named_at })
     }
 }
 

@@ -43,6 +43,8 @@ pub struct TransportMetrics {
     pub dropped_full: Counter,
     /// Frames dropped because the peer was not connected.
     pub dropped_down: Counter,
+    /// Frames of guests, neither taken nor sent.
+    pub dropped_guest: Counter,
     /// Dials and accepted connections that did not get through TLS and hellos.
     pub handshakes_failed: Counter,
     /// Connections closed because the peer broke the protocol.

@@ -3,16 +3,22 @@
 //! Each pair of nodes shares one connection. Both dial; `link` says which connection is kept. Every
 //! connection begins with hellos (`handshake`): cluster, node, incarnation, boot epoch, version. Then
 //! each end opens two streams (`frames`): control for votes and heartbeats, which goes first, and
-//! append for the rest. Bulk transfers and asks (`bulk`) have streams of their own, which go last.
+//! append for the rest. Bulk transfers (`bulk`) have streams of their own, which go last.
 //!
 //! Sending never waits. A message that finds its queue full, or its peer not connected, is dropped and
 //! counted: raft sends again. A broken connection is dialled again, with pauses that grow to a limit.
 //! Whatever a peer sends is checked before memory is taken for it; a violation closes that
 //! connection and harms nothing else.
 //!
+//! Peers come and go at run time ([`Transport::know`]): the catalogue's nodes beside the configured seeds. Whoever has a
+//! certificate of the cluster may connect; one whose life the catalogue does not name is a guest (`directory`), which
+//! may ask and no more.
+//!
 //! Not here: what messages and requests mean, and who may join. The node's runtime decides.
 
+mod asks;
 mod bulk;
+mod directory;
 mod error;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -29,7 +35,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,22 +44,26 @@ use tidelog_wire::ids::{GroupId, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use self::bulk::{ASK_ANSWER_BYTES_MAX, BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
+pub use self::asks::{ANSWER_BYTES_MAX, AskSource, LaterAnswer, NoAsks};
+pub use self::bulk::{BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
+pub use self::directory::{Directory, KnownLife, KnownNode, Seen};
 pub use self::error::{Remote, TransportError};
 pub use self::hello::{PeerHello, VERSIONS};
 pub use self::metrics::{Counter, TransportMetrics};
 pub use self::settings::{PeerEvents, TransportConfig, TransportTuning};
 
+use self::asks::{ANSWERED_MAX, ASKS_MAX};
 use self::bulk::Pace;
 use self::error::CloseCode;
 use self::frames::encode_head;
-use self::pairing::Peer;
+use self::hello::HelloFrame;
+use self::pairing::{Peer, Route};
 use crate::core::Lane;
 
 /// Handshakes of accepted connections at once; more are refused.
 const HANDSHAKES_MAX: usize = 64;
-/// Asks answered at once; more are refused.
-const ASKS_MAX: usize = 16;
+/// Nodes that are known or are guests at once; more guests are refused.
+const PEERS_MAX: usize = 2048;
 /// Time for peers to hear that this node stops.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -64,7 +74,9 @@ pub enum Dropped {
     Full,
     /// The peer is not connected.
     NotConnected,
-    /// No such peer is configured.
+    /// The peer is a guest.
+    Guest,
+    /// No such peer is known.
     Unknown,
     /// Larger than any frame may be: a bug in the caller.
     TooLarge,
@@ -87,12 +99,17 @@ struct Shared {
     tuning: TransportTuning,
     events: Arc<dyn PeerEvents>,
     bulk: Arc<dyn BulkSource>,
-    peers: BTreeMap<NodeId, Peer>,
+    asks: Arc<dyn AskSource>,
+    /// Configured.
+    seeds: BTreeMap<NodeId, SocketAddr>,
+    directory: RwLock<Directory>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     metrics: Arc<TransportMetrics>,
     bulk_slots: Semaphore,
     ask_slots: Semaphore,
     handshake_slots: Arc<Semaphore>,
     pace: Pace,
+    runtime: tokio::runtime::Handle,
     stopping: watch::Sender<bool>,
 }
 
@@ -115,6 +132,62 @@ impl Drop for Owner {
 }
 
 impl Shared {
+    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers().get(&node).cloned()
+    }
+
+    /// The peer of this number, entered as a guest if nobody knows it; `None` if there are too many already.
+    fn peer_or_guest(&self, node: NodeId) -> Option<Arc<Peer>> {
+        let mut peers = self.peers_mut();
+        if !peers.contains_key(&node) && peers.len() >= PEERS_MAX {
+            return None;
+        }
+        let fetched_max = self.tuning.bulk_fetched_max;
+        let peer = peers.entry(node).or_insert_with(|| Arc::new(Peer::new(node, fetched_max)));
+        Some(Arc::clone(peer))
+    }
+
+    /// Forgets a peer that nobody knows, once its connection has ended.
+    fn forget_guest(&self, peer: &Arc<Peer>) {
+        let mut peers = self.peers_mut();
+        let node = peer.node();
+        let known = self.seeds.contains_key(&node) || self.directory().nodes.contains_key(&node);
+        if !known && !peer.is_connected() && peers.get(&node).is_some_and(|kept| Arc::ptr_eq(kept, peer)) {
+            peers.remove(&node);
+            peer.set_route(Route::Gone);
+        }
+    }
+
+    /// Where a node is dialled.
+    fn route(&self, node: NodeId) -> Route {
+        let directory = self.directory();
+        let known = directory.nodes.get(&node);
+        if known.is_some_and(|known| matches!(known.life, KnownLife::Removed(_))) {
+            return Route::Wait;
+        }
+        let address = known.and_then(|known| known.address).or_else(|| self.seeds.get(&node).copied());
+        address.map_or(Route::Wait, Route::Dial)
+    }
+
+    /// What this node says first.
+    fn introduction(&self, versions: (u16, u16)) -> HelloFrame {
+        let directory = self.directory();
+        let (founding, named_at) = (directory.founding, directory.named_at);
+        HelloFrame { versions, hello: self.hello, session: self.session, founding, named_at }
+    }
+
     fn close(&self) {
         self.stopping.send_replace(true);
         self.endpoint.close(CloseCode::Stopping.number(), b"this node stops");
@@ -141,10 +214,10 @@ impl Transport {
     pub fn start(
         config: TransportConfig,
         events: Arc<dyn PeerEvents>,
-        bulk: Arc<dyn BulkSource>,
+        (bulk, asks): (Arc<dyn BulkSource>, Arc<dyn AskSource>),
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, TransportError> {
-        let TransportConfig { listen, hello, credentials, peers, tuning } = config;
+        let TransportConfig { listen, hello, session, credentials, peers, directory, tuning } = config;
         let quic = tuning.quic();
         let mut server = tidelog_tls::server_config(&credentials, Protocol::Peer)?;
         server.transport_config(Arc::clone(&quic));
@@ -159,30 +232,28 @@ impl Transport {
             quinn::Endpoint::new(endpoint_config, Some(server), socket, quinn_runtime).map_err(failed)?;
         drop(entered);
         endpoint.set_default_client_config(client);
-        let mut session = [0; 8];
-        let random = rustls::crypto::ring::default_provider().secure_random;
-        random.fill(&mut session).map_err(|_| failed(std::io::ErrorKind::Unsupported.into()))?;
-        let fetched_max = tuning.bulk_fetched_max;
-        let others = peers.into_iter().filter(|(node, _)| *node != hello.node);
+        let seeds = peers.into_iter().filter(|(node, _)| *node != hello.node).collect();
         let shared = Arc::new(Shared {
             hello,
-            session: u64::from_le_bytes(session),
+            session,
             endpoint,
             tuning,
             events,
             bulk,
-            peers: others.map(|(node, address)| (node, Peer::new(address, fetched_max))).collect(),
+            asks,
+            seeds,
+            directory: RwLock::default(),
+            peers: RwLock::default(),
             metrics: Arc::new(TransportMetrics::default()),
             bulk_slots: Semaphore::new(tuning.bulk_served_max),
-            ask_slots: Semaphore::new(ASKS_MAX),
+            ask_slots: Semaphore::new(ANSWERED_MAX),
             handshake_slots: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             pace: Pace::new(tuning.bulk_bytes_per_second),
+            runtime: runtime.clone(),
             stopping: watch::Sender::new(false),
         });
+        shared.know(directory);
         runtime.spawn(pairing::accept(Arc::clone(&shared)));
-        for node in shared.peers.keys() {
-            runtime.spawn(pairing::keep_connected(Arc::clone(&shared), *node));
-        }
         let owner = Arc::new(Owner { shared: Arc::clone(&shared) });
         Ok(Self { shared, _owner: owner })
     }
@@ -195,17 +266,33 @@ impl Transport {
         self.shared.endpoint.local_addr()
     }
 
+    /// Takes over what is known of the cluster now: dials nodes that are new or moved, forgets those that are known no
+    /// more, and judges every connection anew.
+    pub fn know(&self, directory: Directory) {
+        self.shared.know(directory);
+    }
+
+    /// Ends all connections, to introduce this node anew: to be called once when a catalogue names it for the first
+    /// time, since only hellos tell that to peers whose own catalogue is behind.
+    pub fn introduce_anew(&self) {
+        let peers: Vec<_> = self.shared.peers().values().cloned().collect();
+        for peer in peers {
+            peer.disconnect(&TransportError::Introduced { node: self.shared.hello.node });
+        }
+    }
+
     /// Queues a message. Never waits, and does not say whether it arrives.
     ///
     /// # Errors
     /// [`Dropped`], which is counted too: the message does not arrive.
     pub fn send(&self, to: NodeId, lane: Lane, group: GroupId, message: Bytes) -> Result<(), Dropped> {
-        let peer = self.shared.peers.get(&to).ok_or(Dropped::Unknown)?;
         let head = encode_head(group, &message).ok_or(Dropped::TooLarge)?;
-        let pushed = peer.push(lane, head, message);
+        let peers = self.shared.peers();
+        let pushed = peers.get(&to).ok_or(Dropped::Unknown)?.push(lane, head, message);
         match pushed {
             Ok(()) => {}
             Err(Dropped::Full) => self.shared.metrics.dropped_full.add(1),
+            Err(Dropped::Guest) => self.shared.metrics.dropped_guest.add(1),
             Err(Dropped::NotConnected | Dropped::Unknown | Dropped::TooLarge) => {
                 self.shared.metrics.dropped_down.add(1);
             }
@@ -225,7 +312,7 @@ impl Transport {
         request: Bytes,
         position: u64,
     ) -> Result<BulkReader, TransportError> {
-        let peer = self.shared.peers.get(&from).ok_or(TransportError::UnknownNode { node: from })?;
+        let peer = self.shared.peer(from).ok_or(TransportError::UnknownNode { node: from })?;
         let limit = self.shared.tuning.bulk_stall;
         let slot = timeout(limit, peer.fetches().acquire_owned()).await.map_err(|_| {
             TransportError::Timeout { peer: Remote::Node(from), action: "finish other bulk transfers", limit }
@@ -233,24 +320,19 @@ impl Transport {
         // The slots are never closed.
         let slot = slot.map_err(|_| TransportError::Stopped)?;
         let connection = peer.connection().ok_or(TransportError::NotConnected { node: from })?;
-        bulk::fetch(&self.shared, &connection, from, request, position, Some(slot)).await
+        bulk::fetch(&self.shared, &connection, from, request, position, slot).await
     }
 
-    /// Asks a peer's [`BulkSource`] for something short, at most [`ASK_ANSWER_BYTES_MAX`]. Waits for no transfer
-    /// and takes no slot of one.
-    ///
-    /// # Errors
-    /// As [`Transport::fetch`], and [`TransportError::TooLarge`] if the answer is longer.
-    pub async fn ask(&self, to: NodeId, request: Bytes) -> Result<Bytes, TransportError> {
-        let peer = self.shared.peers.get(&to).ok_or(TransportError::UnknownNode { node: to })?;
-        let connection = peer.connection().ok_or(TransportError::NotConnected { node: to })?;
-        bulk::ask(&self.shared, &connection, to, request).await
-    }
-
-    /// The peers that are connected now, and in which life.
+    /// The members that are connected now, and in which life.
     #[must_use]
     pub fn connected(&self) -> Vec<PeerHello> {
-        self.shared.peers.values().filter_map(Peer::hello).collect()
+        self.reachable().into_iter().filter_map(|(hello, member)| member.then_some(hello)).collect()
+    }
+
+    /// Everybody who is connected now and can be asked, and whether as a member.
+    #[must_use]
+    pub fn reachable(&self) -> Vec<(PeerHello, bool)> {
+        self.shared.peers().values().filter_map(|peer| peer.hello()).collect()
     }
 
     /// What this transport has done so far.

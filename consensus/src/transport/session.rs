@@ -1,10 +1,12 @@
 //! One connection to one peer, from its hellos to its end.
 //!
-//! A session runs the two lanes out, the two lanes in, and the serving of bulk transfers. Whichever
+//! A session runs the two lanes out, the two lanes in, and the serving of questions and bulk transfers. What a guest sends
+//! on a lane is read and dropped. Whichever
 //! of these ends first ends all: a violation closes the connection and says why to the other end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidelog_wire::ids::NodeId;
 use tokio::task::JoinSet;
@@ -12,7 +14,7 @@ use tokio::task::JoinSet;
 use super::bulk;
 use super::error::Remote;
 use super::frames::{Drain, FRAME_HEAD, broken_off, lane_of, read_frame, send_lane};
-use super::{Shared, TransportError};
+use super::{PeerHello, Shared, TransportError};
 use crate::core::Lane;
 
 /// Queues of a new connection.
@@ -26,15 +28,17 @@ pub(super) struct Drains {
 pub(super) async fn run(
     shared: &Arc<Shared>,
     connection: &quinn::Connection,
-    node: NodeId,
+    peer: PeerHello,
     drains: Drains,
+    member: Arc<AtomicBool>,
 ) -> TransportError {
+    let node = peer.node;
     let mut tasks = JoinSet::new();
     let metrics = || Arc::clone(&shared.metrics);
     tasks.spawn(send_lane(connection.clone(), node, Lane::Control, drains.control, metrics()));
     tasks.spawn(send_lane(connection.clone(), node, Lane::Append, drains.append, metrics()));
-    tasks.spawn(receive_lanes(Arc::clone(shared), connection.clone(), node));
-    tasks.spawn(bulk::serve(Arc::clone(shared), connection.clone(), node));
+    tasks.spawn(receive_lanes(Arc::clone(shared), connection.clone(), node, Arc::clone(&member)));
+    tasks.spawn(bulk::serve(Arc::clone(shared), connection.clone(), peer, member));
     let cause = tokio::select! {
         source = connection.closed() => TransportError::from_closed(Remote::Node(node), source),
         ended = tasks.join_next() => match ended {
@@ -51,7 +55,12 @@ pub(super) async fn run(
 }
 
 /// Takes the peer's streams: one a lane, not more.
-async fn receive_lanes(shared: Arc<Shared>, connection: quinn::Connection, node: NodeId) -> TransportError {
+async fn receive_lanes(
+    shared: Arc<Shared>,
+    connection: quinn::Connection,
+    node: NodeId,
+    member: Arc<AtomicBool>,
+) -> TransportError {
     let mut lanes = JoinSet::new();
     let mut open = BTreeSet::new();
     loop {
@@ -71,7 +80,7 @@ async fn receive_lanes(shared: Arc<Shared>, connection: quinn::Connection, node:
         }
         match lane_of(head) {
             Some(lane) if open.insert(lane) => {
-                lanes.spawn(receive_lane(Arc::clone(&shared), node, lane, stream));
+                lanes.spawn(receive_lane(Arc::clone(&shared), node, lane, stream, Arc::clone(&member)));
             }
             Some(_) | None => return TransportError::Malformed { node, what: "lane" },
         }
@@ -83,13 +92,18 @@ async fn receive_lane(
     node: NodeId,
     lane: Lane,
     mut stream: quinn::RecvStream,
+    member: Arc<AtomicBool>,
 ) -> TransportError {
     loop {
         match read_frame(&mut stream, node).await {
             Ok((group, message)) => {
                 shared.metrics.frames_received.add(1);
                 shared.metrics.bytes_received.add_len(message.len().saturating_add(FRAME_HEAD));
-                shared.events.message(node, lane, group, message);
+                if member.load(Ordering::Acquire) {
+                    shared.events.message(node, lane, group, message);
+                } else {
+                    shared.metrics.dropped_guest.add(1);
+                }
                 // Reading does not wait while bytes are at hand: let the connection's own task run too.
                 tokio::task::consume_budget().await;
             }

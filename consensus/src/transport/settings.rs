@@ -11,7 +11,7 @@ use tidelog_tls::Credentials;
 use tidelog_wire::ids::{GroupId, NodeId};
 use tidelog_wire::limits::{MIB, PEER_FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
 
-use super::{PeerHello, TransportError};
+use super::{Directory, PeerHello, TransportError};
 use crate::core::Lane;
 
 /// What a transport is started with.
@@ -21,10 +21,14 @@ pub struct TransportConfig {
     pub listen: SocketAddr,
     /// Who this node is.
     pub hello: PeerHello,
+    /// Drawn at random for this process.
+    pub session: u64,
     /// This node's certificate, and the authority it trusts.
     pub credentials: Credentials,
-    /// The other nodes. An entry for this node itself is ignored.
+    /// Seeds: nodes to dial whatever the catalogue says. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// What is known of the cluster at the start.
+    pub directory: Directory,
     /// Bounds and times.
     pub tuning: TransportTuning,
 }
@@ -77,15 +81,15 @@ impl Default for TransportTuning {
 /// Told about peers. Calls come from the transport's own tasks and must not block: a message that
 /// cannot be taken at once is dropped by the callee, as the network might have.
 ///
-/// For one peer, `up` comes before its messages, `down` after `up`, and the next `up` after `down`.
+/// For one peer, `up` comes before its messages, `down` after `up`, and the next `up` after `down`. Guests are not told of.
 /// Messages of one lane come in the order they were sent, with gaps where a queue was full or a
 /// connection broke.
 pub trait PeerEvents: Send + Sync + 'static {
-    /// A connection is ready in both directions.
+    /// A connection to a member is ready in both directions.
     fn up(&self, peer: &PeerHello);
     /// A peer sent this. `from` is proved by its certificate; the bytes are not trusted further.
     fn message(&self, from: NodeId, lane: Lane, group: GroupId, bytes: Bytes);
-    /// The connection is gone, and messages sent lately may be lost.
+    /// The connection is gone or no member's any more, and messages sent lately may be lost.
     fn down(&self, node: NodeId, cause: &TransportError);
 }
 

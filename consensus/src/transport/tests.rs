@@ -1,6 +1,7 @@
 //! Nodes over loopback, with real certificates.
 
 mod bulk_transfers;
+mod guests;
 mod hostile;
 mod rules;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_tls::{Authority, Credentials, PemFile};
-use tidelog_wire::ids::{BootEpoch, ClusterId, GroupId, Incarnation, NodeId};
+use tidelog_wire::ids::{BootEpoch, ClusterId, GroupId, Incarnation, NodeId, RaftIndex};
 use tidelog_wire::limits::MESSAGE_BYTES_MAX;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -54,6 +55,15 @@ impl PeerEvents for Recorder {
 
     fn down(&self, node: NodeId, cause: &TransportError) {
         self.tell(Event::Down(node, cause.to_string()));
+    }
+}
+
+/// Answers every question with the question.
+struct Echo;
+
+impl AskSource for Echo {
+    fn ask(&self, _: PeerHello, request: Bytes) -> LaterAnswer {
+        Box::pin(std::future::ready(Ok(request)))
     }
 }
 
@@ -121,9 +131,18 @@ fn start_with(
     tuning: TransportTuning,
 ) -> TestNode {
     let peers: BTreeMap<NodeId, SocketAddr> = (0..).map(NodeId).zip(addresses.iter().copied()).collect();
-    let config = TransportConfig { listen: peers[&hello.node], hello, credentials, peers, tuning };
+    let config = TransportConfig {
+        listen: peers[&hello.node],
+        hello,
+        session: hello.node.get() + 1000 * hello.boot_epoch.get(),
+        credentials,
+        peers,
+        directory: Directory::default(),
+        tuning,
+    };
     let (sender, events) = mpsc::unbounded_channel();
-    let transport = Transport::start(config, Arc::new(Recorder(sender)), bulk, &Handle::current()).unwrap();
+    let sources: (_, Arc<dyn AskSource>) = (bulk, Arc::new(Echo));
+    let transport = Transport::start(config, Arc::new(Recorder(sender)), sources, &Handle::current()).unwrap();
     TestNode { transport, events }
 }
 
@@ -303,12 +322,19 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     let config = TransportConfig {
         listen: taken.local_addr().unwrap(),
         hello: hello(0, 1),
+        session: 1,
         credentials: credentials(&authority, 0),
         peers: BTreeMap::new(),
+        directory: Directory::default(),
         tuning: TransportTuning::default(),
     };
     let (sender, _events) = mpsc::unbounded_channel();
-    let started = Transport::start(config, Arc::new(Recorder(sender)), Arc::new(NoBulk), &Handle::current());
+    let started = Transport::start(
+        config,
+        Arc::new(Recorder(sender)),
+        (Arc::new(NoBulk), Arc::new(NoAsks)),
+        &Handle::current(),
+    );
     let text = started.unwrap_err().to_string();
     assert!(text.starts_with(&format!("E1301 {}", taken.local_addr().unwrap())), "{text}");
 }

@@ -278,6 +278,7 @@ fn config(number: usize, addresses: &[SocketAddr], dir: &Path, authority: &Autho
         data_groups: 2,
         addresses: Addresses { native: format!("127.0.0.1:{number}"), ..Addresses::default() },
         tuning,
+        session: 7 + node.get(),
         seed: 7 + node.get(),
         clock: Arc::new(SystemClock::new()),
         metrics: Arc::new(NodeMetrics::default()),

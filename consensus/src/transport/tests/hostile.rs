@@ -2,7 +2,7 @@
 
 use tidelog_tls::{Protocol, node_name};
 
-use super::super::hello::HelloFrame;
+use super::super::hello::{HELLO_LEN, HelloFrame};
 use super::*;
 
 /// The process that all strangers claim to be, unless they say otherwise.
@@ -36,19 +36,23 @@ impl Stranger {
         let closed = |_| self.connection.close_reason().map(|reason| reason.to_string()).unwrap_or_default();
         let (mut send, mut receive) = self.connection.open_bi().await.map_err(|error| error.to_string())?;
         send.write_all(bytes).await.map_err(|error| closed(error.to_string()))?;
-        let mut answer = [0; 72];
+        let mut answer = [0; HELLO_LEN];
         receive.read_exact(&mut answer).await.map_err(|error| closed(error.to_string()))?;
         Ok(HelloFrame::decode(&answer).unwrap())
     }
 
     async fn hello(&self, hello: PeerHello) -> Result<HelloFrame, String> {
-        self.say(&HelloFrame { versions: VERSIONS, hello, session: SESSION }.encode()).await
+        self.say(&introduction(hello).encode()).await
     }
 
     /// Waits until the other end has closed the connection.
     async fn closed(&self) -> String {
         timeout(PATIENCE, self.connection.closed()).await.unwrap().to_string()
     }
+}
+
+fn introduction(hello: PeerHello) -> HelloFrame {
+    HelloFrame { versions: VERSIONS, hello, session: SESSION, founding: None, named_at: RaftIndex(0) }
 }
 
 /// A stranger as node `node`, greeted and connected.
@@ -88,16 +92,16 @@ async fn a_node_that_dials_into_another_cluster_says_which_two() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_must_be_who_its_certificate_says_and_configured() {
+async fn a_node_must_be_who_its_certificate_says() {
     let authority = Authority::create(CLUSTER).unwrap();
     let (node, address) = lonely(&authority, patient());
     let impostor = Stranger::dial(&credentials(&authority, 2), address).await.unwrap();
     let refusal = impostor.hello(hello(1, 1)).await.unwrap_err();
     assert!(refusal.contains("E1407") && refusal.contains("node 1"), "{refusal}");
     assert!(refusal.contains("node 2"), "{refusal}");
-    let unknown = Stranger::dial(&credentials(&authority, 9), address).await.unwrap();
-    let refusal = unknown.hello(hello(9, 1)).await.unwrap_err();
-    assert!(refusal.contains("E1307 node 9"), "{refusal}");
+    let twin = Stranger::dial(&credentials(&authority, 0), address).await.unwrap();
+    let refusal = twin.hello(hello(0, 2)).await.unwrap_err();
+    assert!(refusal.contains("E1322"), "{refusal}");
     assert_eq!(node.transport.connected(), []);
     assert!(node.transport.metrics().handshakes_failed.value() >= 2);
 }
@@ -107,11 +111,11 @@ async fn a_hello_of_no_common_version_or_of_garbage_is_refused() {
     let authority = Authority::create(CLUSTER).unwrap();
     let (_node, address) = lonely(&authority, patient());
     let newer = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
-    let frame = HelloFrame { versions: (7, 9), hello: hello(1, 1), session: SESSION };
+    let frame = HelloFrame { versions: (7, 9), ..introduction(hello(1, 1)) };
     let refusal = newer.say(&frame.encode()).await.unwrap_err();
     assert!(refusal.contains("E1304") && refusal.contains("(7, 9)"), "{refusal}");
     let garbage = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
-    let refusal = garbage.say(&[0xff; 72]).await.unwrap_err();
+    let refusal = garbage.say(&[0xff; HELLO_LEN]).await.unwrap_err();
     assert!(refusal.contains("no hello"), "{refusal}");
 }
 
@@ -129,7 +133,7 @@ async fn a_newer_life_replaces_the_connection_and_an_older_one_is_refused() {
     let refusal = older.hello(hello(1, 5)).await.unwrap_err();
     assert!(refusal.contains("E1305 node 1"), "{refusal}");
     let copy = Stranger::dial(&credentials(&authority, 1), address).await.unwrap();
-    let frame = HelloFrame { versions: VERSIONS, hello: hello(1, 6), session: SESSION + 1 };
+    let frame = HelloFrame { session: SESSION + 1, ..introduction(hello(1, 6)) };
     let refusal = copy.say(&frame.encode()).await.unwrap_err();
     assert!(refusal.contains("E1319 node 1"), "{refusal}");
     let formatted = PeerHello { incarnation: Incarnation(1), ..hello(1, 7) };
@@ -208,8 +212,13 @@ async fn a_second_stream_of_a_lane_and_an_oversized_bulk_request_are_violations(
     node.up_with(1).await;
     let greedy = connected(&authority, address, hello(1, 2)).await;
     let (mut send, _receive) = greedy.connection.open_bi().await.unwrap();
-    send.write_all(&[0xff; 16]).await.unwrap();
+    let head = [&[1, 0, 0, 0][..], &[0xff; 12]].concat();
+    send.write_all(&head).await.unwrap();
     assert!(greedy.closed().await.contains("E1308"));
+    let odd = connected(&authority, address, hello(1, 3)).await;
+    let (mut send, _receive) = odd.connection.open_bi().await.unwrap();
+    send.write_all(&[9; 16]).await.unwrap();
+    assert!(odd.closed().await.contains("E1309"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::frames::{FRAME_HEAD, decode_head, encode_head, lane_head, lane_of};
 use super::super::hello::{HELLO_LEN, HelloFrame, common_version};
-use super::super::link::{LinkFacts, Seen, admit};
+use super::super::link::{LinkFacts, admit, judge};
 use super::*;
 
 const GOLDEN: HelloFrame = HelloFrame {
@@ -16,6 +16,8 @@ const GOLDEN: HelloFrame = HelloFrame {
         boot_epoch: BootEpoch(41),
     },
     session: 0x0807_0605_0403_0201,
+    founding: Some(Incarnation(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)),
+    named_at: RaftIndex(0x1112_1314_1516_1718),
 };
 
 #[test]
@@ -58,14 +60,11 @@ fn the_newest_common_version_is_chosen() {
 /// Every pair of connections between two nodes: both ends keep the same one, whichever came first.
 #[test]
 fn both_ends_choose_alike() {
-    let facts =
-        |peer, epoch, dialler| LinkFacts { peer: hello(peer, epoch), dialler: NodeId(dialler), session: 7 };
     let kept = |end: u64, order: [u64; 2]| {
-        let peer = 1 - end;
         let mut current = None;
         for dialler in order {
-            let candidate = facts(peer, 1, dialler);
-            if admit(&candidate, current.as_ref(), Some(&candidate.seen())).is_ok() {
+            let candidate = LinkFacts { dialler: NodeId(dialler), ..facts(1 - end, 1) };
+            if admit((&candidate, true), current.as_ref().map(|current| (current, true))).is_ok() {
                 current = Some(candidate);
             }
         }
@@ -77,43 +76,108 @@ fn both_ends_choose_alike() {
     }
     // The same node dialled again: it has given up the first.
     for dialler in [0, 1] {
-        let again = facts(1, 1, dialler);
-        assert!(admit(&again, Some(&again), Some(&again.seen())).is_ok());
+        let again = LinkFacts { dialler: NodeId(dialler), ..facts(1, 1) };
+        assert!(admit((&again, true), Some((&again, true))).is_ok());
     }
 }
 
+fn facts(node: u64, epoch: u64) -> LinkFacts {
+    let peer = hello(node, epoch);
+    LinkFacts { peer, dialler: NodeId(0), session: 7, named_at: RaftIndex(0), founding: None }
+}
+
+/// A directory as of entry 100 in which node 1 has the life that [`facts`] gives, begun with epoch 5.
+fn directory() -> Directory {
+    let life = |life| KnownNode { address: None, life };
+    let nodes = [
+        (NodeId(1), life(KnownLife::Bound(facts(1, 5).seen()))),
+        (NodeId(2), life(KnownLife::Unbound)),
+        (NodeId(3), life(KnownLife::Removed(hello(3, 1).incarnation))),
+    ];
+    Directory { index: RaftIndex(100), nodes: nodes.into(), ..Directory::default() }
+}
+
+const FORMATTED: Incarnation = Incarnation(999);
+
 #[test]
-fn a_newer_life_wins_and_an_older_or_another_one_is_refused() {
-    let facts = |epoch, dialler| LinkFacts { peer: hello(1, epoch), dialler: NodeId(dialler), session: 7 };
-    let current = facts(5, 0);
-    let seen = current.seen();
-    assert!(admit(&facts(6, 1), Some(&current), Some(&seen)).is_ok());
-    let stale = admit(&facts(4, 0), None, Some(&seen));
+fn a_life_that_the_catalogue_names_is_a_member_and_any_other_a_guest() {
+    use TransportError as E;
+    let of = |link: LinkFacts| judge(&link, &directory(), None);
+    assert!(of(facts(1, 5)).is_ok());
+    assert!(of(facts(1, 6)).is_ok(), "a later start has yet to register");
+    assert!(of(LinkFacts { session: 8, ..facts(1, 6) }).is_ok());
+    assert!(matches!(of(facts(1, 4)), Err(E::StaleBootEpoch { .. })));
+    assert!(matches!(of(LinkFacts { session: 8, ..facts(1, 5) }), Err(E::SecondProcess { .. })));
+    let formatted = LinkFacts { peer: PeerHello { incarnation: FORMATTED, ..hello(1, 9) }, ..facts(1, 9) };
+    assert!(matches!(of(formatted), Err(E::IncarnationChanged { .. })));
+    assert!(of(facts(2, 1)).is_ok(), "not bound yet");
+    assert!(matches!(of(facts(3, 9)), Err(E::Removed { .. })));
+    assert!(matches!(of(facts(4, 1)), Err(E::UnknownNode { .. })));
+}
+
+/// Story: a node that was away while others were replaced would have taken their successors for guests. Had one of
+/// them come to lead, it would never have learned better.
+#[test]
+fn whose_catalogue_is_ahead_of_ours_knows_better_than_we_do_who_it_is() {
+    let ahead = |link: LinkFacts| LinkFacts { named_at: RaftIndex(101), ..link };
+    let formatted = LinkFacts { peer: PeerHello { incarnation: FORMATTED, ..hello(1, 1) }, ..facts(1, 1) };
+    assert!(judge(&ahead(formatted), &directory(), None).is_ok());
+    assert!(judge(&ahead(facts(4, 1)), &directory(), None).is_ok());
+    // But never the very life that was replaced or removed.
+    assert!(judge(&ahead(facts(1, 4)), &directory(), None).is_err());
+    assert!(judge(&ahead(facts(3, 2)), &directory(), None).is_err());
+    let behind = LinkFacts { named_at: RaftIndex(100), ..formatted };
+    assert!(judge(&behind, &directory(), None).is_err());
+}
+
+#[test]
+fn what_this_process_has_seen_counts_before_there_is_a_catalogue() {
+    use TransportError as E;
+    let seen = facts(1, 5).seen();
+    let of = |link: LinkFacts| judge(&link, &Directory::default(), Some(&seen));
+    assert!(judge(&facts(1, 1), &Directory::default(), None).is_ok());
+    assert!(of(facts(1, 6)).is_ok());
+    assert!(matches!(of(facts(1, 4)), Err(E::StaleBootEpoch { .. })));
+    assert!(matches!(of(LinkFacts { session: 8, ..facts(1, 5) }), Err(E::SecondProcess { .. })));
+    let formatted = LinkFacts { peer: PeerHello { incarnation: FORMATTED, ..hello(1, 9) }, ..facts(1, 9) };
+    assert!(matches!(of(formatted), Err(E::IncarnationChanged { .. })));
+}
+
+#[test]
+fn a_newer_life_wins_and_a_guest_never_takes_the_place_of_a_member() {
+    let current = facts(1, 5);
+    assert!(admit((&LinkFacts { dialler: NodeId(1), ..facts(1, 6) }, true), Some((&current, true))).is_ok());
+    let stale = admit((&facts(1, 4), false), Some((&current, true)));
     assert!(matches!(stale, Err(TransportError::StaleBootEpoch { .. })));
-    let copy = LinkFacts { session: 8, ..facts(5, 0) };
-    assert!(matches!(admit(&copy, None, Some(&seen)), Err(TransportError::SecondProcess { .. })));
-    assert!(admit(&LinkFacts { session: 8, ..facts(6, 0) }, None, Some(&seen)).is_ok());
-    let other = Seen { incarnation: Incarnation(1), ..seen };
-    let formatted = admit(&facts(6, 0), None, Some(&other));
-    assert!(matches!(formatted, Err(TransportError::IncarnationChanged { .. })));
-    assert!(admit(&facts(1, 1), None, None).is_ok());
+    assert!(admit((&facts(1, 4), false), None).is_ok(), "alone, it may ask");
+    let formatted = LinkFacts { peer: PeerHello { incarnation: FORMATTED, ..hello(1, 9) }, ..facts(1, 9) };
+    let refused = admit((&formatted, false), Some((&current, true)));
+    assert!(matches!(refused, Err(TransportError::IncarnationChanged { .. })));
+    assert!(admit((&formatted, true), Some((&current, true))).is_ok());
+    assert!(admit((&formatted, false), Some((&current, false))).is_ok());
 }
 
 proptest! {
     #[test]
-    fn any_hello_survives_its_bytes(low in 0_u16..9, more in 0_u16..9, cluster: u128, incarnation: u128, node: u64, epoch: u64, session: u64) {
+    fn any_hello_survives_its_bytes(low in 0_u16..9, more in 0_u16..9, cluster: u128, incarnation: u128, node: u64, epoch: u64, session: u64, founding: u128, named_at: u64) {
         let hello = PeerHello {
             cluster: ClusterId(cluster),
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             boot_epoch: BootEpoch(epoch),
         };
-        let frame = HelloFrame { versions: (low, low + more), hello, session };
+        let frame = HelloFrame {
+            versions: (low, low + more),
+            hello,
+            session,
+            founding: Some(Incarnation(founding)).filter(|founding| founding.0 != 0),
+            named_at: RaftIndex(named_at),
+        };
         prop_assert_eq!(HelloFrame::decode(&frame.encode()), Some(frame));
     }
 
     #[test]
-    fn any_bytes_are_decoded_or_refused(mut bytes in prop::array::uniform32(any::<u8>()), tail in prop::collection::vec(any::<u8>(), 40), magic: bool) {
+    fn any_bytes_are_decoded_or_refused(mut bytes in prop::array::uniform32(any::<u8>()), tail in prop::collection::vec(any::<u8>(), 64), magic: bool) {
         if magic {
             bytes[..8].copy_from_slice(b"tidelgPR");
         }
