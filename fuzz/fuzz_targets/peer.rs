@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tidelog_consensus::core::fuzzing::offer;
-use tidelog_consensus::runtime::fuzzing::register_request;
+use tidelog_consensus::runtime::fuzzing::question;
 use tidelog_consensus::snapshot::SnapshotRequest;
 use tidelog_consensus::snapshot::fuzzing::staged_name;
 use tidelog_consensus::transport::fuzzing::{frame_length, hello, lane};
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(again.ok(), Some(request));
     }
     // Any answer will do but a panic.
-    std::hint::black_box(register_request(Bytes::copy_from_slice(input)));
+    std::hint::black_box(question(Bytes::copy_from_slice(input)));
     if let Ok(name) = std::str::from_utf8(input) {
         std::hint::black_box(staged_name(name));
     }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// Whether a request to enter a node decodes.
+/// Whether a question decodes.
 #[must_use]
-pub fn register_request(request: Bytes) -> bool {
-    super::peers::decode_record(request).is_ok()
+pub fn question(request: Bytes) -> bool {
+    super::asks::decode_question(request).is_ok()
 }

@@ -23,6 +23,7 @@
 //! (`crate::transport`).
 
 mod apply_thread;
+mod asks;
 mod board;
 mod clock;
 mod config;

@@ -7,21 +7,15 @@
 
 use std::time::Duration;
 
-use tidelog_wire::ids::GroupId;
-
+use super::asks::{Asked, ask_leader};
 use super::handle::NodeHandle;
-use super::peers::register_request;
-use crate::entry::{Command, MetaCommand, NodeRecord};
-use crate::outcome::Outcome;
-use crate::transport::Transport;
+use crate::entry::{MetaCommand, NodeRecord};
 
 /// Pause after an attempt that did not succeed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long one attempt may take.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Registers `record` until the node stops.
-pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transport>, record: NodeRecord) {
+pub(super) async fn keep_registered(node: NodeHandle, record: NodeRecord) {
     let mut catalogue = node.watch_catalogue();
     let mut stopping = node.watch_stopping();
     let mut told = String::new();
@@ -34,9 +28,13 @@ pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transpor
                     std::future::pending::<()>().await;
                 }
             } else {
-                if let Err(reason) = attempt(&node, transport.as_ref(), &record).await
-                    && reason != told
-                {
+                let asked = ask_leader(&node, MetaCommand::RegisterNode(record.clone())).await;
+                let reason = match asked {
+                    Asked::Done => String::new(),
+                    Asked::NotLeader(_) => "no leader of the meta group can be reached".to_owned(),
+                    Asked::Refused(reason) | Asked::Stale(reason) | Asked::NotNow(reason) => reason,
+                };
+                if !reason.is_empty() && reason != told {
                     tracing::warn!("this node is not in the catalogue yet: {reason}; it goes on trying");
                     told = reason;
                 }
@@ -48,31 +46,5 @@ pub(super) async fn keep_registered(node: NodeHandle, transport: Option<Transpor
             () = step => {}
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
-    }
-}
-
-async fn attempt(
-    node: &NodeHandle,
-    transport: Option<&Transport>,
-    record: &NodeRecord,
-) -> Result<(), String> {
-    match (node.leader(GroupId::META), transport) {
-        (Some(leader), _) if leader == node.identity().node => {
-            let command = Command::Meta(MetaCommand::RegisterNode(record.clone()));
-            match node.submit(GroupId::META, command, PATIENCE).await {
-                Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            }
-        }
-        (Some(leader), Some(transport)) => {
-            let request = register_request(record.clone());
-            match tokio::time::timeout(PATIENCE, transport.ask(leader, request)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
-            }
-        }
-        (Some(_), None) | (None, _) => Err("no leader of the meta group can be reached".to_owned()),
     }
 }

@@ -27,7 +27,8 @@ use super::fatal::spawn;
 use super::handle::{NodeHandle, Running, Shared, WeakHandle};
 use super::keeper::{Keeper, KeeperBox};
 use super::mailbox::Mailbox;
-use super::peers::{Answers, FromPeers, ToPeers};
+use super::asks::Answers;
+use super::peers::{FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
 use super::register::keep_registered;
 use super::snapshots::{DoorSnapshots, SnapshotDoor};
@@ -40,7 +41,7 @@ use crate::core::{
 };
 use crate::entry::NodeRecord;
 use crate::raft_log::RaftLog;
-use crate::transport::{Directory, NoAsks, PeerHello, Transport, TransportConfig};
+use crate::transport::{BulkSource, Directory, PeerHello, Transport, TransportConfig};
 use crate::votes::{Vote, Votes, VotesFound};
 
 mod raft_log;
@@ -338,7 +339,7 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
     let node = NodeHandle { shared: Arc::new(shared) };
     assert!(this.set(node.downgrade()).is_ok(), "the node is known once");
     let record = record(identity, config.addresses);
-    let register = runtime.spawn(keep_registered(node.clone(), transport, record));
+    let register = runtime.spawn(keep_registered(node.clone(), record));
     let Threads { raft, writer, apply, keeper } = threads;
     let running = Running { raft, writer, apply, keeper, register, door };
     *node.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
@@ -463,10 +464,7 @@ fn start_transport(
         tuning: config.tuning.transport,
     };
     let events = Arc::new(FromPeers { inbox: Arc::clone(inbox), metrics: Arc::clone(&config.metrics) });
-    let answers = Arc::new(Answers {
-        runtime: runtime.clone(),
-        node: Arc::clone(this),
-        snapshots: Arc::<SnapshotDoor>::clone(door),
-    });
-    Ok(Some(Transport::start(settings, events, (answers, Arc::new(NoAsks)), runtime)?))
+    let snapshots: Arc<dyn BulkSource> = Arc::<SnapshotDoor>::clone(door);
+    let asks = Arc::new(Answers { node: Arc::clone(this) });
+    Ok(Some(Transport::start(settings, events, (snapshots, asks), runtime)?))
 }

@@ -263,12 +263,17 @@ fn node_config(
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         tuning: tuning(settings),
-        // The low half of a random number is one.
-        seed: u64::try_from(super::random()? & u128::from(u64::MAX)).unwrap_or(0),
+        session: random_u64()?,
+        seed: random_u64()?,
         clock: Arc::new(SystemClock::new()),
         metrics,
         fatal: Fatal::new(end_process),
     })
+}
+
+/// The low half of a random number is one.
+fn random_u64() -> Result<u64, ServerError> {
+    Ok(u64::try_from(super::random()? & u128::from(u64::MAX)).unwrap_or(0))
 }
 
 fn tuning(settings: &Settings) -> NodeTuning {
