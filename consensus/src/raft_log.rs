@@ -20,7 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use raft::eraftpb::{Entry, HardState};
-use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 mod engine_log;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -46,13 +46,17 @@ pub use watched_files::{AbortOnSyncFailure, SyncPolicy, sync_failed};
 /// What changes in the log of one group.
 ///
 /// Applied in the order of the fields: first everything of the group is forgotten (`clear`), then
-/// the entries replace whatever stood at and above the first one's index, then hard state and mark.
+/// it is noted whose log it is (`replica`), the entries replace whatever stood at and above the first one's index, then hard state and mark.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupWrite {
     /// The group.
     pub group: GroupId,
-    /// Forget all entries, the hard state and the install mark of the group first.
+    /// Forget all entries, the hard state and the install mark of the group first. Which replica it is
+    /// stays known.
     pub clear: bool,
+    /// From now on all of this is that of another replica of the group. Written together with `clear`, and
+    /// synced, so that no replica ever takes what an older one left for its own.
+    pub replica: Option<ReplicaId>,
     /// Entries without gaps between them, in order. They replace any suffix from the first one's
     /// index on and must not leave a gap behind what the log holds.
     pub entries: Vec<Entry>,
@@ -73,6 +77,7 @@ impl GroupWrite {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.clear
+            && self.replica.is_none()
             && self.entries.is_empty()
             && self.hard_state.is_none()
             && self.install == InstallChange::Keep
@@ -116,6 +121,8 @@ pub struct GroupLog {
     pub hard_state: HardState,
     /// An installation that was begun and not finished.
     pub install: Option<InstallMark>,
+    /// Whose log it is; `None` if that was never written: then the one that the checkpoint names.
+    pub replica: Option<ReplicaId>,
 }
 
 impl GroupLog {
@@ -203,7 +210,7 @@ pub trait RaftLog: fmt::Debug + Send + Sync + 'static {
     /// Bytes that the log occupies on disk.
     fn disk_bytes(&self) -> u64;
 
-    /// Forgets everything of `group`, durably.
+    /// Forgets everything of `group`, durably, but which replica it is.
     ///
     /// # Errors
     /// As [`RaftLog::write`].

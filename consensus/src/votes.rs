@@ -43,6 +43,8 @@ const FORMAT: u16 = 1;
 pub struct Vote {
     /// The group.
     pub group: GroupId,
+    /// Whose vote it is. What another replica of the group has voted says nothing of this one.
+    pub replica: ReplicaId,
     /// The term it has seen.
     pub term: Term,
     /// Whom it voted for in that term.
@@ -128,7 +130,7 @@ struct Pair {
 /// | 16 |    8 | `sequence` | from 1, and after 2^64 - 1 comes 0; of a pair, the later one counts |
 /// | 24 |    8 | `term`     | the term                                                    |
 /// | 32 |    8 | `vote`     | replica id voted for, 0 for none                            |
-/// | 40 |    8 | reserved   | zero, enforced                                              |
+/// | 40 |    8 | `replica`  | replica id of the voter, not 0                              |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     sequence: u64,
@@ -137,8 +139,9 @@ struct Slot {
 
 impl Slot {
     fn encode(&self, position: Position) -> [u8; SLOT_BYTES] {
-        let Vote { group, term, vote } = self.vote;
-        let numbers = [group.get(), self.sequence, term.get(), vote.map_or(0, ReplicaId::get), 0];
+        let Vote { group, replica, term, vote } = self.vote;
+        let voted = vote.map_or(0, ReplicaId::get);
+        let numbers = [group.get(), self.sequence, term.get(), voted, replica.get()];
         let mut bytes = [0; SLOT_BYTES];
         let head = [0; 4].into_iter().chain(FORMAT.to_le_bytes()).chain([0; 2]);
         let body = numbers.into_iter().flat_map(u64::to_le_bytes);
@@ -163,8 +166,9 @@ impl Slot {
         let (group, fields) = fields.split_first_chunk::<8>()?;
         let (sequence, fields) = fields.split_first_chunk::<8>()?;
         let (term, fields) = fields.split_first_chunk::<8>()?;
-        let (vote, last) = fields.split_first_chunk::<8>()?;
-        if u16::from_le_bytes(*format) != FORMAT || *reserved != [0; 2] || last != [0; 8] {
+        let (vote, fields) = fields.split_first_chunk::<8>()?;
+        let replica = u64::from_le_bytes(*fields.first_chunk::<8>()?);
+        if u16::from_le_bytes(*format) != FORMAT || *reserved != [0; 2] || replica == 0 {
             return None;
         }
         let vote = u64::from_le_bytes(*vote);
@@ -172,6 +176,7 @@ impl Slot {
             sequence: u64::from_le_bytes(*sequence),
             vote: Vote {
                 group: GroupId(u64::from_le_bytes(*group)),
+                replica: ReplicaId(replica),
                 term: Term(u64::from_le_bytes(*term)),
                 vote: (vote != 0).then_some(ReplicaId(vote)),
             },

@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         write(&disk, &dir.join(VOTES_FILE), bytes);
         settle(&disk);
         let (mut votes, found) = Votes::open(&disk, dir).expect("a sound disk");
-        let vote = Vote { group: GroupId(3), term: Term(u64::MAX), vote: Some(ReplicaId(1)) };
+        let vote = Vote { group: GroupId(3), replica: ReplicaId(1), term: Term(u64::MAX), vote: Some(ReplicaId(1)) };
         votes.record(&[vote]).expect("a sound disk");
         drop(votes);
         disk.crash(Crash::LoseUnsynced);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, Members};
 use tidelog_engine::embedded::SharedLog;
 use tidelog_engine::log::{AppendStamp, Appended, LogWriter};
 use tidelog_engine::producers::ProducerTable;
@@ -257,9 +257,7 @@ pub fn checkpoint(engine: &Engine, writers: &[LogWriter], index: u64) {
         applied: entry,
         last_durable: entry,
         apply_version: 1,
-        voters: Vec::new(),
-        learners: Vec::new(),
-        replicas: Vec::new(),
+        members: Members::default(),
         logs,
         state: Bytes::new(),
     };

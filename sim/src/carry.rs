@@ -71,8 +71,8 @@ impl World {
             let mark = life.persists.back().map_or(0, |persist| persist.number);
             life.installs.extend(effects.installs.into_iter().map(|install| (mark, install)));
         }
-        for group in effects.exports {
-            self.export(node, group)?;
+        for export in effects.exports {
+            self.export(node, export.group)?;
         }
         for fetch in effects.fetches {
             self.begin_fetch(node, fetch)?;

@@ -125,6 +125,7 @@ pub(crate) fn leader_hint(failure: ProposeFailure) -> Option<NodeId> {
         | ProposeFailure::Busy
         | ProposeFailure::NotReady
         | ProposeFailure::TooLarge
+        | ProposeFailure::Members(_)
         | ProposeFailure::MayHaveCommitted => None,
     }
 }

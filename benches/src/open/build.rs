@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, Members};
 use tidelog_engine::log::{AppendStamp, LogWriter};
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::producers::ProducerTable;
@@ -180,9 +180,7 @@ impl Directory {
             applied: entry,
             last_durable: entry,
             apply_version: 1,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            replicas: Vec::new(),
+            members: Members::default(),
             logs,
             state: Bytes::new(),
         };

@@ -24,9 +24,7 @@ pub(super) fn facts(checkpoint: &Checkpoint) -> CheckpointFacts {
     CheckpointFacts {
         applied: checkpoint.applied,
         last_durable: checkpoint.last_durable,
-        voters: checkpoint.voters.clone(),
-        learners: checkpoint.learners.clone(),
-        replicas: checkpoint.replicas.clone(),
+        members: checkpoint.members.clone(),
     }
 }
 
@@ -96,9 +94,7 @@ impl Machines {
             applied: state.applied,
             last_durable,
             apply_version: state.apply_version,
-            voters: state.restored_from.voters.clone(),
-            learners: state.restored_from.learners.clone(),
-            replicas: state.restored_from.replicas.clone(),
+            members: state.members.clone(),
             logs,
             state: Bytes::from(bytes),
         };

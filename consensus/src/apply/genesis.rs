@@ -4,7 +4,7 @@
 //! a checkpoint at or above the entry before its log's first.
 
 use bytes::Bytes;
-use tidelog_engine::checkpoint::{Checkpoint, EntryId};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, Members};
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::{APPLY_VERSION, Catalogue, data};
@@ -30,9 +30,7 @@ pub fn genesis_checkpoint(group: GroupId, nodes: &[NodeId], data_groups: &[Group
         applied: first,
         last_durable: first,
         apply_version: APPLY_VERSION,
-        voters: replicas.iter().map(|(replica, _)| *replica).collect(),
-        learners: Vec::new(),
-        replicas,
+        members: Members::of_voters(replicas),
         logs: Vec::new(),
         state: Bytes::from(state),
     }

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidelog_engine::Engine;
-use tidelog_engine::checkpoint::{Checkpoint, EntryId};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, Members};
 use tidelog_engine::log::LogReader;
 use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch, LogId, RaftIndex};
 
@@ -82,6 +82,8 @@ struct GroupMachine {
     applied: EntryId,
     apply_version: u16,
     restored_from: CheckpointFacts,
+    /// Who belongs to the group, by the last entry that changed it.
+    members: Members,
     /// The newest checkpoint on disk.
     checkpointed: EntryId,
     stands_still: bool,
@@ -165,6 +167,7 @@ impl Machines {
         Ok(GroupMachine {
             applied,
             apply_version: found,
+            members: restored_from.members.clone(),
             restored_from,
             checkpointed: applied,
             stands_still: false,
@@ -208,6 +211,11 @@ impl Machines {
             return Err(ApplyError::OutOfOrder { group, expected, found: committed.index });
         }
         let at = EntryId { index: committed.index, term: committed.term };
+        if let Some(members) = &committed.members {
+            state.members = members.clone();
+            state.applied = at;
+            return Ok(None);
+        }
         let outcome = match (entry::decode(group, &committed.entry)?, &mut state.machine) {
             (None, Machine::Catalogue | Machine::Logs(_)) => None,
             (Some(Command::Meta(command)), Machine::Catalogue) => {

@@ -2,7 +2,7 @@
 //!
 //! Not here: where these facts come from. The runtime reads checkpoints, raft log and votes.
 
-use tidelog_engine::checkpoint::EntryId;
+use tidelog_engine::checkpoint::{EntryId, Members};
 use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, ReplicaId};
 
 use crate::raft_log::GroupLog;
@@ -26,6 +26,10 @@ pub struct CoreConfig {
 }
 
 /// One replica, as its files describe it.
+///
+/// A **blank** one has nothing yet: its checkpoint facts are the default ones, at entry 0 without members,
+/// whatever checkpoint files of an older replica lie there. It gets a snapshot, always, and neither votes
+/// nor campaigns before. Log and votes are its own all the same, in case it was blank at an earlier start.
 #[derive(Clone, Debug)]
 pub struct ReplicaStart {
     /// The group.
@@ -40,19 +44,30 @@ pub struct ReplicaStart {
     pub vote: Option<Vote>,
 }
 
+impl ReplicaStart {
+    /// A replica that has nothing yet.
+    #[must_use]
+    pub fn blank(group: GroupId, replica: ReplicaId) -> Self {
+        let log = GroupLog { replica: Some(replica), ..GroupLog::default() };
+        Self { group, replica, checkpoint: CheckpointFacts::default(), log, vote: None }
+    }
+
+    /// Whether it has nothing yet.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.checkpoint == CheckpointFacts::default()
+    }
+}
+
 /// What the core needs to know of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointFacts {
     /// Everything up to this entry is in it.
     pub applied: EntryId,
     /// The last entry that was durable in the raft log when it was written.
     pub last_durable: EntryId,
-    /// Members that count.
-    pub voters: Vec<ReplicaId>,
-    /// Members that receive only.
-    pub learners: Vec<ReplicaId>,
-    /// On which node each member is.
-    pub replicas: Vec<(ReplicaId, NodeId)>,
+    /// Who belonged to the group at that entry.
+    pub members: Members,
 }
 
 /// Timing, counted in [`Input::Tick`](super::Input::Tick)s. A tick is 25 ms in a server.

@@ -10,12 +10,16 @@
 //!
 //! Not here: what an entry means. The core moves context and data as bytes.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message};
-use tidelog_engine::checkpoint::EntryId;
-use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_engine::checkpoint::{EntryId, Members};
+use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, Term};
 
+use super::config::ReplicaStart;
 use super::error::{HaltReason, MessageRefusal};
+use super::members::{ChangeRefusal, MemberChange};
 use crate::raft_log::{GroupWrite, InstallMark};
 use crate::votes::Vote;
 
@@ -112,6 +116,24 @@ pub enum Input {
         /// The node that shall lead.
         to: Option<NodeId>,
     },
+    /// Take part with this replica, in place of one of the group that halted, was stopped, or has a lower
+    /// number. Its [`GroupWrite::replica`](crate::raft_log::GroupWrite) must be durable before.
+    Start(Box<ReplicaStart>),
+    /// Take part in a group no more. A leader tells the voter that has most of its log to stand for election.
+    Stop {
+        /// The group.
+        group: GroupId,
+    },
+    /// Change who belongs to a group. Only its leader takes it. The token comes back with the committed
+    /// entry ([`Committed::members`] says who belongs then), or with the reason why there is none.
+    ChangeMembers {
+        /// The group.
+        group: GroupId,
+        /// As that of a proposal.
+        token: Token,
+        /// Who comes and who goes.
+        change: MemberChange,
+    },
     /// The connection to a node is gone.
     PeerDown {
         /// The node.
@@ -168,19 +190,21 @@ pub struct Effects {
     pub fetches: Vec<FetchSnapshot>,
     /// Staged snapshots to switch to.
     pub installs: Vec<InstallSnapshot>,
-    /// Groups whose newest checkpoint a follower needs: pin it and say
-    /// [`Input::SnapshotExported`].
-    pub exports: Vec<GroupId>,
+    /// Checkpoints that followers need: pin one and say [`Input::SnapshotExported`].
+    pub exports: Vec<ExportRequest>,
     /// Prefixes that the raft log may forget.
     pub compactions: Vec<Compaction>,
     /// Messages that were refused, for logs and counters.
     pub refusals: Vec<Refusal>,
     /// Replicas that stopped taking part just now.
     pub halts: Vec<Halt>,
+    /// Groups whose status may have changed: those that inputs concerned, which is few of many. Whoever
+    /// shows statuses to others asks [`NodeCore::status`](super::NodeCore) for these only.
+    pub touched: BTreeSet<GroupId>,
 }
 
 impl Effects {
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do but to show [`Effects::touched`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sends.is_empty()
@@ -250,6 +274,9 @@ pub struct Committed {
     pub term: Term,
     /// Who waits for its outcome here.
     pub token: Option<Token>,
+    /// Of an entry that changes who belongs to the group: who does from then on. A checkpoint at or after
+    /// it must say so.
+    pub members: Option<Members>,
     /// The entry. A leader's first one in a term has neither context nor data.
     pub entry: Entry,
 }
@@ -288,6 +315,8 @@ pub enum ProposeFailure {
     NotReady,
     /// Larger than any entry may be.
     TooLarge,
+    /// Members cannot change in this way, or not now.
+    Members(ChangeRefusal),
     /// Its fate can no longer be seen from here: it may or may not have committed.
     MayHaveCommitted,
 }
@@ -341,9 +370,17 @@ pub struct SnapshotOffer {
     /// Length of the manifest.
     pub manifest_bytes: u64,
     /// Members at that entry.
-    pub voters: Vec<ReplicaId>,
-    /// Learners at that entry.
-    pub learners: Vec<ReplicaId>,
+    pub members: Members,
+}
+
+/// A checkpoint that a follower needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportRequest {
+    /// The group.
+    pub group: GroupId,
+    /// It must have applied this entry at least: then it names the follower as a member. If the newest one
+    /// has not, take a newer one first.
+    pub at_least: RaftIndex,
 }
 
 /// A prefix that the raft log may forget.

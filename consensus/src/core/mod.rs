@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod incoming;
 mod io;
 mod logging;
+mod members;
 mod node;
 mod offer;
 mod reads;
@@ -49,14 +50,16 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
-pub use tidelog_engine::checkpoint::EntryId;
+pub use tidelog_engine::checkpoint::{EntryId, Members};
 
 pub(crate) use check::MANIFEST_BYTES_MAX;
 pub use config::{CheckpointFacts, CoreConfig, CoreLimits, ReplicaStart, Ticks};
 pub use error::{CoreError, HaltReason, MessageRefusal};
 pub use io::{
-    Answer, ApplyTask, Committed, Compaction, Effects, FetchSnapshot, Halt, Input, InstallSnapshot, Lane,
-    LeaderChange, Outgoing, Persist, Proposal, ProposeFailure, Refusal, Reply, SnapshotOffer, Staged, Token,
+    Answer, ApplyTask, Committed, Compaction, Effects, ExportRequest, FetchSnapshot, Halt, Input,
+    InstallSnapshot, Lane, LeaderChange, Outgoing, Persist, Proposal, ProposeFailure, Refusal, Reply,
+    SnapshotOffer, Staged, Token,
 };
+pub use members::{ChangeRefusal, MemberChange};
 pub use node::NodeCore;
 pub use status::{GroupStatus, PeerStatus, Role, SnapshotPhase};

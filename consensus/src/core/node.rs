@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_engine::checkpoint::Members;
+use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::check::Denied;
-use super::config::{CoreConfig, CoreLimits, Ticks};
+use super::config::{CoreConfig, CoreLimits, ReplicaStart, Ticks};
 use super::error::{CoreError, HaltReason, MessageRefusal};
 use super::io::{Effects, Halt, Input, Persist, ProposeFailure, Refusal, Token};
 use super::ready::Draft;
@@ -22,11 +23,21 @@ use crate::raft_log::RaftLog;
 /// [`Persist`]. [`NodeCore::step`] does both for one input.
 pub struct NodeCore {
     node: NodeId,
+    settings: Settings,
     slots: BTreeMap<GroupId, Slot>,
     /// Groups that have to be looked at by the next collection.
     dirty: BTreeSet<GroupId>,
     last_persist: u64,
     unreported: Vec<Halt>,
+}
+
+/// What every replica of the node is built with.
+struct Settings {
+    log: Arc<dyn RaftLog>,
+    boot: BootEpoch,
+    ticks: Ticks,
+    limits: CoreLimits,
+    seed: u64,
 }
 
 enum Slot {
@@ -51,6 +62,13 @@ impl NodeCore {
         check_settings(&config.ticks, &config.limits)?;
         let mut core = Self {
             node: config.node,
+            settings: Settings {
+                log: Arc::clone(raft_log),
+                boot: config.boot,
+                ticks: config.ticks,
+                limits: config.limits,
+                seed: config.seed,
+            },
             slots: BTreeMap::new(),
             dirty: BTreeSet::new(),
             last_persist: 0,
@@ -58,23 +76,50 @@ impl NodeCore {
         };
         for replica in config.groups {
             let group = replica.group;
-            let slot = match start(&replica, Arc::clone(raft_log), &config.ticks, &config.limits) {
-                Ok(started) => {
-                    core.dirty.insert(group);
-                    let (seed, boot) = (config.seed, config.boot);
-                    let built = Replica::new(&replica, started, seed, boot, config.ticks, config.limits);
-                    Slot::Active(Box::new(built))
-                }
-                Err(reason) => {
-                    core.unreported.push(Halt { group, reason: reason.clone() });
-                    Slot::Halted { replica: replica.replica, reason }
-                }
-            };
-            if core.slots.insert(group, slot).is_some() {
+            if core.slots.contains_key(&group) {
                 return Err(CoreError::DuplicateGroup { group });
             }
+            core.begin(&replica);
         }
         Ok(core)
+    }
+
+    /// Builds a replica, which runs unless there is evidence against it.
+    fn begin(&mut self, replica: &ReplicaStart) {
+        let group = replica.group;
+        let Settings { log, boot, ticks, limits, seed } = &self.settings;
+        let slot = match start(replica, Arc::clone(log), ticks, limits) {
+            Ok(started) => {
+                Slot::Active(Box::new(Replica::new(replica, started, *seed, *boot, *ticks, *limits)))
+            }
+            Err(reason) => {
+                self.unreported.push(Halt { group, reason: reason.clone() });
+                Slot::Halted { replica: replica.replica, reason }
+            }
+        };
+        self.dirty.insert(group);
+        self.slots.insert(group, slot);
+    }
+
+    /// Starts a replica at run time, unless a newer one, or this one, takes part already.
+    fn start(&mut self, replica: &ReplicaStart, effects: &mut Effects) {
+        let replaceable = match self.slots.get(&replica.group) {
+            Some(Slot::Active(running)) => running.id < replica.replica,
+            Some(Slot::Halted { replica: halted, .. }) => *halted <= replica.replica,
+            None => true,
+        };
+        if replaceable {
+            self.stop(replica.group, effects);
+            self.begin(replica);
+        }
+    }
+
+    fn stop(&mut self, group: GroupId, effects: &mut Effects) {
+        effects.touched.insert(group);
+        if let Some(Slot::Active(mut replica)) = self.slots.remove(&group) {
+            effects.replies.append(&mut replica.abandon());
+            effects.sends.extend(replica.parting());
+        }
     }
 
     /// One input, and all that follows from it.
@@ -112,6 +157,11 @@ impl NodeCore {
                 self.or_fail(group, token, effects, |replica| replica.read_index(token));
             }
             Input::Halt { group, reason } => self.halt(group, reason, effects),
+            Input::Start(replica) => self.start(&replica, effects),
+            Input::Stop { group } => self.stop(group, effects),
+            Input::ChangeMembers { group, token, change } => {
+                self.or_fail(group, token, effects, |replica| replica.change_members(token, &change));
+            }
             Input::Applied { group, .. }
             | Input::Checkpointed { group, .. }
             | Input::SnapshotStaged { group, .. }
@@ -133,6 +183,7 @@ impl NodeCore {
         let number = self.last_persist.saturating_add(1);
         let mut draft = Draft { number, writes: Vec::new(), votes: Vec::new() };
         for group in std::mem::take(&mut self.dirty) {
+            effects.touched.insert(group);
             let Some(Slot::Active(replica)) = self.slots.get_mut(&group) else { continue };
             if let Err(reason) = replica.collect(&mut draft, effects) {
                 self.halt(group, reason, effects);
@@ -195,6 +246,7 @@ impl NodeCore {
     }
 
     fn halt(&mut self, group: GroupId, reason: HaltReason, effects: &mut Effects) {
+        effects.touched.insert(group);
         let Some(slot) = self.slots.get_mut(&group) else { return };
         if let Slot::Active(replica) = slot {
             effects.replies.append(&mut replica.abandon());
@@ -223,6 +275,9 @@ fn local(replica: &mut Replica, input: Input, effects: &mut Effects) {
         | Input::Message { .. }
         | Input::Propose { .. }
         | Input::ReadIndex { .. }
+        | Input::Start(_)
+        | Input::Stop { .. }
+        | Input::ChangeMembers { .. }
         | Input::Halt { .. } => {}
     }
 }
@@ -245,6 +300,7 @@ impl Slot {
                 serves: false,
                 tail_bytes: 0,
                 snapshot: SnapshotPhase::None,
+                members: Members::default(),
                 peers: Vec::new(),
                 halted: Some(reason.clone()),
             },

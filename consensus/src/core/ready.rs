@@ -172,7 +172,8 @@ impl Replica {
             if (hard.term, hard.vote) != (self.seen_hard.term, self.seen_hard.vote) {
                 must_sync = true;
                 let voted = (hard.vote != 0).then_some(ReplicaId(hard.vote));
-                *vote = Some(Vote { group: self.group, term: Term(hard.term), vote: voted });
+                *vote =
+                    Some(Vote { group: self.group, replica: self.id, term: Term(hard.term), vote: voted });
             }
             self.seen_hard = hard.clone();
             self.unsaved = Some(hard.clone());
@@ -275,6 +276,7 @@ impl Replica {
                 index: RaftIndex(entry.index),
                 term: Term(entry.term),
                 token: decided.committed,
+                members: None,
                 entry,
             });
         }

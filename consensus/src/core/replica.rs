@@ -19,9 +19,10 @@ use super::check::{Denied, Gate};
 use super::config::{CoreLimits, ReplicaStart, Ticks};
 use super::incoming::Incoming;
 use super::io::{
-    Answer, Compaction, Effects, LeaderChange, Outgoing, Proposal, ProposeFailure, Reply, SnapshotOffer,
-    Token,
+    Answer, Compaction, Effects, ExportRequest, LeaderChange, Outgoing, Proposal, ProposeFailure, Reply,
+    SnapshotOffer, Token,
 };
+use super::members::{MemberChange, members_of};
 use super::offer::OfferData;
 use super::reads::Reads;
 use super::ready::Held;
@@ -267,6 +268,15 @@ impl Replica {
         }
     }
 
+    /// Queues a change of members, or says why not.
+    pub(super) fn change_members(
+        &mut self,
+        _token: Token,
+        _change: &MemberChange,
+    ) -> Result<(), ProposeFailure> {
+        Err(ProposeFailure::NotReady)
+    }
+
     /// Adds a read to the next round, or says why there will be none.
     pub(super) fn read_index(&mut self, token: Token) -> Result<(), ProposeFailure> {
         let raft = &self.raw.raft;
@@ -338,7 +348,7 @@ impl Replica {
         let metadata = snapshot.mut_metadata();
         metadata.index = offer.snapshot.index.get();
         metadata.term = offer.snapshot.term.get();
-        metadata.set_conf_state(conf_state(&offer.voters, &offer.learners));
+        metadata.set_conf_state(conf_state(&offer.members));
         snapshot.data = OfferData { digest: offer.digest, manifest_bytes: offer.manifest_bytes }.encode();
         self.raw.mut_store().offer = Some(snapshot);
     }
@@ -355,7 +365,8 @@ impl Replica {
         let due = self.export_asked.is_none_or(|ticks| ticks >= self.ticks.snapshot_retry);
         if self.raw.store().take_wants_offer() && due {
             self.export_asked = Some(0);
-            effects.exports.push(self.group);
+            let at_least = self.raw.store().terms.base().index;
+            effects.exports.push(ExportRequest { group: self.group, at_least });
         }
     }
 
@@ -457,6 +468,8 @@ impl Replica {
                 matched: RaftIndex(progress.matched),
                 active: progress.recent_active || *replica == self.id,
                 in_snapshot: progress.state == ProgressState::Snapshot,
+                learner: !raft.prs().conf().voters().contains(replica.get()),
+                caught_up: progress.matched >= log.committed,
             })
         });
         GroupStatus {
@@ -478,6 +491,7 @@ impl Replica {
             serves: self.is_leader() && raft.apply_to_current_term(),
             tail_bytes: store.tail.bytes(),
             snapshot: self.incoming.phase(),
+            members: members_of(&raft.prs().conf().to_conf_state(), &self.members),
             peers: peers.collect(),
             halted: None,
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, RawNode, ReadOnlyOption};
-use tidelog_engine::checkpoint::EntryId;
+use tidelog_engine::checkpoint::{EntryId, Members};
 use tidelog_wire::ids::{NodeId, RaftIndex, ReplicaId, Term};
 
 use super::check::MEMBERS_MAX;
@@ -46,7 +46,7 @@ pub(super) fn start(
     let terms = terms(start);
     check(start, &terms)?;
     let hard_state = hard_state(start);
-    let conf = conf_state(&start.checkpoint.voters, &start.checkpoint.learners);
+    let conf = conf_state(&start.checkpoint.members);
     let durable_vote = (hard_state.term, hard_state.vote);
     let store = ReplicaStore::new(group, log, conf, hard_state, terms);
     let config = Config {
@@ -74,11 +74,13 @@ pub(super) fn start(
 }
 
 /// raft's form of the members.
-pub(super) fn conf_state(voters: &[ReplicaId], learners: &[ReplicaId]) -> ConfState {
+pub(super) fn conf_state(members: &Members) -> ConfState {
     let numbers = |ids: &[ReplicaId]| ids.iter().map(|id| id.get()).collect::<Vec<_>>();
     let mut conf = ConfState::default();
-    conf.set_voters(numbers(voters));
-    conf.set_learners(numbers(learners));
+    conf.set_voters(numbers(&members.voters));
+    conf.set_voters_outgoing(numbers(&members.outgoing));
+    conf.set_learners(numbers(&members.learners));
+    conf.set_learners_next(numbers(&members.learners_next));
     conf
 }
 
@@ -88,7 +90,7 @@ fn count(ticks: u32) -> usize {
 
 fn members(start: &ReplicaStart) -> Result<BTreeMap<ReplicaId, NodeId>, HaltReason> {
     let bad = |found: String| HaltReason::BadMembers { group: start.group, found };
-    let facts = &start.checkpoint;
+    let facts = &start.checkpoint.members;
     let listed: Vec<_> = facts.voters.iter().chain(&facts.learners).copied().collect();
     let distinct: BTreeSet<_> = listed.iter().copied().collect();
     let placed: BTreeMap<_, _> = facts.replicas.iter().copied().collect();

@@ -1,6 +1,6 @@
 //! What can be seen of a replica from outside.
 
-use tidelog_engine::checkpoint::EntryId;
+use tidelog_engine::checkpoint::{EntryId, Members};
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::error::HaltReason;
@@ -35,7 +35,9 @@ pub struct GroupStatus {
     pub tail_bytes: u64,
     /// What a snapshot is doing here.
     pub snapshot: SnapshotPhase,
-    /// The other members, if it leads.
+    /// Who belongs to the group, by the entries handed to apply here.
+    pub members: Members,
+    /// The members as it sees them, if it leads.
     pub peers: Vec<PeerStatus>,
     /// Why it does not take part, if so.
     pub halted: Option<HaltReason>,
@@ -52,6 +54,10 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
+    /// Receives what the leader has, and does not count; also a replica that has nothing yet.
+    Learner,
+    /// Was removed from the group: it takes part no more, and can be stopped.
+    Removed,
     /// Does not take part.
     Halted,
 }
@@ -80,4 +86,8 @@ pub struct PeerStatus {
     pub active: bool,
     /// Whether it is waiting for a snapshot.
     pub in_snapshot: bool,
+    /// Whether it receives only.
+    pub learner: bool,
+    /// Whether all that was committed a moment ago is durable there: then it can be promoted, or lead.
+    pub caught_up: bool,
 }

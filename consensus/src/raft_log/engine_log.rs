@@ -19,6 +19,7 @@
 //! Not here: when to compact and purge (`crate::runtime`).
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,11 +31,11 @@ use raft::eraftpb::Entry;
 use raft_engine::env::{DefaultFileSystem, FileSystem};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use tidelog_engine::storage::{Storage, create_dir_durably, parent};
-use tidelog_wire::ids::{GroupId, RaftIndex};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId};
 
 use super::values::{
-    decode_hard_state, decode_index, decode_install_mark, encode_hard_state, encode_index,
-    encode_install_mark, note_entry, span_after,
+    decode_hard_state, decode_index, decode_install_mark, decode_replica, encode_hard_state, encode_index,
+    encode_install_mark, encode_replica, note_entry, span_after,
 };
 use super::watched_files::WatchedFiles;
 use super::{GroupLog, GroupWrite, InstallChange, InstallMark, RaftLog, RaftLogError, Span, SyncPolicy};
@@ -45,6 +46,8 @@ const INSTALL: &[u8] = b"install";
 const NO_MARK: &[u8] = &[0];
 /// The first entry kept by the last compaction.
 const FIRST_KEPT: &[u8] = b"first-kept";
+/// Whose log it is.
+const REPLICA: &[u8] = b"replica";
 /// raft-engine's region that is no group: it takes the batch that makes an opening durable.
 const NO_GROUP: u64 = u64::MAX;
 const OPENED: &[u8] = b"opened";
@@ -268,10 +271,18 @@ impl<F: FileSystem + 'static> EngineLog<F> {
         }
     }
 
-    fn add(&self, batch: &mut LogBatch, write: &GroupWrite) -> raft_engine::Result<()> {
+    fn add(
+        &self,
+        batch: &mut LogBatch,
+        write: &GroupWrite,
+        replica: Option<ReplicaId>,
+    ) -> raft_engine::Result<()> {
         let region = write.group.get();
         if write.clear {
             batch.add_command(region, Command::Clean);
+        }
+        if let Some(replica) = replica {
+            batch.put(region, REPLICA.to_vec(), encode_replica(replica).to_vec())?;
         }
         batch.add_entries::<Entries>(region, &write.entries)?;
         if let Some(state) = &write.hard_state {
@@ -293,7 +304,8 @@ impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
     fn write(&self, writes: &[GroupWrite], sync: bool) -> Result<(), RaftLogError> {
         let _turn = self.turn();
         let sync = sync || writes.iter().any(|write| !write.entries.is_empty());
-        let mut spans = std::collections::BTreeMap::new();
+        let mut spans = BTreeMap::new();
+        let mut replicas = BTreeMap::new();
         let mut batch = LogBatch::with_capacity(writes.len());
         for write in writes {
             let held = match spans.get(&write.group) {
@@ -302,7 +314,17 @@ impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
                 None => self.span(write.group),
             };
             spans.insert(write.group, span_after(write.group, held, &write.entries)?);
-            self.add(&mut batch, write).map_err(|error| self.failed("prepare a batch", error))?;
+            let replica = match write.replica {
+                Some(replica) => Some(replica),
+                // Cleared with the rest, so it is written again.
+                None if write.clear => match replicas.get(&write.group) {
+                    Some(replica) => Some(*replica),
+                    None => self.value(write.group, REPLICA, decode_replica)?,
+                },
+                None => None,
+            };
+            replicas.extend(replica.map(|replica| (write.group, replica)));
+            self.add(&mut batch, write, replica).map_err(|error| self.failed("prepare a batch", error))?;
         }
         match (batch.is_empty(), sync) {
             (true, true) => self.write_marker(),
@@ -317,6 +339,7 @@ impl<F: FileSystem + 'static> RaftLog for EngineLog<F> {
             terms: Vec::new(),
             hard_state: self.value(group, HARD_STATE, decode_hard_state)?.unwrap_or_default(),
             install: self.value(group, INSTALL, decode_optional_mark)?.flatten(),
+            replica: self.value(group, REPLICA, decode_replica)?,
         };
         self.check_first_kept(group, log.span)?;
         if let Some(span) = log.span {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protobuf::Message;
 use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::storage::{File, OpenMode, Position, Storage, create_dir_durably, parent, replace_file};
-use tidelog_wire::ids::{GroupId, RaftIndex};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId};
 
 use super::sim_record::{Change, decode_record, encode_record};
 use super::values::{note_entry, span_after};
@@ -88,6 +88,7 @@ struct Held {
     entries: VecDeque<Entry>,
     hard_state: HardState,
     install: Option<InstallMark>,
+    replica: Option<ReplicaId>,
 }
 
 impl Held {
@@ -204,8 +205,13 @@ impl State {
     fn change(&mut self, change: Change) {
         match change {
             Change::Clear(group) => {
-                self.groups.remove(&group);
+                if let Some(held) = self.groups.remove(&group)
+                    && held.replica.is_some()
+                {
+                    self.groups.insert(group, Held { replica: held.replica, ..Held::default() });
+                }
             }
+            Change::Replica(group, replica) => self.groups.entry(group).or_default().replica = Some(replica),
             Change::Entry(group, entry) => {
                 let held = self.groups.entry(group).or_default();
                 while held.entries.back().is_some_and(|last| last.index >= entry.index) {
@@ -230,6 +236,7 @@ impl State {
             changes.extend(held.entries.iter().map(|entry| Change::Entry(*group, entry.clone())));
             changes.push(Change::HardState(*group, held.hard_state.clone()));
             changes.push(Change::Install(*group, held.install));
+            changes.extend(held.replica.map(|replica| Change::Replica(*group, replica)));
         }
         changes
     }
@@ -238,6 +245,7 @@ impl State {
 fn changes_of(write: &GroupWrite) -> impl Iterator<Item = Change> {
     let group = write.group;
     let clear = write.clear.then_some(Change::Clear(group));
+    let replica = write.replica.map(|replica| Change::Replica(group, replica));
     let entries = write.entries.iter().map(move |entry| Change::Entry(group, entry.clone()));
     let hard_state = write.hard_state.clone().map(|state| Change::HardState(group, state));
     let install = match write.install {
@@ -245,7 +253,7 @@ fn changes_of(write: &GroupWrite) -> impl Iterator<Item = Change> {
         InstallChange::Set(mark) => Some(Change::Install(group, Some(mark))),
         InstallChange::Remove => Some(Change::Install(group, None)),
     };
-    clear.into_iter().chain(entries).chain(hard_state).chain(install)
+    clear.into_iter().chain(replica).chain(entries).chain(hard_state).chain(install)
 }
 
 impl RaftLog for SimLog {
@@ -273,6 +281,7 @@ impl RaftLog for SimLog {
             terms: Vec::new(),
             hard_state: held.hard_state.clone(),
             install: held.install,
+            replica: held.replica,
         };
         let first = log.span.map_or(0, |span| span.first.get());
         for (entry, index) in held.entries.iter().zip(first..) {

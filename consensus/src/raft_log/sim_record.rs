@@ -7,12 +7,12 @@
 //! |  8 |   .. | body   | changes: kind (1), group (8), and what the kind says            |
 //!
 //! Kinds: 1 clear; 2 entry: length (4), protobuf bytes; 3 hard state (25); 4 install mark (25);
-//! 5 no install mark; 6 compact: first kept index (8).
+//! 5 no install mark; 6 compact: first kept index (8); 7 whose log it is: replica (8).
 
 use protobuf::Message;
 use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::storage::Position;
-use tidelog_wire::ids::{GroupId, RaftIndex};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId};
 
 use super::InstallMark;
 use super::values::{
@@ -29,6 +29,7 @@ pub(super) enum Change {
     HardState(GroupId, HardState),
     Install(GroupId, Option<InstallMark>),
     Compact(GroupId, RaftIndex),
+    Replica(GroupId, ReplicaId),
 }
 
 /// The record of `changes`, as it must stand at `position`. `None` if it is too long.
@@ -77,6 +78,10 @@ fn encode_change(body: &mut Vec<u8>, change: &Change) -> Option<()> {
             head(6, group);
             body.extend_from_slice(&first_kept.get().to_le_bytes());
         }
+        Change::Replica(group, replica) => {
+            head(7, group);
+            body.extend_from_slice(&replica.get().to_le_bytes());
+        }
     }
     Some(())
 }
@@ -123,6 +128,10 @@ fn decode_change(bytes: &[u8]) -> Option<(Change, &[u8])> {
         6 => {
             let (first, rest) = rest.split_first_chunk()?;
             Some((Change::Compact(group, RaftIndex(u64::from_le_bytes(*first))), rest))
+        }
+        7 => {
+            let (replica, rest) = rest.split_first_chunk()?;
+            Some((Change::Replica(group, ReplicaId(u64::from_le_bytes(*replica))), rest))
         }
         _ => None,
     }

@@ -4,7 +4,7 @@
 //! none here.
 
 use raft::eraftpb::{Entry, HardState};
-use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 use super::{GroupLog, InstallMark, RaftLogError, Span, TermRun};
 
@@ -38,17 +38,34 @@ pub(super) fn encode_install_mark(mark: &InstallMark) -> [u8; VALUE_BYTES] {
 
 /// Encodes the first index kept: format (1 byte, always 1), index (8 bytes, little-endian).
 pub(super) fn encode_index(index: RaftIndex) -> [u8; 9] {
+    one_number(index.get())
+}
+
+/// Encodes whose log it is: format (1 byte, always 1), replica id (8 bytes, little-endian, not 0).
+pub(super) fn encode_replica(replica: ReplicaId) -> [u8; 9] {
+    one_number(replica.get())
+}
+
+pub(super) fn decode_index(bytes: &[u8]) -> Option<RaftIndex> {
+    number(bytes).map(RaftIndex)
+}
+
+pub(super) fn decode_replica(bytes: &[u8]) -> Option<ReplicaId> {
+    number(bytes).filter(|replica| *replica != 0).map(ReplicaId)
+}
+
+fn one_number(number: u64) -> [u8; 9] {
     let mut bytes = [0; 9];
-    for (slot, value) in bytes.iter_mut().zip(std::iter::once(FORMAT).chain(index.get().to_le_bytes())) {
+    for (slot, value) in bytes.iter_mut().zip(std::iter::once(FORMAT).chain(number.to_le_bytes())) {
         *slot = value;
     }
     bytes
 }
 
-pub(super) fn decode_index(bytes: &[u8]) -> Option<RaftIndex> {
-    let (format, index) = bytes.split_first()?;
-    let index: &[u8; 8] = index.try_into().ok()?;
-    (*format == FORMAT).then_some(RaftIndex(u64::from_le_bytes(*index)))
+fn number(bytes: &[u8]) -> Option<u64> {
+    let (format, number) = bytes.split_first()?;
+    let number: &[u8; 8] = number.try_into().ok()?;
+    (*format == FORMAT).then_some(u64::from_le_bytes(*number))
 }
 
 pub(super) fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {

@@ -227,6 +227,7 @@ impl NodeHandle {
                     Told::Failed(
                         error @ (ProposeError::NotLeader { leader: Some(_) }
                         | ProposeError::TooLarge
+                        | ProposeError::Members(_)
                         | ProposeError::DiskFull
                         | ProposeError::Stopping),
                     ) => return Err(error),

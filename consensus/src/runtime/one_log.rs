@@ -24,7 +24,7 @@ pub(super) fn committed(index: u64, command: Command) -> Committed {
     let mut entry = raft::eraftpb::Entry { index, term: 2, ..raft::eraftpb::Entry::default() };
     entry.context = context.into();
     entry.data = data;
-    Committed { index: RaftIndex(index), term: Term(2), token: None, entry }
+    Committed { index: RaftIndex(index), term: Term(2), token: None, members: None, entry }
 }
 
 fn batch(value: &[u8]) -> Bytes {

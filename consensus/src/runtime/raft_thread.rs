@@ -193,8 +193,8 @@ impl RaftThread {
         for fetch in effects.fetches.drain(..) {
             self.peers.fetch(fetch);
         }
-        for group in effects.exports.drain(..) {
-            self.peers.export(group);
+        for export in effects.exports.drain(..) {
+            self.peers.export(export.group);
         }
         changed
     }

@@ -36,7 +36,7 @@ use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
 use crate::apply::{Machines, genesis_checkpoint};
 use crate::core::{
-    CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, NodeCore, ReplicaStart, Role,
+    CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart, Role,
     SnapshotPhase,
 };
 use crate::entry::NodeRecord;
@@ -201,14 +201,11 @@ fn recover_group(
     let loaded = engine.load_checkpoint(group).map_err(|error| error.to_string())?;
     let checkpoint = loaded.ok_or("its checkpoint is gone")?.newest;
     let log = raft_log::load(raft_log, group)?;
-    let replica = checkpoint.replicas.iter().find(|(_, node)| *node == config.node);
-    let replica = replica.map(|(replica, _)| *replica).ok_or("this node is no member of the group")?;
+    let replica = checkpoint.members.replica_on(config.node).ok_or("this node is no member of the group")?;
     let checkpoint = CheckpointFacts {
         applied: checkpoint.applied,
         last_durable: checkpoint.last_durable,
-        voters: checkpoint.voters,
-        learners: checkpoint.learners,
-        replicas: checkpoint.replicas,
+        members: checkpoint.members,
     };
     Ok(ReplicaStart { group, replica, checkpoint, log, vote: None })
 }
@@ -227,7 +224,7 @@ fn votes_behind(starts: &[ReplicaStart]) -> Vec<Vote> {
     let vote = |start: &ReplicaStart| {
         let state = &start.log.hard_state;
         let voted = (state.vote != 0).then_some(ReplicaId(state.vote));
-        Vote { group: start.group, term: Term(state.term), vote: voted }
+        Vote { group: start.group, replica: start.replica, term: Term(state.term), vote: voted }
     };
     starts.iter().filter(behind).map(vote).collect()
 }
@@ -248,6 +245,7 @@ fn halted(group: GroupId, config: &NodeConfig, message: String) -> GroupStatus {
         serves: false,
         tail_bytes: 0,
         snapshot: SnapshotPhase::None,
+        members: Members::default(),
         peers: Vec::new(),
         halted: Some(HaltReason::Outside { group, message }),
     }

@@ -24,8 +24,8 @@ use super::waiters::Waiters;
 use super::writer::Writer;
 use crate::apply::Catalogue;
 use crate::core::{
-    CheckpointFacts, CoreConfig, CoreLimits, FetchSnapshot, GroupStatus, Input, Lane, NodeCore, ReplicaStart,
-    Role, Ticks,
+    CheckpointFacts, CoreConfig, CoreLimits, FetchSnapshot, GroupStatus, Input, Lane, Members, NodeCore,
+    ReplicaStart, Role, Ticks,
 };
 use crate::metrics::NodeMetrics;
 use crate::raft_log::{GroupLog, GroupWrite, RaftLog, RaftLogError, SimLog, SimLogOptions};
@@ -207,13 +207,10 @@ impl TestNode {
 
 fn core(number: u64, raft_log: &Arc<dyn RaftLog>) -> NodeCore {
     let first = EntryId { index: RaftIndex(1), term: Term(1) };
-    let voters: Vec<_> = (1..=3).map(ReplicaId).collect();
     let checkpoint = CheckpointFacts {
         applied: first,
         last_durable: first,
-        voters: voters.clone(),
-        learners: Vec::new(),
-        replicas: voters.iter().map(|replica| (*replica, NodeId(replica.get() - 1))).collect(),
+        members: Members::of_voters((0..3).map(|node| (ReplicaId(node + 1), NodeId(node))).collect()),
     };
     let replica = ReplicaId(number + 1);
     let start = ReplicaStart { group: GROUP, replica, checkpoint, log: GroupLog::default(), vote: None };

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidelog_wire::ids::{NodeId, RaftIndex};
 use tokio::sync::oneshot;
 
-use crate::core::{ProposeFailure, Token};
+use crate::core::{ChangeRefusal, ProposeFailure, Token};
 use crate::outcome::Outcome;
 
 /// Why a proposal or a read has no outcome. Except where it says so, it never will have one.
@@ -42,6 +42,9 @@ pub enum ProposeError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+    /// Members cannot change in this way, or not now.
+    #[error("{0}")]
+    Members(ChangeRefusal),
     /// Its time is over, or its fate can no longer be seen from here: **it may or may not have committed**.
     #[error("no answer in time: it may or may not have committed")]
     MayHaveCommitted,
@@ -55,6 +58,7 @@ impl From<ProposeFailure> for ProposeError {
             ProposeFailure::Busy => Self::Busy,
             ProposeFailure::NotReady => Self::NotReady,
             ProposeFailure::TooLarge => Self::TooLarge,
+            ProposeFailure::Members(why) => Self::Members(why),
             ProposeFailure::MayHaveCommitted => Self::MayHaveCommitted,
         }
     }

@@ -180,8 +180,7 @@ impl Exports {
             snapshot: manifest.snapshot,
             digest,
             manifest_bytes,
-            voters: checkpoint.voters,
-            learners: checkpoint.learners,
+            members: checkpoint.members,
         };
         let now = state.now_ms;
         let group = manifest.group;

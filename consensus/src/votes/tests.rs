@@ -9,6 +9,7 @@ use super::*;
 
 fn vote(group: u64, term: u64, for_replica: u64) -> Vote {
     Vote {
+        replica: ReplicaId(1),
         group: GroupId(group),
         term: Term(term),
         vote: (for_replica != 0).then_some(ReplicaId(for_replica)),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tidelog_consensus::raft_log::{GroupWrite, RaftLog, Span};
 use tidelog_consensus::snapshot::Switch;
 use tidelog_consensus::votes::{Vote, Votes};
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, Members};
 use tidelog_engine::log::{AppendStamp, LogWriter};
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::storage::Storage;
@@ -232,7 +232,7 @@ impl Running {
         let now = term(self.applied);
         promise.vote_asked = now.get();
         tell(*promise);
-        let vote = Vote { group: GROUP, term: now, vote: Some(ReplicaId(1)) };
+        let vote = Vote { group: GROUP, replica: ReplicaId(1), term: now, vote: Some(ReplicaId(1)) };
         self.votes.record(&[vote]).map_err(Broken::by("record a vote"))?;
         promise.vote = now.get();
         tell(*promise);
@@ -259,9 +259,7 @@ impl Running {
             applied,
             last_durable: applied,
             apply_version: 1,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            replicas: Vec::new(),
+            members: Members::default(),
             logs: logs.collect(),
             state: Bytes::new(),
         };

@@ -13,11 +13,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use tidelog_wire::ids::{
-    Chain, Generation, GroupId, LeaderEpoch, LogId, NodeId, Offset, Partition, RaftIndex, ReplicaId, Term,
-    TimestampMs,
+    Chain, Generation, GroupId, LeaderEpoch, LogId, Offset, Partition, RaftIndex, Term, TimestampMs,
 };
 
-use super::{Checkpoint, EntryId, LogCheckpoint, LogConfig, LogState};
+use super::{Checkpoint, EntryId, LogCheckpoint, LogConfig, LogState, Members};
 use crate::fields::{FieldWriter, Fields, Short, wide};
 use crate::producers::ProducerTable;
 use crate::storage::Position;
@@ -89,12 +88,7 @@ impl Checkpoint {
         entry(&mut body, self.applied);
         entry(&mut body, self.last_durable);
         body.u16(self.apply_version).u16(0).u32(0);
-        replicas(&mut body, &self.voters);
-        replicas(&mut body, &self.learners);
-        body.count(self.replicas.len());
-        for (replica, node) in &self.replicas {
-            body.u64(replica.get()).u64(node.get());
-        }
+        self.members.encode(&mut body);
         body.count(self.logs.len());
         for log in &self.logs {
             encode_log(&mut body, log);
@@ -155,13 +149,6 @@ fn entry(out: &mut FieldWriter, entry: EntryId) {
     out.u64(entry.index.get()).u64(entry.term.get());
 }
 
-fn replicas(out: &mut FieldWriter, replicas: &[ReplicaId]) {
-    out.count(replicas.len());
-    for replica in replicas {
-        out.u64(replica.get());
-    }
-}
-
 fn encode_log(out: &mut FieldWriter, log: &LogCheckpoint) {
     out.u64(log.log.generation.get()).u32(log.log.partition.get()).u32(u32::from(log.closed));
     out.u64(log.config.segment_bytes).i32(log.config.epoch_base).u32(0);
@@ -189,12 +176,7 @@ fn decode_body(body: &[u8]) -> Result<Checkpoint, CheckpointFault> {
     if fields.u16()? != 0 || fields.u32()? != 0 {
         return Err(CheckpointFault::Nonsense);
     }
-    let voters = decode_replicas(&mut fields)?;
-    let learners = decode_replicas(&mut fields)?;
-    let mut replicas = Vec::new();
-    for _ in 0..fields.count(16)? {
-        replicas.push((ReplicaId(fields.u64()?), NodeId(fields.u64()?)));
-    }
+    let members = Members::decode(&mut fields)?;
     let mut logs: Vec<LogCheckpoint> = Vec::new();
     for _ in 0..fields.count(92)? {
         let log = decode_log(&mut fields)?;
@@ -208,19 +190,11 @@ fn decode_body(body: &[u8]) -> Result<Checkpoint, CheckpointFault> {
     if !fields.is_empty() {
         return Err(CheckpointFault::Nonsense);
     }
-    Ok(Checkpoint { group, applied, last_durable, apply_version, voters, learners, replicas, logs, state })
+    Ok(Checkpoint { group, applied, last_durable, apply_version, members, logs, state })
 }
 
 fn decode_entry(fields: &mut Fields<'_>) -> Result<EntryId, Short> {
     Ok(EntryId { index: RaftIndex(fields.u64()?), term: Term(fields.u64()?) })
-}
-
-fn decode_replicas(fields: &mut Fields<'_>) -> Result<Vec<ReplicaId>, Short> {
-    let mut replicas = Vec::new();
-    for _ in 0..fields.count(8)? {
-        replicas.push(ReplicaId(fields.u64()?));
-    }
-    Ok(replicas)
 }
 
 fn decode_log(fields: &mut Fields<'_>) -> Result<LogCheckpoint, CheckpointFault> {

@@ -14,6 +14,7 @@
 //! Not here: what the machine puts into [`Checkpoint::state`], and syncing the segments it names.
 
 mod codec;
+mod members;
 pub(crate) mod store;
 pub mod table;
 #[cfg(test)]
@@ -23,11 +24,10 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use tidelog_wire::ids::{
-    Chain, GroupId, LeaderEpoch, LogId, NodeId, Offset, RaftIndex, ReplicaId, Term, TimestampMs,
-};
+use tidelog_wire::ids::{Chain, GroupId, LeaderEpoch, LogId, Offset, RaftIndex, Term, TimestampMs};
 
 pub use self::codec::{CHECKPOINT_BYTES_MAX, CheckpointFault, FORMAT};
+pub use self::members::Members;
 pub use self::store::{CheckpointError, CheckpointVerdict, LoadedCheckpoint};
 
 use crate::producers::ProducerTable;
@@ -125,12 +125,8 @@ pub struct Checkpoint {
     pub last_durable: EntryId,
     /// Which rules of apply are in force.
     pub apply_version: u16,
-    /// Replicas that count.
-    pub voters: Vec<ReplicaId>,
-    /// Replicas that receive and do not count.
-    pub learners: Vec<ReplicaId>,
-    /// Which node each replica is on.
-    pub replicas: Vec<(ReplicaId, NodeId)>,
+    /// Who belongs to the group.
+    pub members: Members,
     /// The group's logs, rising by id.
     pub logs: Vec<LogCheckpoint>,
     /// The machine's own state, in a format that the machine versions.

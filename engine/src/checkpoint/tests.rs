@@ -1,4 +1,4 @@
-use tidelog_wire::ids::{Generation, Partition, ProducerId};
+use tidelog_wire::ids::{Generation, NodeId, Partition, ProducerId, ReplicaId};
 
 use super::*;
 use crate::producers::ProducerStamp;
@@ -28,9 +28,15 @@ fn full() -> Checkpoint {
         applied: EntryId { index: RaftIndex(900), term: Term(3) },
         last_durable: EntryId { index: RaftIndex(905), term: Term(3) },
         apply_version: 1,
-        voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
-        learners: vec![ReplicaId(9)],
-        replicas: vec![(ReplicaId(1), NodeId(0)), (ReplicaId(2), NodeId(1)), (ReplicaId(3), NodeId(2))],
+        members: Members {
+            voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(9)],
+            outgoing: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
+            learners: vec![ReplicaId(10)],
+            learners_next: vec![ReplicaId(3)],
+            replicas: [(1, 0), (2, 1), (3, 2), (9, 3), (10, 4)]
+                .map(|(replica, node)| (ReplicaId(replica), NodeId(node)))
+                .to_vec(),
+        },
         logs: vec![log(0, false), log(1, true)],
         state: Bytes::from_static(b"the machine's own"),
     }

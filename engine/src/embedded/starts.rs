@@ -28,7 +28,7 @@ use super::EmbeddedError;
 use crate::checkpoint::store::{self, KEPT};
 use crate::checkpoint::table::{self, Seen, Verdict};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointFault, EntryId, LogCheckpoint, LogConfig, LogState,
+    Checkpoint, CheckpointError, CheckpointFault, EntryId, LogCheckpoint, LogConfig, LogState, Members,
 };
 use crate::engine::Engine;
 use crate::locks::PoisonError;
@@ -346,9 +346,7 @@ fn next_checkpoint(starts: &mut Starts) -> Checkpoint {
         applied: entry,
         last_durable: entry,
         apply_version: 1,
-        voters: Vec::new(),
-        learners: Vec::new(),
-        replicas: Vec::new(),
+        members: Members::default(),
         logs: starts.logs.values().cloned().collect(),
         state: Bytes::new(),
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidelog_engine::checkpoint::{Checkpoint, CheckpointVerdict, EntryId, LogCheckpoint};
+use tidelog_engine::checkpoint::{Checkpoint, CheckpointVerdict, EntryId, LogCheckpoint, Members};
 use tidelog_engine::log::{AppendError, AppendStamp, LogWriter};
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::segment;
@@ -241,9 +241,7 @@ impl Run<'_> {
             applied,
             last_durable: applied,
             apply_version: 1,
-            voters: vec![],
-            learners: vec![],
-            replicas: vec![],
+            members: Members::default(),
             logs: vec![LogCheckpoint {
                 log,
                 config: CONFIG,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, Members};
 use tidelog_engine::embedded::{EmbeddedError, SharedLog};
 use tidelog_engine::log::{AppendError, AppendStamp, LogWriter, ReadError};
 use tidelog_engine::producers::ProducerTable;
@@ -240,9 +240,7 @@ fn checkpoint(writer: &LogWriter, index: u64) -> Checkpoint {
         applied: entry,
         last_durable: entry,
         apply_version: 1,
-        voters: vec![],
-        learners: vec![],
-        replicas: vec![],
+        members: Members::default(),
         logs: vec![log],
         state: bytes::Bytes::new(),
     }

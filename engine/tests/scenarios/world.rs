@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, LogState};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, LogState, Members};
 use tidelog_engine::embedded::SharedLog;
 use tidelog_engine::log::{AppendStamp, Appended, LogReader, LogRecovery, LogWriter, ReadError};
 use tidelog_engine::producers::ProducerTable;
@@ -92,9 +92,7 @@ pub(crate) fn checkpoint(index: u64, writer: &LogWriter) -> Checkpoint {
         applied: EntryId { index: RaftIndex(index), term: Term(1) },
         last_durable: EntryId { index: RaftIndex(index), term: Term(1) },
         apply_version: 1,
-        voters: vec![],
-        learners: vec![],
-        replicas: vec![],
+        members: Members::default(),
         logs: vec![LogCheckpoint {
             log: LOG,
             config: CONFIG,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidelog_consensus::core::{EntryId, GroupStatus, PeerStatus, Role, SnapshotPhase};
+use tidelog_consensus::core::{EntryId, GroupStatus, Members, PeerStatus, Role, SnapshotPhase};
 use tidelog_consensus::entry::{Command, MetaCommand, NodeRecord};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{
@@ -243,12 +243,15 @@ impl Consensus for FakeConsensus {
                 serves: true,
                 tail_bytes: 0,
                 snapshot: SnapshotPhase::None,
+                members: Members::default(),
                 peers: vec![PeerStatus {
                     replica: ReplicaId(9),
                     node: NodeId(8),
                     matched: RaftIndex(10),
                     active: true,
                     in_snapshot: false,
+                    learner: false,
+                    caught_up: true,
                 }],
                 halted: None,
             })

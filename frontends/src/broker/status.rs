@@ -213,6 +213,8 @@ pub(super) fn role_name(role: Role) -> &'static str {
         Role::PreCandidate => "pre_candidate",
         Role::Candidate => "candidate",
         Role::Leader => "leader",
+        Role::Learner => "learner",
+        Role::Removed => "removed",
         Role::Halted => "halted",
     }
 }

@@ -44,7 +44,8 @@ fn submit_error(error: ProposeError) -> SubmitError {
         ProposeError::NotLeader { leader } => SubmitError::NotLeader { leader },
         ProposeError::Superseded => SubmitError::Superseded,
         ProposeError::Busy => SubmitError::Busy,
-        ProposeError::NotReady => SubmitError::NotReady,
+        // Nothing that clients submit changes members.
+        ProposeError::NotReady | ProposeError::Members(_) => SubmitError::NotReady,
         ProposeError::TooLarge => SubmitError::TooLarge,
         ProposeError::DiskFull => SubmitError::DiskFull,
         ProposeError::Stopping => SubmitError::Stopping,

@@ -148,7 +148,7 @@ pub(super) fn committed(index: RaftIndex, term: Term, command: Command) -> Commi
     entry.set_term(term.get());
     entry.set_context(context.into());
     entry.set_data(data);
-    Committed { index, term, token: None, entry }
+    Committed { index, term, token: None, members: None, entry }
 }
 
 pub(super) fn log(generation: u64) -> LogId {

@@ -15,13 +15,11 @@ pub(super) const GROUP: GroupId = GroupId(3);
 
 /// Every replica's genesis: one entry applied, which is in no log.
 pub(super) fn genesis(nodes: u64) -> CheckpointFacts {
-    let voters: Vec<_> = (0..nodes).map(|node| ReplicaId(node + 1)).collect();
+    let replicas = (0..nodes).map(|node| (ReplicaId(node + 1), NodeId(node)));
     CheckpointFacts {
         applied: entry(1, 1),
         last_durable: entry(1, 1),
-        replicas: voters.iter().map(|id| (*id, NodeId(id.get() - 1))).collect(),
-        voters,
-        learners: Vec::new(),
+        members: Members::of_voters(replicas.collect()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use raft::eraftpb::{Entry, HardState};
-use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 use crate::raft_log::{
     GroupLog, GroupWrite, InstallChange, InstallMark, RaftLog, RaftLogError, Span, TermRun,
@@ -18,6 +18,7 @@ struct Group {
     entries: BTreeMap<u64, Entry>,
     hard_state: HardState,
     install: Option<InstallMark>,
+    replica: Option<ReplicaId>,
     broken: bool,
 }
 
@@ -48,8 +49,9 @@ impl RaftLog for MemLog {
         for write in writes {
             let group = groups.entry(write.group).or_default();
             if write.clear {
-                *group = Group::default();
+                *group = Group { replica: group.replica, ..Group::default() };
             }
+            group.replica = write.replica.or(group.replica);
             if let Some(first) = write.entries.first() {
                 group.entries.split_off(&first.index);
                 let end = group.entries.keys().last().map_or(first.index, |last| last + 1);
@@ -83,7 +85,13 @@ impl RaftLog for MemLog {
         let last = group.entries.keys().last().copied();
         let span =
             first.zip(last).map(|(first, last)| Span { first: RaftIndex(first), last: RaftIndex(last) });
-        Ok(GroupLog { span, terms, hard_state: group.hard_state.clone(), install: group.install })
+        Ok(GroupLog {
+            span,
+            terms,
+            hard_state: group.hard_state.clone(),
+            install: group.install,
+            replica: group.replica,
+        })
     }
 
     fn entries(

@@ -152,7 +152,7 @@ fn vote_other() -> Cluster {
     let mut cluster = stopped();
     let state = cluster.machines[0].found(0).log.hard_state;
     let other = ReplicaId(if state.vote == 1 { 2 } else { 1 });
-    let vote = Vote { group: GROUP, term: Term(state.term), vote: Some(other) };
+    let vote = Vote { group: GROUP, replica: ReplicaId(1), term: Term(state.term), vote: Some(other) };
     cluster.machines[0].votes.insert(GROUP, vote);
     cluster
 }

@@ -1,6 +1,6 @@
 //! Snapshots as the core sees them: offers, staging, the switch.
 
-use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{RaftIndex, Term};
 
 use super::super::*;
 use super::cluster::{Cluster, GROUP, entry};
@@ -34,8 +34,7 @@ fn offer(cluster: &mut Cluster, leader: usize) {
         snapshot: EntryId { index: RaftIndex(30), term },
         digest: 0xfeed,
         manifest_bytes: 1_234,
-        voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
-        learners: Vec::new(),
+        members: super::cluster::genesis(3).members,
     };
     cluster.input(leader, Input::SnapshotExported { group: GROUP, offer });
 }

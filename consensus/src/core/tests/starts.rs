@@ -38,7 +38,7 @@ fn a_durable_entry_replaced_by_a_later_term_is_no_evidence() {
 #[test]
 fn members_without_this_replica_are_refused() {
     let mut cluster = stopped();
-    cluster.machines[0].checkpoint.voters = vec![ReplicaId(2), ReplicaId(3)];
+    cluster.machines[0].checkpoint.members.voters = vec![ReplicaId(2), ReplicaId(3)];
     assert!(matches!(halted(cluster), HaltReason::BadMembers { .. }));
 }
 

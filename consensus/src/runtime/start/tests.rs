@@ -4,7 +4,7 @@ use raft::eraftpb::HardState;
 use tidelog_engine::checkpoint::EntryId;
 
 use super::*;
-use crate::core::{CheckpointFacts, ReplicaStart};
+use crate::core::{CheckpointFacts, Members, ReplicaStart};
 use crate::raft_log::GroupLog;
 
 /// A crash between the two syncs of a vote left the term in the votes file without the vote. It was never brought there in
@@ -12,16 +12,10 @@ use crate::raft_log::GroupLog;
 #[test]
 fn a_vote_of_a_term_that_the_votes_file_knows_without_it_is_brought_there() {
     let group = GroupId(3);
-    let vote = |term, vote| Vote { group, term: Term(term), vote };
+    let vote = |term, vote| Vote { group, replica: ReplicaId(1), term: Term(term), vote };
     let brought = |known: Option<Vote>| {
         let entry = EntryId { index: RaftIndex(1), term: Term(1) };
-        let checkpoint = CheckpointFacts {
-            applied: entry,
-            last_durable: entry,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            replicas: Vec::new(),
-        };
+        let checkpoint = CheckpointFacts { applied: entry, last_durable: entry, members: Members::default() };
         let hard_state = HardState { term: 5, vote: 2, ..HardState::default() };
         let log = GroupLog { hard_state, ..GroupLog::default() };
         votes_behind(&[ReplicaStart { group, replica: ReplicaId(1), checkpoint, log, vote: known }])

@@ -1,7 +1,7 @@
 //! Bytes that never change.
 
 use bytes::Bytes;
-use tidelog_engine::checkpoint::Checkpoint;
+use tidelog_engine::checkpoint::{Checkpoint, Members};
 use tidelog_wire::ids::{Chain, ClusterId, Generation, GroupId, LogId, NodeId, Offset, Partition, ReplicaId};
 
 use super::super::*;
@@ -14,9 +14,7 @@ fn format_1_manifest() -> Manifest {
         applied: snapshot,
         last_durable: snapshot,
         apply_version: 1,
-        voters: vec![ReplicaId(1)],
-        learners: Vec::new(),
-        replicas: vec![(ReplicaId(1), NodeId(0))],
+        members: Members::of_voters(vec![(ReplicaId(1), NodeId(0))]),
         logs: Vec::new(),
         state: Bytes::new(),
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint, LogConfig, Members};
 use tidelog_engine::log::{AppendStamp, LogWriter};
 use tidelog_engine::producers::ProducerTable;
 use tidelog_engine::sim_disk::SimDisk;
@@ -124,15 +124,12 @@ impl Site {
         for writer in &self.writers {
             writer.sync_target().run().unwrap();
         }
-        let voters: Vec<_> = (1..=3).map(ReplicaId).collect();
         let checkpoint = Checkpoint {
             group: GROUP,
             applied,
             last_durable,
             apply_version: 1,
-            replicas: voters.iter().map(|id| (*id, NodeId(id.get() - 1))).collect(),
-            voters,
-            learners: Vec::new(),
+            members: Members::of_voters((0..3).map(|node| (ReplicaId(node + 1), NodeId(node))).collect()),
             logs: self
                 .writers
                 .iter()
