@@ -14,23 +14,27 @@
 
 mod error;
 mod fields;
+mod kind;
+mod meta;
+mod record;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
-use tidelog_wire::ids::{
-    BootEpoch, ChannelUuid, Generation, GroupId, Incarnation, LeaderEpoch, LogId, NodeId, Offset, Partition,
-    RaftIndex, Term, TimestampMs,
-};
+use tidelog_wire::ids::{Generation, GroupId, LogId, Offset, Partition, RaftIndex, Term, TimestampMs};
 
 pub use error::EntryError;
 pub use fields::MalformedField;
 pub(crate) use fields::{FieldReader, FieldWriter};
+use kind::Kind;
+pub use meta::{MEMBERS_MAX, MetaCommand, NewChannel, Replication, Want};
+pub use record::NodeRecord;
 
 /// Version of the entry format that this release writes, and the only one it reads.
 pub const ENTRY_VERSION: u16 = 1;
-/// Most logs in one `OpenLogs`, and most generations in one `CloseLogs`.
+/// Most logs in one `OpenLogs`, most generations in one `CloseLogs` or report, most channels in one
+/// creation or deletion.
 pub const LOGS_PER_ENTRY_MAX: usize = 4096;
 /// Longest text in an entry, in bytes: names, addresses, versions.
 pub const TEXT_BYTES_MAX: usize = 255;
@@ -73,6 +77,27 @@ pub enum Command {
         /// In the log's own time: append times, no clock.
         before: TimestampMs,
     },
+    /// Keep a named position in a log, in place of an earlier one of that name. Data groups.
+    SetCursor {
+        /// The log. Its generation is checked at apply.
+        log: LogId,
+        /// Its name, by the rules of channel names.
+        name: String,
+        /// The position, at most the log's end.
+        offset: Offset,
+    },
+    /// Forget a cursor. One that is not there is no error. Data groups.
+    DeleteCursor {
+        /// The log.
+        log: LogId,
+        /// Its name.
+        name: String,
+    },
+    /// From this entry on the group applies by the rules of this version. Never goes back. All groups.
+    RaiseApplyVersion {
+        /// The version, which every member's node knows.
+        version: u16,
+    },
     /// A change of the catalogue. The meta group only.
     Meta(MetaCommand),
 }
@@ -86,118 +111,6 @@ pub struct OpenLog {
     pub segment_bytes: u64,
     /// Added to the raft term to give the leader epoch; above the last epoch of the name's previous life.
     pub epoch_base: i32,
-}
-
-/// A change of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetaCommand {
-    /// A node says who and where it is.
-    RegisterNode(NodeRecord),
-    /// Begin a channel's life. Answered with its generation; it is usable once [`MetaCommand::MarkActive`]
-    /// was applied.
-    CreateChannel {
-        /// 1 to 249 of `A-Z a-z 0-9 . _ -`, neither `.` nor `..`.
-        name: String,
-        /// Drawn at random by the proposer.
-        uuid: ChannelUuid,
-        /// Number of partitions, from 1.
-        partitions: u32,
-        /// Copies of each log; `None` takes what the groups have.
-        replicas: Option<u32>,
-        /// Size at which segments are sealed.
-        segment_bytes: u64,
-    },
-    /// All logs of this generation are open.
-    MarkActive {
-        /// The channel's life.
-        generation: Generation,
-    },
-    /// End a channel's life. Its name is free again once [`MetaCommand::MarkDeleted`] was applied.
-    DeleteChannel {
-        /// The channel's life.
-        generation: Generation,
-    },
-    /// All logs of this generation are closed.
-    MarkDeleted {
-        /// The channel's life.
-        generation: Generation,
-        /// Highest leader epoch that any of its logs can have stamped; the name's next life starts above.
-        last_epoch: LeaderEpoch,
-    },
-    /// Mint a producer id.
-    MintProducer,
-}
-
-/// Who and where a node is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// The node.
-    pub node: NodeId,
-    /// The formatting of its data directory.
-    pub incarnation: Incarnation,
-    /// Its start; a record with a lower one than is known is refused.
-    pub boot_epoch: BootEpoch,
-    /// Address of the native protocol, `host:port`.
-    pub native: String,
-    /// Address of the Kafka protocol, if served.
-    pub kafka: Option<String>,
-    /// Address of admin HTTP.
-    pub admin: String,
-    /// Address for other nodes.
-    pub peer: String,
-    /// Release it runs.
-    pub version: String,
-}
-
-/// Kinds of command, as they stand in byte 2 of the context. Never renumbered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Append,
-    OpenLogs,
-    CloseLogs,
-    SetLogStart,
-    ExpireProducers,
-    RegisterNode,
-    CreateChannel,
-    MarkActive,
-    DeleteChannel,
-    MarkDeleted,
-    MintProducer,
-}
-
-impl Kind {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Append => 1,
-            Self::OpenLogs => 2,
-            Self::CloseLogs => 3,
-            Self::SetLogStart => 4,
-            Self::ExpireProducers => 5,
-            Self::RegisterNode => 16,
-            Self::CreateChannel => 17,
-            Self::MarkActive => 18,
-            Self::DeleteChannel => 19,
-            Self::MarkDeleted => 20,
-            Self::MintProducer => 21,
-        }
-    }
-
-    const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::Append),
-            2 => Some(Self::OpenLogs),
-            3 => Some(Self::CloseLogs),
-            4 => Some(Self::SetLogStart),
-            5 => Some(Self::ExpireProducers),
-            16 => Some(Self::RegisterNode),
-            17 => Some(Self::CreateChannel),
-            18 => Some(Self::MarkActive),
-            19 => Some(Self::DeleteChannel),
-            20 => Some(Self::MarkDeleted),
-            21 => Some(Self::MintProducer),
-            _ => None,
-        }
-    }
 }
 
 /// The `context` and `data` of the entry that carries `command`.
@@ -228,12 +141,22 @@ impl Kind {
 /// |    3 | `CloseLogs`       | list of: generation (8)                                              |
 /// |    4 | `SetLogStart`     | log, start (8)                                                       |
 /// |    5 | `ExpireProducers` | log, before (8)                                                      |
-/// |   16 | `RegisterNode`    | node (8), incarnation (16), boot epoch (8), texts: native, optional kafka, admin, peer, version |
-/// |   17 | `CreateChannel`   | text name, uuid (16), partitions (4), optional replicas (4), segment bytes (8) |
-/// |   18 | `MarkActive`      | generation (8)                                                       |
-/// |   19 | `DeleteChannel`   | generation (8)                                                       |
-/// |   20 | `MarkDeleted`     | generation (8), last epoch (4)                                       |
+/// |    6 | `SetCursor`       | log, text name, offset (8)                                           |
+/// |    7 | `DeleteCursor`    | log, text name                                                       |
+/// |    8 | `RaiseApplyVersion` | version (2)                                                        |
+/// |   16 | `RegisterNode`    | node record: node (8), incarnation (16), boot epoch (8), texts: native, optional kafka, admin, peer, version; apply version max (2) |
+/// |   17 | `CreateChannels`  | list of: text name, uuid (16), partitions (4), optional replicas (4), segment bytes (8) |
+/// |   18 | `ReportLogs`      | group (8), list opened of: generation (8), list closed of: generation (8), last epoch (4) |
+/// |   19 | `DeleteChannels`  | list of: generation (8)                                              |
+/// |   20 | `ReportMembers`   | group (8), index (8), lists of replica (8): voters, outgoing, learners |
 /// |   21 | `MintProducer`    | none                                                                 |
+/// |   22 | `JoinNode`        | node record                                                          |
+/// |   23 | `DrainNode`       | node (8)                                                             |
+/// |   24 | `ForgetNode`      | node (8)                                                             |
+/// |   25 | `CreateGroup`     | group (8), replication (4; 0 is auto), list of: node (8)             |
+/// |   26 | `PlaceReplica`    | group (8), node (8), want (1)                                        |
+/// |   27 | `RetireReplica`   | group (8), replica (8)                                               |
+/// |   28 | `ReplaceReplica`  | group (8), lost replica (8)                                          |
 ///
 /// # Panics
 /// If a text is longer than [`TEXT_BYTES_MAX`] or a list than [`LOGS_PER_ENTRY_MAX`]: the proposer
@@ -270,40 +193,27 @@ pub fn encode(command: Command) -> (Vec<u8>, Bytes) {
             data.log(log).i64(before.get());
             whole(Kind::ExpireProducers, data)
         }
-        Command::Meta(command) => encode_meta(command),
+        Command::SetCursor { log, name, offset } => {
+            let mut data = FieldWriter::new();
+            data.log(log).text(&name, TEXT_BYTES_MAX).u64(offset.get());
+            whole(Kind::SetCursor, data)
+        }
+        Command::DeleteCursor { log, name } => {
+            let mut data = FieldWriter::new();
+            data.log(log).text(&name, TEXT_BYTES_MAX);
+            whole(Kind::DeleteCursor, data)
+        }
+        Command::RaiseApplyVersion { version } => {
+            let mut data = FieldWriter::new();
+            data.u16(version);
+            whole(Kind::RaiseApplyVersion, data)
+        }
+        Command::Meta(command) => {
+            let mut data = FieldWriter::new();
+            let kind = command.write(&mut data);
+            whole(kind, data)
+        }
     }
-}
-
-fn encode_meta(command: MetaCommand) -> (Vec<u8>, Bytes) {
-    let mut data = FieldWriter::new();
-    let kind = match command {
-        MetaCommand::RegisterNode(record) => {
-            record.write(&mut data);
-            Kind::RegisterNode
-        }
-        MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes } => {
-            data.text(&name, TEXT_BYTES_MAX).u128(uuid.0).u32(partitions);
-            data.optional(replicas.as_ref(), |data, replicas| {
-                data.u32(*replicas);
-            });
-            data.u64(segment_bytes);
-            Kind::CreateChannel
-        }
-        MetaCommand::MarkActive { generation } => {
-            data.u64(generation.get());
-            Kind::MarkActive
-        }
-        MetaCommand::DeleteChannel { generation } => {
-            data.u64(generation.get());
-            Kind::DeleteChannel
-        }
-        MetaCommand::MarkDeleted { generation, last_epoch } => {
-            data.u64(generation.get()).i32(last_epoch.get());
-            Kind::MarkDeleted
-        }
-        MetaCommand::MintProducer => Kind::MintProducer,
-    };
-    whole(kind, data)
 }
 
 fn context_head(kind: Kind, more: usize) -> FieldWriter {
@@ -377,52 +287,19 @@ fn read_command(kind: Kind, mut head: FieldReader<'_>, data: &Bytes) -> Result<C
         Kind::ExpireProducers => {
             Command::ExpireProducers { log: data.log()?, before: TimestampMs(data.i64("before")?) }
         }
-        Kind::RegisterNode => Command::Meta(MetaCommand::RegisterNode(NodeRecord::read(&mut data)?)),
-        Kind::CreateChannel => Command::Meta(MetaCommand::CreateChannel {
+        Kind::SetCursor => Command::SetCursor {
+            log: data.log()?,
             name: data.text("name", TEXT_BYTES_MAX)?,
-            uuid: ChannelUuid(data.u128("uuid")?),
-            partitions: data.u32("partitions")?,
-            replicas: data.optional("replicas", |data| data.u32("replicas"))?,
-            segment_bytes: data.u64("segment_bytes")?,
-        }),
-        Kind::MarkActive => Command::Meta(MetaCommand::MarkActive { generation: data.generation()? }),
-        Kind::DeleteChannel => Command::Meta(MetaCommand::DeleteChannel { generation: data.generation()? }),
-        Kind::MarkDeleted => Command::Meta(MetaCommand::MarkDeleted {
-            generation: data.generation()?,
-            last_epoch: LeaderEpoch(data.i32("last_epoch")?),
-        }),
-        Kind::MintProducer => Command::Meta(MetaCommand::MintProducer),
+            offset: Offset(data.u64("offset")?),
+        },
+        Kind::DeleteCursor => {
+            Command::DeleteCursor { log: data.log()?, name: data.text("name", TEXT_BYTES_MAX)? }
+        }
+        Kind::RaiseApplyVersion => Command::RaiseApplyVersion { version: data.u16("version")? },
+        Kind::Meta(kind) => Command::Meta(MetaCommand::read(kind, &mut data)?),
     };
     data.end()?;
     Ok(command)
-}
-
-impl NodeRecord {
-    /// Writes the fields of kind 16; see [`encode`].
-    pub(crate) fn write(&self, to: &mut FieldWriter) {
-        to.u64(self.node.get()).u128(self.incarnation.0).u64(self.boot_epoch.get());
-        to.text(&self.native, TEXT_BYTES_MAX);
-        to.optional(self.kafka.as_ref(), |to, kafka| {
-            to.text(kafka, TEXT_BYTES_MAX);
-        });
-        to.text(&self.admin, TEXT_BYTES_MAX)
-            .text(&self.peer, TEXT_BYTES_MAX)
-            .text(&self.version, TEXT_BYTES_MAX);
-    }
-
-    /// Reads the fields of kind 16; see [`encode`].
-    pub(crate) fn read(from: &mut FieldReader<'_>) -> Result<Self, MalformedField> {
-        Ok(Self {
-            node: NodeId(from.u64("node")?),
-            incarnation: Incarnation(from.u128("incarnation")?),
-            boot_epoch: BootEpoch(from.u64("boot_epoch")?),
-            native: from.text("native", TEXT_BYTES_MAX)?,
-            kafka: from.optional("kafka", |from| from.text("kafka", TEXT_BYTES_MAX))?,
-            admin: from.text("admin", TEXT_BYTES_MAX)?,
-            peer: from.text("peer", TEXT_BYTES_MAX)?,
-            version: from.text("version", TEXT_BYTES_MAX)?,
-        })
-    }
 }
 
 /// The log that a context routes to, if it is that of an append; for whoever needs no more than that.

@@ -5,6 +5,7 @@ pub mod core;
 pub mod entry;
 pub mod metrics;
 pub mod outcome;
+pub mod placement;
 pub mod raft_log;
 pub mod runtime;
 pub mod snapshot;

@@ -5,8 +5,11 @@
 //! are not outcomes: they stop apply, see [`crate::apply::ApplyError`].
 
 use tidelog_wire::ids::{
-    BootEpoch, Chain, Generation, GroupId, LogId, NodeId, Offset, ProducerId, TimestampMs,
+    BootEpoch, Chain, Generation, GroupId, Incarnation, LogId, NodeId, Offset, ProducerId, ReplicaId,
+    TimestampMs,
 };
+
+use crate::apply::node_state::NodeState;
 
 /// What applying a command came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,15 +38,36 @@ pub enum Outcome {
     },
     /// The producers are forgotten.
     ProducersExpired,
+    /// The cursor stands there.
+    CursorSet {
+        /// Where.
+        offset: Offset,
+    },
+    /// There is no cursor of that name.
+    CursorDeleted,
+    /// The group applies by these rules.
+    ApplyVersionRaised {
+        /// The version in force.
+        version: u16,
+    },
     /// The node is in the catalogue.
     NodeRegistered,
-    /// The channel's life has begun.
-    ChannelCreated {
-        /// Its number, for ever.
-        generation: Generation,
+    /// The catalogue says so now, or said so already.
+    Noted,
+    /// The group is in the catalogue.
+    GroupCreated {
+        /// Which.
+        group: GroupId,
     },
-    /// The channel's state was changed, or was so already.
-    ChannelMarked,
+    /// The node has a replica of the group in the catalogue.
+    ReplicaPlaced {
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// What each of the channels came to, in the order of the command: the number of its life.
+    ChannelsCreated(Vec<Result<Generation, Refusal>>),
+    /// What each of the deletions came to, in the order of the command.
+    ChannelsDeleted(Vec<Result<(), Refusal>>),
     /// A producer id that nobody had before.
     ProducerMinted(ProducerId),
     /// Agreed on, but nothing was changed.
@@ -121,9 +145,8 @@ pub enum Refusal {
         /// The group.
         group: GroupId,
     },
-    /// A node's record from before its present start, or from another formatting of its directory
-    /// with a start that is not newer.
-    #[error("node {node}: boot epoch {found} is older than {known}, or belongs to another data directory")]
+    /// A node's record from before its present start.
+    #[error("node {node}: boot epoch {found} is older than {known}")]
     StaleNode {
         /// The node.
         node: NodeId,
@@ -132,14 +155,122 @@ pub enum Refusal {
         /// In the catalogue.
         known: BootEpoch,
     },
+    /// A node's record from another formatting of its directory than the catalogue knows.
+    #[error(
+        "node {node} is known with another data directory (incarnation {known}, found {found}); if that one is \
+         lost, start the node with --join"
+    )]
+    OtherIncarnation {
+        /// The node.
+        node: NodeId,
+        /// In the record.
+        found: Incarnation,
+        /// In the catalogue.
+        known: Incarnation,
+    },
+    /// This data directory was given up, for ever: the node went on with another, or was removed.
+    #[error(
+        "incarnation {incarnation} of node {node} was given up and is never taken back: give the node an empty \
+         data directory and start it with --join"
+    )]
+    IncarnationRetired {
+        /// The node.
+        node: NodeId,
+        /// Of its record.
+        incarnation: Incarnation,
+    },
+    /// No node of this number has joined.
+    #[error("node {node} is not a member of the cluster: start it with --join")]
+    UnknownNode {
+        /// As asked.
+        node: NodeId,
+    },
+    /// The node is not in a state for this.
+    #[error("node {node} is {state}")]
+    NodeState {
+        /// The node.
+        node: NodeId,
+        /// Where it is in its life.
+        state: NodeState,
+    },
+    /// A node that still has replicas cannot be forgotten.
+    #[error("node {node} still has {replicas} replicas")]
+    NodeNotEmpty {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        replicas: u32,
+    },
+    /// Without the node there were too few.
+    #[error("{nodes} nodes would be left, and {needed} are needed")]
+    TooFewNodes {
+        /// What there would be, or is.
+        nodes: u32,
+        /// What is needed.
+        needed: u32,
+    },
+    /// No such group.
+    #[error("there is no group {group}")]
+    UnknownGroup {
+        /// As asked.
+        group: GroupId,
+    },
+    /// A group that is to be created out of turn.
+    #[error("group {asked} cannot be created: the next one is {next}")]
+    GroupOutOfTurn {
+        /// As asked.
+        asked: GroupId,
+        /// What will be minted next.
+        next: GroupId,
+    },
+    /// The cluster's limit on groups.
+    #[error("there are {max} groups already, no more are created")]
+    TooManyGroups {
+        /// The limit.
+        max: u32,
+    },
+    /// The group has no such replica.
+    #[error("group {group} has no replica {replica}")]
+    UnknownReplica {
+        /// The group.
+        group: GroupId,
+        /// As asked.
+        replica: ReplicaId,
+    },
+    /// The change would leave a group without a voter.
+    #[error("replica {replica} is the only voter of group {group}")]
+    LastVoter {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The log has as many cursors as it may.
+    #[error("log {log} has {max} cursors already")]
+    TooManyCursors {
+        /// The log.
+        log: LogId,
+        /// The limit.
+        max: u32,
+    },
+    /// The group's members do not all know this command yet.
+    #[error("group {group} applies by version {current}, and this needs version {needed}: upgrade all nodes")]
+    ApplyVersionTooLow {
+        /// The group.
+        group: GroupId,
+        /// In force.
+        current: u16,
+        /// What the command needs.
+        needed: u16,
+    },
     /// The catalogue knows as many nodes as it may.
     #[error("the catalogue knows {max} nodes already")]
     TooManyNodes {
         /// The limit.
         max: u32,
     },
-    /// The name cannot be a channel's.
-    #[error("channel name: {reason}; allowed are 1 to 249 of A-Z a-z 0-9 . _ -, but neither `.` nor `..`")]
+    /// The name cannot be a channel's or a cursor's.
+    #[error("name: {reason}; allowed are 1 to 249 of A-Z a-z 0-9 . _ -, but neither `.` nor `..`")]
     InvalidName {
         /// What is wrong with it.
         reason: NameProblem,
@@ -168,12 +299,6 @@ pub enum Refusal {
         /// As asked.
         generation: Generation,
     },
-    /// A report of closed logs for a channel that nobody is deleting.
-    #[error("generation {generation} is not being deleted")]
-    NotBeingDeleted {
-        /// As asked.
-        generation: Generation,
-    },
     /// The number of partitions.
     #[error("{asked} partitions; allowed are 1 to {max}")]
     PartitionsOutOfRange {
@@ -196,13 +321,13 @@ pub enum Refusal {
         /// The limit.
         max: u32,
     },
-    /// Every group has a replica on every node, so no other number of replicas can be had yet.
-    #[error("{asked} replicas; each log of this cluster has {supported}")]
-    ReplicasUnsupported {
+    /// The number of copies.
+    #[error("{asked} replicas; allowed are 1 to {max}")]
+    ReplicasOutOfRange {
         /// As asked.
         asked: u32,
-        /// What there is.
-        supported: u32,
+        /// The limit.
+        max: u32,
     },
     /// The segment size.
     #[error("segments of {asked} bytes; allowed are {min} to {max}")]

@@ -4,7 +4,9 @@
 //! when they have. So a life has two waiting states, `Creating` and `Deleting`, and a channel takes
 //! records only in between.
 
-use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LogId, Partition};
+use std::collections::BTreeSet;
+
+use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LeaderEpoch, LogId, Partition};
 
 use crate::outcome::NameProblem;
 
@@ -89,10 +91,13 @@ pub struct Channel {
     pub segment_bytes: u64,
     /// Leader epochs of its logs are this plus the raft term: above the last one of the name's previous life.
     pub epoch_base: i32,
-    /// Copies of each log.
-    pub replicas: u32,
+    /// Highest leader epoch that its logs are known to have stamped, from the groups that have closed them.
+    pub last_epoch: LeaderEpoch,
     /// The group that carries each partition's log, by partition.
     pub groups: Vec<GroupId>,
+    /// The groups that have not reported yet: while it is being created that its logs are open, while it is being
+    /// deleted that they are closed.
+    pub owing: BTreeSet<GroupId>,
 }
 
 impl Channel {
@@ -101,6 +106,11 @@ impl Channel {
         (0_u32..).zip(&self.groups).map(|(partition, group)| {
             (LogId { generation: self.generation, partition: Partition(partition) }, *group)
         })
+    }
+
+    /// Its logs on one group.
+    pub fn logs_on(&self, group: GroupId) -> impl Iterator<Item = LogId> {
+        self.logs().filter(move |(_, carrier)| *carrier == group).map(|(log, _)| log)
     }
 
     /// The group that carries a partition's log, if there is such a partition.

@@ -33,6 +33,9 @@ use crate::outcome::{Outcome, Refusal};
 /// Most logs that a group carries.
 pub const LOGS_PER_GROUP_MAX: u32 = 50_000;
 
+/// The apply version from which on a group keeps cursors.
+const CURSORS_SINCE: u16 = 2;
+
 /// Says in a checkpoint that the state is a data machine's.
 const KIND_DATA: u8 = 2;
 
@@ -130,6 +133,10 @@ impl DataMachine {
                 }
                 None => self.not_open(log),
             }),
+            Command::SetCursor { .. } | Command::DeleteCursor { .. } | Command::RaiseApplyVersion { .. } => {
+                let (current, needed) = (super::APPLY_VERSION, CURSORS_SINCE);
+                Ok(Outcome::Refused(Refusal::ApplyVersionTooLow { group: self.group, current, needed }))
+            }
             Command::Meta(_) => Ok(Outcome::Refused(Refusal::WrongGroup { group: self.group })),
         }
     }

@@ -23,6 +23,8 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod genesis;
+pub mod group_placement;
+pub mod node_state;
 mod readers;
 pub mod reconcile;
 #[cfg(test)]
@@ -104,7 +106,7 @@ impl Machines {
     /// # Errors
     /// A group without a usable checkpoint, or whose logs do not open: see [`ApplyError`].
     pub fn open(engine: Arc<Engine>, groups: &[GroupId]) -> Result<Self, ApplyError> {
-        let catalogue = Arc::new(Catalogue::genesis(Vec::new(), 0));
+        let catalogue = Arc::new(Catalogue::genesis(&[], &[]));
         let mut machines = Self {
             engine,
             groups: BTreeMap::new(),

@@ -1,16 +1,21 @@
-//! From what the catalogue intends to what groups must still do: a pure function.
+//! From what the catalogue intends to what groups must still do with their logs: a pure function.
 //!
-//! 1. For each group that this node leads: open the logs of channels being created that are not open
-//!    there, and close the generations being deleted that are not closed there.
-//! 2. If this node leads the meta group too: report the channels whose logs are all open, or all closed.
+//! For each group that this node leads, and that still owes the catalogue a report:
+//! 1. Open the logs of channels being created that are not open there, and close the generations being
+//!    deleted that are not closed there.
+//! 2. Report the channels whose logs there are all open, or all closed. The report is for the meta group; a node
+//!    that does not lead it asks the one that does. A node that leads the meta group reports for each group of
+//!    which it has a replica, so one more way is open.
 //!
 //! It looks only at what is applied **here**, which is committed, so what it sees done is done for ever.
 //! What it sees not done may be done already: every proposal is idempotent, so proposing once too often
-//! costs an entry and nothing else. Each call proposes a bounded number of things; the next call goes on.
+//! costs an entry and nothing else. Each call proposes a bounded number of things; the next call goes on. It
+//! looks at nothing but channels that are being created or deleted: when there are none it costs nothing,
+//! however many channels there are.
 //!
 //! Not here: when to call it, and that a proposal which is still on its way is not repeated at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch, LogId};
 
@@ -18,10 +23,7 @@ use super::catalogue::Catalogue;
 use super::channel::{Channel, ChannelState};
 use crate::entry::{Command, LOGS_PER_ENTRY_MAX, MetaCommand, OpenLog};
 
-/// Most reports to the meta group in one call.
-pub const MARKS_MAX: usize = 256;
-
-/// What a group has done so far, as applied on this node.
+/// What a group has done so far, as applied on this node; of a group without a replica here nothing is.
 pub trait GroupProgress {
     /// Whether the log is open.
     fn is_open(&self, group: GroupId, log: LogId) -> bool;
@@ -36,81 +38,71 @@ pub fn reconcile(
     progress: &impl GroupProgress,
     leading: &BTreeSet<GroupId>,
 ) -> Vec<(GroupId, Command)> {
-    let mut wanted = Wanted::default();
-    for channel in catalogue.channels() {
-        match channel.state {
-            ChannelState::Creating => wanted.see_creating(channel, progress, leading),
-            ChannelState::Deleting => wanted.see_deleting(channel, progress, leading),
-            ChannelState::Active | ChannelState::Deleted => {}
+    let leads_meta = leading.contains(&GroupId::META);
+    let mut commands = Vec::new();
+    for group in catalogue.groups_owing() {
+        let leads = leading.contains(&group);
+        if !leads && !leads_meta {
+            continue;
         }
+        let mut wanted = Wanted::default();
+        for channel in catalogue.owed_by(group) {
+            wanted.see(group, channel, progress);
+        }
+        commands.extend(wanted.into_commands(group, leads));
     }
-    wanted.into_commands()
+    commands
 }
 
 #[derive(Default)]
 struct Wanted {
-    open: BTreeMap<GroupId, Vec<OpenLog>>,
-    close: BTreeMap<GroupId, Vec<Generation>>,
-    marks: Vec<MetaCommand>,
+    open: Vec<OpenLog>,
+    close: Vec<Generation>,
+    opened: Vec<Generation>,
+    closed: Vec<(Generation, LeaderEpoch)>,
 }
 
 impl Wanted {
-    fn see_creating(
-        &mut self,
-        channel: &Channel,
-        progress: &impl GroupProgress,
-        leading: &BTreeSet<GroupId>,
-    ) {
+    fn see(&mut self, group: GroupId, channel: &Channel, progress: &impl GroupProgress) {
+        match channel.state {
+            ChannelState::Creating => self.see_creating(group, channel, progress),
+            ChannelState::Deleting => self.see_deleting(group, channel.generation, progress),
+            ChannelState::Active | ChannelState::Deleted => {}
+        }
+    }
+
+    fn see_creating(&mut self, group: GroupId, channel: &Channel, progress: &impl GroupProgress) {
         let mut all_open = true;
-        for (log, group) in channel.logs() {
-            if progress.is_open(group, log) {
-                continue;
-            }
+        for log in channel.logs_on(group).filter(|log| !progress.is_open(group, *log)) {
             all_open = false;
-            if leading.contains(&group) {
-                let open =
-                    OpenLog { log, segment_bytes: channel.segment_bytes, epoch_base: channel.epoch_base };
-                push_bounded(self.open.entry(group).or_default(), LOGS_PER_ENTRY_MAX, open);
-            }
+            let open = OpenLog { log, segment_bytes: channel.segment_bytes, epoch_base: channel.epoch_base };
+            push_bounded(&mut self.open, open);
         }
-        if all_open && leading.contains(&GroupId::META) {
-            let mark = MetaCommand::MarkActive { generation: channel.generation };
-            push_bounded(&mut self.marks, MARKS_MAX, mark);
+        if all_open {
+            push_bounded(&mut self.opened, channel.generation);
         }
     }
 
-    fn see_deleting(
-        &mut self,
-        channel: &Channel,
-        progress: &impl GroupProgress,
-        leading: &BTreeSet<GroupId>,
-    ) {
-        let generation = channel.generation;
-        let groups: BTreeSet<GroupId> = channel.groups.iter().copied().collect();
-        let mut last_epoch = Some(LeaderEpoch(channel.epoch_base));
-        for group in groups {
-            let closed = progress.closed(group, generation);
-            if closed.is_none() && leading.contains(&group) {
-                push_bounded(self.close.entry(group).or_default(), LOGS_PER_ENTRY_MAX, generation);
-            }
-            last_epoch = last_epoch.zip(closed).map(|(highest, closed)| highest.max(closed));
-        }
-        if let Some(last_epoch) = last_epoch.filter(|_| leading.contains(&GroupId::META)) {
-            push_bounded(&mut self.marks, MARKS_MAX, MetaCommand::MarkDeleted { generation, last_epoch });
+    fn see_deleting(&mut self, group: GroupId, generation: Generation, progress: &impl GroupProgress) {
+        match progress.closed(group, generation) {
+            Some(last_epoch) => push_bounded(&mut self.closed, (generation, last_epoch)),
+            None => push_bounded(&mut self.close, generation),
         }
     }
 
-    fn into_commands(self) -> Vec<(GroupId, Command)> {
-        let open = self.open.into_iter().map(|(group, logs)| (group, Command::OpenLogs { logs }));
-        let close =
-            self.close.into_iter().map(|(group, generations)| (group, Command::CloseLogs { generations }));
-        let marks = self.marks.into_iter().map(|mark| (GroupId::META, Command::Meta(mark)));
-        open.chain(close).chain(marks).collect()
+    fn into_commands(self, group: GroupId, leads: bool) -> impl Iterator<Item = (GroupId, Command)> {
+        let Self { open, close, opened, closed } = self;
+        let open = (leads && !open.is_empty()).then_some(Command::OpenLogs { logs: open });
+        let close = (leads && !close.is_empty()).then_some(Command::CloseLogs { generations: close });
+        let report = (!opened.is_empty() || !closed.is_empty())
+            .then_some(Command::Meta(MetaCommand::ReportLogs { group, opened, closed }));
+        let to_group = open.into_iter().chain(close).map(move |command| (group, command));
+        to_group.chain(report.map(|report| (GroupId::META, report)))
     }
 }
 
-fn push_bounded<T>(items: &mut Vec<T>, max: usize, item: T) {
-    if items.len() < max {
+fn push_bounded<T>(items: &mut Vec<T>, item: T) {
+    if items.len() < LOGS_PER_ENTRY_MAX {
         items.push(item);
     }
 }

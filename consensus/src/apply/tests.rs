@@ -12,7 +12,7 @@ use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, Offset, ProducerId, Ti
 use world::{DATA_GROUP, World, append, close, log, open, plain};
 
 use super::*;
-use crate::entry::MetaCommand;
+use crate::entry::{MetaCommand, NewChannel};
 
 fn offsets(outcome: &Outcome) -> (u64, u64, bool) {
     let Outcome::Appended { base_offset, last_offset, duplicate, .. } = outcome else {
@@ -258,18 +258,19 @@ fn a_damaged_batch_stops_apply_and_a_bad_one_is_refused() {
 #[test]
 fn reconcile_brings_logs_to_what_the_catalogue_intends() {
     let mut world = World::new(1);
-    let created = world.apply_meta(Command::Meta(MetaCommand::CreateChannel {
+    let created = world.apply_meta(Command::Meta(MetaCommand::CreateChannels(vec![NewChannel {
         name: "orders".to_owned(),
         uuid: ChannelUuid(1),
         partitions: 2,
         replicas: None,
         segment_bytes: 1 << 20,
-    }));
-    let Outcome::ChannelCreated { generation } = created else { panic!("{created:?}") };
+    }])));
+    let Outcome::ChannelsCreated(created) = created else { panic!("{created:?}") };
+    let generation = created[0].clone().unwrap();
     world.reconcile();
     assert_eq!(world.machines.catalogue().channel("orders").unwrap().state, channel::ChannelState::Active);
     assert_eq!(world.machines.readers().logs().len(), 2);
-    world.apply_meta(Command::Meta(MetaCommand::DeleteChannel { generation }));
+    world.apply_meta(Command::Meta(MetaCommand::DeleteChannels(vec![generation])));
     world.reconcile();
     assert!(world.machines.catalogue().channel("orders").is_none());
     assert!(world.machines.readers().logs().is_empty());

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tidelog_wire::ids::{BootEpoch, ChannelUuid, Incarnation, LeaderEpoch, NodeId, ReplicaId};
 
 use super::*;
 
@@ -16,7 +17,22 @@ fn record() -> NodeRecord {
         admin: "127.0.0.1:9023".to_owned(),
         peer: "127.0.0.1:9021".to_owned(),
         version: "0.1.0".to_owned(),
+        apply_version_max: 2,
     }
+}
+
+fn new_channel() -> NewChannel {
+    NewChannel {
+        name: "flights".to_owned(),
+        uuid: ChannelUuid(0xabcd),
+        partitions: 3,
+        replicas: Some(3),
+        segment_bytes: 1 << 26,
+    }
+}
+
+fn other_channel() -> NewChannel {
+    NewChannel { name: "orders".to_owned(), uuid: ChannelUuid(0xabce), replicas: None, ..new_channel() }
 }
 
 fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
@@ -64,22 +80,65 @@ fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
             }))
         ),
         case!(
-            "create-channel",
-            Command::Meta(MetaCommand::CreateChannel {
-                name: "flights".to_owned(),
-                uuid: ChannelUuid(0xabcd),
-                partitions: 3,
-                replicas: Some(3),
-                segment_bytes: 1 << 26,
+            "set-cursor",
+            Command::SetCursor { log: log(), name: "billing".to_owned(), offset: Offset(12) }
+        ),
+        case!("delete-cursor", Command::DeleteCursor { log: log(), name: "billing".to_owned() }),
+        case!("raise-apply-version", Command::RaiseApplyVersion { version: 2 }),
+        case!(
+            "create-channels",
+            Command::Meta(MetaCommand::CreateChannels(vec![new_channel(), other_channel()]))
+        ),
+        case!(
+            "delete-channels",
+            Command::Meta(MetaCommand::DeleteChannels(vec![generation, Generation(43)]))
+        ),
+        case!(
+            "report-logs",
+            Command::Meta(MetaCommand::ReportLogs {
+                group: GroupId(3),
+                opened: vec![generation],
+                closed: vec![(Generation(7), LeaderEpoch(17))],
             })
         ),
-        case!("mark-active", Command::Meta(MetaCommand::MarkActive { generation })),
-        case!("delete-channel", Command::Meta(MetaCommand::DeleteChannel { generation })),
         case!(
-            "mark-deleted",
-            Command::Meta(MetaCommand::MarkDeleted { generation, last_epoch: LeaderEpoch(17) })
+            "report-members",
+            Command::Meta(MetaCommand::ReportMembers {
+                group: GroupId(3),
+                index: RaftIndex(99),
+                voters: vec![ReplicaId(1), ReplicaId(2)],
+                outgoing: vec![ReplicaId(3)],
+                learners: vec![ReplicaId(8)],
+            })
         ),
         case!("mint-producer", Command::Meta(MetaCommand::MintProducer)),
+        case!("join-node", Command::Meta(MetaCommand::JoinNode(record()))),
+        case!("drain-node", Command::Meta(MetaCommand::DrainNode { node: NodeId(2) })),
+        case!("forget-node", Command::Meta(MetaCommand::ForgetNode { node: NodeId(2) })),
+        case!(
+            "create-group",
+            Command::Meta(MetaCommand::CreateGroup {
+                group: GroupId(5),
+                replication: Replication::Fixed(2),
+                nodes: vec![NodeId(0), NodeId(2)],
+            })
+        ),
+        case!(
+            "place-replica",
+            Command::Meta(MetaCommand::PlaceReplica {
+                group: GroupId(5),
+                node: NodeId(2),
+                want: Want::Learner
+            })
+        ),
+        case!(
+            "retire-replica",
+            Command::Meta(MetaCommand::RetireReplica { group: GroupId(5), replica: ReplicaId(6) })
+        ),
+        case!(
+            "replace-replica",
+            Command::Meta(MetaCommand::ReplaceReplica { group: GroupId(5), lost: ReplicaId(6) })
+        ),
     ]
 }
 
@@ -164,7 +223,7 @@ proptest! {
     #[test]
     fn decoding_is_total_and_exact(
         version in 0_u16..3,
-        kind in 0_u8..24,
+        kind in 0_u8..32,
         more in prop::collection::vec(any::<u8>(), 0..24),
         data in prop::collection::vec(any::<u8>(), 0..120),
     ) {
@@ -179,7 +238,7 @@ proptest! {
 
     /// A golden entry with one byte changed, or cut short, is an error or another command, never a panic.
     #[test]
-    fn damaged_entries_do_not_panic(which in 0_usize..12, at in 0_usize..200, to in any::<u8>(), cut in any::<bool>()) {
+    fn damaged_entries_do_not_panic(which in 0_usize..22, at in 0_usize..200, to in any::<u8>(), cut in any::<bool>()) {
         let (_, bytes, _) = golden().swap_remove(which);
         let mut entry = parted(bytes);
         let mut data = entry.data.to_vec();

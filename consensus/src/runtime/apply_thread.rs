@@ -300,10 +300,16 @@ fn changes_intent(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::LogsOpened
         | Outcome::LogsClosed
+        | Outcome::ApplyVersionRaised { .. }
         | Outcome::NodeRegistered
-        | Outcome::ChannelCreated { .. }
-        | Outcome::ChannelMarked => true,
+        | Outcome::Noted
+        | Outcome::GroupCreated { .. }
+        | Outcome::ReplicaPlaced { .. }
+        | Outcome::ChannelsCreated(_)
+        | Outcome::ChannelsDeleted(_) => true,
         Outcome::Appended { .. }
+        | Outcome::CursorSet { .. }
+        | Outcome::CursorDeleted
         | Outcome::LogStartSet { .. }
         | Outcome::ProducersExpired
         | Outcome::ProducerMinted(_)

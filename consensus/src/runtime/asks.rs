@@ -56,7 +56,11 @@ pub(super) enum Asked {
 impl Asked {
     fn of(result: Result<Outcome, ProposeError>) -> Self {
         match result {
-            Ok(Outcome::Refused(stale @ Refusal::StaleNode { .. })) => Self::Stale(stale.to_string()),
+            Ok(Outcome::Refused(
+                stale @ (Refusal::StaleNode { .. }
+                | Refusal::OtherIncarnation { .. }
+                | Refusal::IncarnationRetired { .. }),
+            )) => Self::Stale(stale.to_string()),
             Ok(Outcome::Refused(refusal)) => Self::Refused(refusal.to_string()),
             Ok(_) => Self::Done,
             Err(ProposeError::NotLeader { leader }) => Self::NotLeader(leader),
@@ -184,10 +188,17 @@ fn may_say(_node: &NodeHandle, peer: &PeerHello, command: &MetaCommand) -> Resul
         MetaCommand::RegisterNode(record) => {
             Err(format!("node {} asks to be entered as node {}", peer.node, record.node))
         }
-        MetaCommand::CreateChannel { .. }
-        | MetaCommand::MarkActive { .. }
-        | MetaCommand::DeleteChannel { .. }
-        | MetaCommand::MarkDeleted { .. }
+        MetaCommand::JoinNode(_)
+        | MetaCommand::DrainNode { .. }
+        | MetaCommand::ForgetNode { .. }
+        | MetaCommand::CreateGroup { .. }
+        | MetaCommand::PlaceReplica { .. }
+        | MetaCommand::RetireReplica { .. }
+        | MetaCommand::ReplaceReplica { .. }
+        | MetaCommand::ReportMembers { .. }
+        | MetaCommand::ReportLogs { .. }
+        | MetaCommand::CreateChannels(_)
+        | MetaCommand::DeleteChannels(_)
         | MetaCommand::MintProducer => Err("a command that nodes do not ask for".to_owned()),
     }
 }

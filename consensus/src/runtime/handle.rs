@@ -145,6 +145,9 @@ impl NodeHandle {
             | Command::CloseLogs { .. }
             | Command::SetLogStart { .. }
             | Command::ExpireProducers { .. }
+            | Command::SetCursor { .. }
+            | Command::DeleteCursor { .. }
+            | Command::RaiseApplyVersion { .. }
             | Command::Meta(_) => None,
         };
         let no_room = append_bytes.is_some() && self.shared.board.disk_full.load(Ordering::Relaxed);

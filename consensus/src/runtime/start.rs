@@ -34,7 +34,7 @@ use super::register::keep_registered;
 use super::snapshots::{DoorSnapshots, SnapshotDoor};
 use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
-use crate::apply::{Machines, genesis_checkpoint};
+use crate::apply::{APPLY_VERSION, Machines, genesis_checkpoint};
 use crate::core::{
     CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart, Role,
     SnapshotPhase,
@@ -434,6 +434,7 @@ fn record(identity: Identity, addresses: Addresses) -> NodeRecord {
         admin: addresses.admin,
         peer: addresses.peer,
         version: addresses.version,
+        apply_version_max: APPLY_VERSION,
     }
 }
 

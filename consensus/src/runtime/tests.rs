@@ -150,7 +150,7 @@ impl TestNode {
             full: Mutex::default(),
         });
         let (votes, _) = Votes::open(storage.as_ref(), "/data".as_ref()).unwrap();
-        let catalogue = Arc::new(Catalogue::genesis(vec![GROUP], 3));
+        let catalogue = Arc::new(Catalogue::genesis(&[GROUP], &[0, 1, 2].map(NodeId)));
         let board = Arc::new(Board::new(&[GROUP], catalogue, Vec::new()));
         let inbox = Arc::new(Inbox::new());
         let writer = Arc::new(Mailbox::new(0, 0));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nodes::{Cluster, PATIENCE, batch, produce, read_all};
 use tidelog_consensus::core::Role;
-use tidelog_consensus::entry::{Command, MetaCommand};
+use tidelog_consensus::entry::{Command, MetaCommand, NewChannel};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_consensus::runtime::ProposeError;
 use tidelog_wire::ids::{ChannelUuid, GroupId, Offset, TimestampMs};
@@ -240,15 +240,16 @@ async fn a_damaged_raft_log_is_set_aside_and_the_node_starts() {
 async fn a_second_channel_of_the_same_name_is_refused() {
     let cluster = Cluster::bootstrap(1).await;
     cluster.create_channel("flights", 1).await;
-    let command = Command::Meta(MetaCommand::CreateChannel {
+    let command = Command::Meta(MetaCommand::CreateChannels(vec![NewChannel {
         name: "flights".to_owned(),
         uuid: ChannelUuid(77),
         partitions: 1,
         replicas: None,
         segment_bytes: 1 << 20,
-    });
+    }]));
     let answer = cluster.node(0).submit(GroupId::META, command, PATIENCE).await;
-    assert!(matches!(answer, Ok(Outcome::Refused(Refusal::ChannelExists { .. }))), "{answer:?}");
+    let Ok(Outcome::ChannelsCreated(created)) = answer else { panic!("{answer:?}") };
+    assert!(matches!(created[..], [Err(Refusal::ChannelExists { .. })]), "{created:?}");
 }
 
 /// Small checkpoints make the raft log forget; a node that is restarted then begins from its checkpoint.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidelog_consensus::apply::channel::ChannelState;
 use tidelog_consensus::core::GroupStatus;
-use tidelog_consensus::entry::{Command, MetaCommand};
+use tidelog_consensus::entry::{Command, MetaCommand, NewChannel};
 use tidelog_consensus::metrics::NodeMetrics;
 use tidelog_consensus::outcome::Outcome;
 use tidelog_consensus::raft_log::EngineLogOptions;
@@ -194,16 +194,17 @@ impl Cluster {
     pub(crate) async fn create_channel(&self, name: &str, partitions: u32) -> LogId {
         let outcome = self
             .propose(GroupId::META, || {
-                Command::Meta(MetaCommand::CreateChannel {
+                Command::Meta(MetaCommand::CreateChannels(vec![NewChannel {
                     name: name.to_owned(),
                     uuid: ChannelUuid(1),
                     partitions,
                     replicas: None,
                     segment_bytes: 1 << 20,
-                })
+                }]))
             })
             .await;
-        let Outcome::ChannelCreated { generation } = outcome else { panic!("{outcome:?}") };
+        let Outcome::ChannelsCreated(created) = outcome else { panic!("{outcome:?}") };
+        let generation = created[0].clone().unwrap();
         for node in self.running() {
             let mut catalogue = node.watch_catalogue();
             let active = catalogue.wait_for(|catalogue| {

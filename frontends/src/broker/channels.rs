@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tidelog_consensus::entry::{Command, MetaCommand};
+use tidelog_consensus::entry::{Command, MetaCommand, NewChannel};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
 use tokio::time::Instant;
@@ -62,10 +62,9 @@ impl Broker {
                 reason: "channel name: at most 249 characters are allowed".to_owned(),
             });
         }
-        let command =
-            MetaCommand::CreateChannel { name: name.clone(), uuid, partitions, replicas, segment_bytes };
-        match self.meta(command).await? {
-            Outcome::ChannelCreated { generation } => {
+        let new = NewChannel { name: name.clone(), uuid, partitions, replicas, segment_bytes };
+        match only(self.meta(MetaCommand::CreateChannels(vec![new])).await?, created)? {
+            Ok(generation) => {
                 self.until(deadline, |consensus| {
                     consensus.channel(&name).is_some_and(|channel| {
                         channel.generation == generation && channel.stage == ChannelStage::Active
@@ -74,12 +73,11 @@ impl Broker {
                 .await?;
                 Ok(Created { generation, uuid })
             }
-            Outcome::Refused(Refusal::ChannelExists { .. }) => Err(BrokerError::ChannelExists { name }),
-            Outcome::Refused(Refusal::ChannelBeingDeleted { .. }) => Err(BrokerError::NotReady {
+            Err(Refusal::ChannelExists { .. }) => Err(BrokerError::ChannelExists { name }),
+            Err(Refusal::ChannelBeingDeleted { .. }) => Err(BrokerError::NotReady {
                 what: format!("the name `{name}`, whose channel is being deleted,"),
             }),
-            Outcome::Refused(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
-            other => Err(unexpected(&other)),
+            Err(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
         }
     }
 
@@ -102,19 +100,18 @@ impl Broker {
         if let Some(asked) = generation.filter(|asked| *asked != current) {
             return Err(BrokerError::GenerationMismatch { asked, current });
         }
-        match self.meta(MetaCommand::DeleteChannel { generation: current }).await? {
-            Outcome::ChannelMarked => {
+        match only(self.meta(MetaCommand::DeleteChannels(vec![current])).await?, deleted)? {
+            Ok(()) => {
                 self.until(deadline, |consensus| {
                     consensus.channel(name).is_none_or(|channel| channel.generation != current)
                 })
                 .await?;
                 Ok(current)
             }
-            Outcome::Refused(Refusal::UnknownGeneration { .. }) => {
+            Err(Refusal::UnknownGeneration { .. }) => {
                 Err(BrokerError::UnknownChannel { name: name.to_owned() })
             }
-            Outcome::Refused(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
-            other => Err(unexpected(&other)),
+            Err(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
         }
     }
 
@@ -187,6 +184,23 @@ impl Broker {
             }
         }
     }
+}
+
+fn created(outcome: Outcome) -> Option<Vec<Result<Generation, Refusal>>> {
+    if let Outcome::ChannelsCreated(created) = outcome { Some(created) } else { None }
+}
+
+fn deleted(outcome: Outcome) -> Option<Vec<Result<(), Refusal>>> {
+    if let Outcome::ChannelsDeleted(deleted) = outcome { Some(deleted) } else { None }
+}
+
+/// What became of the one channel that was asked about.
+fn only<T>(
+    outcome: Outcome,
+    of: impl Fn(Outcome) -> Option<Vec<Result<T, Refusal>>>,
+) -> Result<Result<T, Refusal>, BrokerError> {
+    let said = unexpected(&outcome);
+    of(outcome).and_then(|mut all| all.pop()).ok_or(said)
 }
 
 fn unexpected(outcome: &Outcome) -> BrokerError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_consensus::core::{EntryId, GroupStatus, Members, PeerStatus, Role, SnapshotPhase};
-use tidelog_consensus::entry::{Command, MetaCommand, NodeRecord};
+use tidelog_consensus::entry::{Command, MetaCommand, NewChannel, NodeRecord};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{
     BootEpoch, Chain, ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset, ProducerId,
@@ -98,7 +98,12 @@ impl FakeConsensus {
                 self.changes.send_modify(|number| *number += 1);
                 outcome
             }
-            Command::OpenLogs { .. } | Command::CloseLogs { .. } | Command::ExpireProducers { .. } => {
+            Command::OpenLogs { .. }
+            | Command::CloseLogs { .. }
+            | Command::ExpireProducers { .. }
+            | Command::SetCursor { .. }
+            | Command::DeleteCursor { .. }
+            | Command::RaiseApplyVersion { .. } => {
                 panic!("the broker never proposes this")
             }
         }
@@ -108,40 +113,50 @@ impl FakeConsensus {
 impl State {
     fn apply_meta(&mut self, command: MetaCommand) -> Outcome {
         match command {
-            MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes } => {
-                if let Some(channel) = self.channels.iter().find(|channel| channel.name == name) {
-                    return Outcome::Refused(Refusal::ChannelExists { generation: channel.generation });
-                }
-                let generation = Generation(self.next);
-                self.next += 1;
-                let channel = ChannelView {
-                    name,
-                    generation,
-                    uuid,
-                    stage: ChannelStage::Active,
-                    replicas: replicas.unwrap_or(1),
-                    segment_bytes,
-                    groups: (0..partitions).map(|_| GROUP).collect(),
-                };
-                self.logs.extend(channel.partitions().map(|(log, _)| (log, Arc::default())));
-                self.channels.push(channel);
-                Outcome::ChannelCreated { generation }
+            MetaCommand::CreateChannels(channels) => {
+                Outcome::ChannelsCreated(channels.into_iter().map(|new| self.create(new)).collect())
             }
-            MetaCommand::DeleteChannel { generation } => {
-                self.channels.retain(|channel| channel.generation != generation);
-                self.logs.retain(|log, _| log.generation != generation);
-                Outcome::ChannelMarked
+            MetaCommand::DeleteChannels(generations) => {
+                self.channels.retain(|channel| !generations.contains(&channel.generation));
+                self.logs.retain(|log, _| !generations.contains(&log.generation));
+                Outcome::ChannelsDeleted(vec![Ok(()); generations.len()])
             }
             MetaCommand::MintProducer => {
                 self.next += 1;
                 Outcome::ProducerMinted(ProducerId(i64::try_from(self.next).unwrap()))
             }
             MetaCommand::RegisterNode(_)
-            | MetaCommand::MarkActive { .. }
-            | MetaCommand::MarkDeleted { .. } => {
-                panic!("the broker never proposes this")
-            }
+            | MetaCommand::JoinNode(_)
+            | MetaCommand::DrainNode { .. }
+            | MetaCommand::ForgetNode { .. }
+            | MetaCommand::CreateGroup { .. }
+            | MetaCommand::PlaceReplica { .. }
+            | MetaCommand::RetireReplica { .. }
+            | MetaCommand::ReplaceReplica { .. }
+            | MetaCommand::ReportMembers { .. }
+            | MetaCommand::ReportLogs { .. } => panic!("the broker never proposes this"),
         }
+    }
+
+    fn create(&mut self, new: NewChannel) -> Result<Generation, Refusal> {
+        let NewChannel { name, uuid, partitions, replicas, segment_bytes } = new;
+        if let Some(channel) = self.channels.iter().find(|channel| channel.name == name) {
+            return Err(Refusal::ChannelExists { generation: channel.generation });
+        }
+        let generation = Generation(self.next);
+        self.next += 1;
+        let channel = ChannelView {
+            name,
+            generation,
+            uuid,
+            stage: ChannelStage::Active,
+            replicas: replicas.unwrap_or(1),
+            segment_bytes,
+            groups: (0..partitions).map(|_| GROUP).collect(),
+        };
+        self.logs.extend(channel.partitions().map(|(log, _)| (log, Arc::default())));
+        self.channels.push(channel);
+        Ok(generation)
     }
 }
 
@@ -214,6 +229,7 @@ impl Consensus for FakeConsensus {
             admin: "127.0.0.1:7403".to_owned(),
             peer: "127.0.0.1:7401".to_owned(),
             version: "0.1.0".to_owned(),
+            apply_version_max: 1,
         }]
     }
 

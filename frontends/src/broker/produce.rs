@@ -83,8 +83,14 @@ fn acknowledged(log: LogId, outcome: Outcome) -> Result<Acknowledged, BrokerErro
         | Outcome::LogStartSet { .. }
         | Outcome::ProducersExpired
         | Outcome::NodeRegistered
-        | Outcome::ChannelCreated { .. }
-        | Outcome::ChannelMarked
+        | Outcome::CursorSet { .. }
+        | Outcome::CursorDeleted
+        | Outcome::ApplyVersionRaised { .. }
+        | Outcome::Noted
+        | Outcome::GroupCreated { .. }
+        | Outcome::ReplicaPlaced { .. }
+        | Outcome::ChannelsCreated(_)
+        | Outcome::ChannelsDeleted(_)
         | Outcome::ProducerMinted(_)) => Err(BrokerError::Unexpected { outcome: format!("{other:?}") }),
     }
 }

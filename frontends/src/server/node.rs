@@ -53,7 +53,7 @@ fn submit_error(error: ProposeError) -> SubmitError {
     }
 }
 
-fn channel_view(channel: &Channel) -> Option<ChannelView> {
+fn channel_view(catalogue: &Catalogue, channel: &Channel) -> Option<ChannelView> {
     let stage = match channel.state {
         ChannelState::Creating => ChannelStage::Creating,
         ChannelState::Active => ChannelStage::Active,
@@ -65,7 +65,7 @@ fn channel_view(channel: &Channel) -> Option<ChannelView> {
         generation: channel.generation,
         uuid: channel.uuid,
         stage,
-        replicas: channel.replicas,
+        replicas: catalogue.copies(channel),
         segment_bytes: channel.segment_bytes,
         groups: channel.groups.clone(),
     })
@@ -132,11 +132,16 @@ impl Consensus for RunningNode {
     }
 
     fn channel(&self, name: &str) -> Option<ChannelView> {
-        self.handle.catalogue().channel(name).and_then(channel_view)
+        {
+            let catalogue = self.handle.catalogue();
+            catalogue.channel(name).and_then(|channel| channel_view(&catalogue, channel))
+        }
     }
 
     fn channels(&self) -> Vec<ChannelView> {
-        let mut channels: Vec<_> = self.handle.catalogue().channels().filter_map(channel_view).collect();
+        let catalogue = self.handle.catalogue();
+        let mut channels: Vec<_> =
+            catalogue.channels().filter_map(|channel| channel_view(&catalogue, channel)).collect();
         channels.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         channels
     }

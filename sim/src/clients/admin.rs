@@ -1,8 +1,9 @@
 //! The admin: sees to it that all channels exist, and now and then deletes one (so that it is created
 //! anew), trims a log, or says that a node was started.
 
+use tidelog_consensus::apply::APPLY_VERSION;
 use tidelog_consensus::apply::channel::ChannelState;
-use tidelog_consensus::entry::{MetaCommand, NodeRecord};
+use tidelog_consensus::entry::{MetaCommand, NewChannel, NodeRecord};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{
     BootEpoch, ChannelUuid, Generation, GroupId, Incarnation, LogId, NodeId, Offset, Partition,
@@ -124,13 +125,13 @@ impl Admin {
 
     fn creation(&mut self, settings: &Settings) -> MetaCommand {
         let uuid = u128::from(self.chance.draw()) << 64 | u128::from(self.chance.draw());
-        MetaCommand::CreateChannel {
+        MetaCommand::CreateChannels(vec![NewChannel {
             name: channel_name(self.at),
             uuid: ChannelUuid(uuid),
             partitions: u32::try_from(settings.partitions).unwrap_or(1),
             replicas: None,
             segment_bytes: settings.segment_bytes,
-        }
+        }])
     }
 
     /// Something to do about an active channel.
@@ -140,7 +141,7 @@ impl Admin {
         }
         match self.chance.below(8) {
             0 | 1 => {
-                let command = MetaCommand::DeleteChannel { generation };
+                let command = MetaCommand::DeleteChannels(vec![generation]);
                 self.ask(What::Change, Request::Change(command), context);
             }
             2..=4 => {
@@ -168,13 +169,14 @@ impl Admin {
         let port = node.get().saturating_mul(10);
         NodeRecord {
             node,
-            incarnation: Incarnation(u128::from(node.get())),
+            incarnation: Incarnation(u128::from(node.get()).saturating_add(1)),
             boot_epoch: BootEpoch(self.chance.below(20)),
             native: format!("127.0.0.1:{port}"),
             kafka: None,
             admin: format!("127.0.0.1:{port}"),
             peer: format!("127.0.0.1:{port}"),
             version: "0.1.0".to_owned(),
+            apply_version_max: APPLY_VERSION,
         }
     }
 }

@@ -253,17 +253,29 @@ impl Producer {
                 | Refusal::TooManyLogs { .. }
                 | Refusal::WrongGroup { .. }
                 | Refusal::StaleNode { .. }
+                | Refusal::OtherIncarnation { .. }
+                | Refusal::IncarnationRetired { .. }
+                | Refusal::UnknownNode { .. }
+                | Refusal::NodeState { .. }
+                | Refusal::NodeNotEmpty { .. }
+                | Refusal::TooFewNodes { .. }
+                | Refusal::UnknownGroup { .. }
+                | Refusal::GroupOutOfTurn { .. }
+                | Refusal::TooManyGroups { .. }
+                | Refusal::UnknownReplica { .. }
+                | Refusal::LastVoter { .. }
+                | Refusal::TooManyCursors { .. }
+                | Refusal::ApplyVersionTooLow { .. }
                 | Refusal::TooManyNodes { .. }
                 | Refusal::InvalidName { .. }
                 | Refusal::ChannelExists { .. }
                 | Refusal::ChannelBeingDeleted { .. }
                 | Refusal::UuidTaken { .. }
                 | Refusal::UnknownGeneration { .. }
-                | Refusal::NotBeingDeleted { .. }
                 | Refusal::PartitionsOutOfRange { .. }
                 | Refusal::TooManyChannels { .. }
                 | Refusal::TooManyPartitions { .. }
-                | Refusal::ReplicasUnsupported { .. }
+                | Refusal::ReplicasOutOfRange { .. }
                 | Refusal::SegmentBytesOutOfRange { .. }
                 | Refusal::Exhausted { .. },
             )
@@ -272,8 +284,14 @@ impl Producer {
             | Outcome::LogStartSet { .. }
             | Outcome::ProducersExpired
             | Outcome::NodeRegistered
-            | Outcome::ChannelCreated { .. }
-            | Outcome::ChannelMarked
+            | Outcome::CursorSet { .. }
+            | Outcome::CursorDeleted
+            | Outcome::ApplyVersionRaised { .. }
+            | Outcome::Noted
+            | Outcome::GroupCreated { .. }
+            | Outcome::ReplicaPlaced { .. }
+            | Outcome::ChannelsCreated(_)
+            | Outcome::ChannelsDeleted(_)
             | Outcome::ProducerMinted(_)) => Err(Violation::of(
                 "a valid batch for a channel in use is appended",
                 format!("log {log}: {other:?}"),

@@ -2,32 +2,56 @@ use proptest::prelude::*;
 use tidelog_wire::ids::{BootEpoch, Incarnation, Partition};
 
 use super::*;
+use crate::apply::channel::ChannelState;
+use crate::entry::NewChannel;
 
 fn catalogue() -> Catalogue {
-    Catalogue::genesis((1..=4).map(GroupId).collect(), 3)
+    Catalogue::genesis(&[1, 2, 3, 4].map(GroupId), &[0, 1, 2].map(NodeId))
 }
 
-fn creation(name: &str, partitions: u32) -> MetaCommand {
+fn creation(name: &str, partitions: u32) -> NewChannel {
     let uuid = name.bytes().fold(u128::from(partitions), |sum, byte| sum * 257 + u128::from(byte));
-    MetaCommand::CreateChannel {
-        name: name.to_owned(),
-        uuid: ChannelUuid(uuid),
-        partitions,
-        replicas: None,
-        segment_bytes: 1 << 20,
-    }
+    let uuid = ChannelUuid(uuid);
+    NewChannel { name: name.to_owned(), uuid, partitions, replicas: None, segment_bytes: 1 << 20 }
+}
+
+fn create(catalogue: &mut Catalogue, channel: NewChannel) -> Result<Generation, Refusal> {
+    let outcome = catalogue.apply(MetaCommand::CreateChannels(vec![channel]));
+    let Outcome::ChannelsCreated(mut created) = outcome else { panic!("{outcome:?}") };
+    created.pop().unwrap()
 }
 
 fn created(catalogue: &mut Catalogue, name: &str, partitions: u32) -> Generation {
-    let outcome = catalogue.apply(creation(name, partitions));
-    let Outcome::ChannelCreated { generation } = outcome else { panic!("{outcome:?}") };
-    generation
+    create(catalogue, creation(name, partitions)).unwrap()
+}
+
+fn delete(catalogue: &mut Catalogue, generation: Generation) -> Result<(), Refusal> {
+    let outcome = catalogue.apply(MetaCommand::DeleteChannels(vec![generation]));
+    let Outcome::ChannelsDeleted(mut deleted) = outcome else { panic!("{outcome:?}") };
+    deleted.pop().unwrap()
+}
+
+/// All groups report that the channel's logs are open.
+fn opened(catalogue: &mut Catalogue, generation: Generation) {
+    for group in catalogue.data_groups().collect::<Vec<_>>() {
+        let report = MetaCommand::ReportLogs { group, opened: vec![generation], closed: Vec::new() };
+        assert_eq!(catalogue.apply(report), Outcome::Noted);
+    }
+}
+
+/// All groups report that the channel's logs are closed.
+fn closed(catalogue: &mut Catalogue, generation: Generation, last_epoch: i32) {
+    for group in catalogue.data_groups().collect::<Vec<_>>() {
+        let closed = vec![(generation, LeaderEpoch(last_epoch))];
+        let report = MetaCommand::ReportLogs { group, opened: Vec::new(), closed };
+        assert_eq!(catalogue.apply(report), Outcome::Noted);
+    }
 }
 
 fn end(catalogue: &mut Catalogue, generation: Generation, last_epoch: i32) {
-    assert_eq!(catalogue.apply(MetaCommand::DeleteChannel { generation }), Outcome::ChannelMarked);
-    let last_epoch = LeaderEpoch(last_epoch);
-    assert_eq!(catalogue.apply(MetaCommand::MarkDeleted { generation, last_epoch }), Outcome::ChannelMarked);
+    assert_eq!(delete(catalogue, generation), Ok(()));
+    closed(catalogue, generation, last_epoch);
+    assert_eq!(catalogue.channel_of(generation), None);
 }
 
 fn node(boot_epoch: u64, incarnation: u128) -> MetaCommand {
@@ -40,6 +64,7 @@ fn node(boot_epoch: u64, incarnation: u128) -> MetaCommand {
         admin: "127.0.0.1:4".to_owned(),
         peer: "127.0.0.1:2".to_owned(),
         version: "0.1.0".to_owned(),
+        apply_version_max: 2,
     })
 }
 
@@ -49,30 +74,24 @@ fn node(boot_epoch: u64, incarnation: u128) -> MetaCommand {
 fn a_name_created_again_is_another_channel() {
     let mut catalogue = catalogue();
     let first = created(&mut catalogue, "orders", 1);
-    assert_eq!(catalogue.apply(MetaCommand::MarkActive { generation: first }), Outcome::ChannelMarked);
+    opened(&mut catalogue, first);
+    assert_eq!(catalogue.channel("orders").unwrap().state, ChannelState::Active);
     // While it is being deleted the name is not free.
-    catalogue.apply(MetaCommand::DeleteChannel { generation: first });
+    delete(&mut catalogue, first).unwrap();
     assert_eq!(
-        catalogue.apply(creation("orders", 1)),
-        Outcome::Refused(Refusal::ChannelBeingDeleted { generation: first })
+        create(&mut catalogue, creation("orders", 1)),
+        Err(Refusal::ChannelBeingDeleted { generation: first })
     );
-    let last_epoch = LeaderEpoch(17);
-    catalogue.apply(MetaCommand::MarkDeleted { generation: first, last_epoch });
+    closed(&mut catalogue, first, 17);
     assert_eq!(catalogue.channel("orders"), None);
     // The next life.
     let second = created(&mut catalogue, "orders", 1);
     assert!(second > first);
     let channel = catalogue.channel("orders").unwrap();
     assert!(channel.epoch_base >= 17, "terms begin at 1, so its first epoch is above");
-    // A report about the first life, come late, does not touch the second.
-    assert_eq!(
-        catalogue.apply(MetaCommand::MarkDeleted { generation: first, last_epoch }),
-        Outcome::ChannelMarked
-    );
-    assert_eq!(
-        catalogue.apply(MetaCommand::MarkActive { generation: first }),
-        Outcome::Refused(Refusal::UnknownGeneration { generation: first })
-    );
+    // Reports about the first life, come late, do not touch the second.
+    closed(&mut catalogue, first, 17);
+    opened(&mut catalogue, first);
     assert_eq!(catalogue.channel("orders").unwrap().state, ChannelState::Creating);
 }
 
@@ -110,27 +129,40 @@ fn forgotten_names_begin_above_the_floor() {
     assert_eq!(catalogue.channel("orders").unwrap().epoch_base, 400);
 }
 
+/// A channel is open once all of its groups have said so, and gone once all have closed it; what a group says of
+/// a state that the channel is not in, or says twice, changes nothing.
 #[test]
-fn a_channel_that_is_not_being_deleted_cannot_be_marked_deleted() {
+fn a_channel_waits_for_all_of_its_groups() {
     let mut catalogue = catalogue();
-    let generation = created(&mut catalogue, "orders", 1);
-    assert_eq!(
-        catalogue.apply(MetaCommand::MarkDeleted { generation, last_epoch: LeaderEpoch(1) }),
-        Outcome::Refused(Refusal::NotBeingDeleted { generation })
-    );
-    let unknown = Generation(99);
-    assert_eq!(
-        catalogue.apply(MetaCommand::MarkDeleted { generation: unknown, last_epoch: LeaderEpoch(1) }),
-        Outcome::Refused(Refusal::UnknownGeneration { generation: unknown })
-    );
-}
-
-struct Asked {
-    name: String,
-    uuid: ChannelUuid,
-    partitions: u32,
-    replicas: Option<u32>,
-    segment_bytes: u64,
+    let generation = created(&mut catalogue, "orders", 2);
+    let groups: Vec<GroupId> = catalogue.channel("orders").unwrap().owing.iter().copied().collect();
+    assert_eq!(groups.len(), 2);
+    let open = |group| MetaCommand::ReportLogs { group, opened: vec![generation], closed: Vec::new() };
+    let close = |group, epoch| MetaCommand::ReportLogs {
+        group,
+        opened: Vec::new(),
+        closed: vec![(generation, LeaderEpoch(epoch))],
+    };
+    let state = |catalogue: &Catalogue| catalogue.channel_of(generation).map(|channel| channel.state);
+    for report in [open(groups[0]), open(groups[0]), close(groups[1], 5)] {
+        catalogue.apply(report);
+        assert_eq!(state(&catalogue), Some(ChannelState::Creating));
+    }
+    assert_eq!(catalogue.groups_owing(), [groups[1]].into());
+    catalogue.apply(open(groups[1]));
+    assert_eq!(state(&catalogue), Some(ChannelState::Active));
+    assert!(catalogue.groups_owing().is_empty());
+    delete(&mut catalogue, generation).unwrap();
+    for report in [open(groups[0]), close(groups[1], 9), close(groups[1], 90)] {
+        catalogue.apply(report);
+        assert_eq!(state(&catalogue), Some(ChannelState::Deleting));
+    }
+    catalogue.apply(close(groups[0], 4));
+    assert_eq!(state(&catalogue), None);
+    created(&mut catalogue, "orders", 1);
+    assert!(catalogue.channel("orders").unwrap().epoch_base >= 9, "above what every group stamped");
+    let unknown = GroupId(77);
+    assert_eq!(catalogue.apply(open(unknown)), Outcome::Refused(Refusal::UnknownGroup { group: unknown }));
 }
 
 /// Each refusal leaves the catalogue as it was.
@@ -139,40 +171,34 @@ fn what_is_refused_changes_nothing() {
     let mut catalogue = catalogue();
     let generation = created(&mut catalogue, "orders", 2);
     let before = catalogue.clone();
-    let with = |change: &dyn Fn(&mut Asked)| {
-        let mut asked = Asked {
-            name: "other".to_owned(),
-            uuid: ChannelUuid(99),
-            partitions: 1,
-            replicas: None,
-            segment_bytes: 1 << 20,
-        };
-        change(&mut asked);
-        let Asked { name, uuid, partitions, replicas, segment_bytes } = asked;
-        MetaCommand::CreateChannel { name, uuid, partitions, replicas, segment_bytes }
-    };
     let taken = before.channel("orders").unwrap().uuid;
-    let refusals: Vec<Outcome> = [
-        with(&|asked| asked.partitions = 0),
-        with(&|asked| asked.partitions = PARTITIONS_PER_CHANNEL_MAX + 1),
-        with(&|asked| asked.replicas = Some(2)),
-        with(&|asked| asked.segment_bytes = 1),
-        with(&|asked| asked.name = "or/ders".to_owned()),
-        with(&|asked| asked.name = "orders".to_owned()),
-        with(&|asked| asked.uuid = taken),
-        MetaCommand::DeleteChannel { generation: Generation(77) },
+    let good = || creation("other", 1);
+    let refused = [
+        NewChannel { partitions: 0, ..good() },
+        NewChannel { partitions: PARTITIONS_PER_CHANNEL_MAX + 1, ..good() },
+        NewChannel { segment_bytes: 1, ..good() },
+        NewChannel { name: "or/ders".to_owned(), ..good() },
+        NewChannel { name: "orders".to_owned(), ..good() },
+        NewChannel { uuid: taken, ..good() },
     ]
-    .into_iter()
-    .map(|command| catalogue.apply(command))
-    .collect();
-    assert!(refusals.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))), "{refusals:?}");
-    assert!(matches!(
-        &refusals[2],
-        Outcome::Refused(Refusal::ReplicasUnsupported { asked: 2, supported: 3 })
-    ));
+    .map(|channel| create(&mut catalogue, channel).unwrap_err());
     assert!(
-        matches!(&refusals[5], Outcome::Refused(Refusal::ChannelExists { generation: g }) if *g == generation)
+        matches!(
+            refused,
+            [
+                Refusal::PartitionsOutOfRange { asked: 0, .. },
+                Refusal::PartitionsOutOfRange { .. },
+                Refusal::SegmentBytesOutOfRange { .. },
+                Refusal::InvalidName { .. },
+                Refusal::ChannelExists { .. },
+                Refusal::UuidTaken { .. },
+            ]
+        ),
+        "{refused:?}"
     );
+    assert_eq!(refused[4], Refusal::ChannelExists { generation });
+    let unknown = Generation(77);
+    assert_eq!(delete(&mut catalogue, unknown), Err(Refusal::UnknownGeneration { generation: unknown }));
     assert_eq!(catalogue, before);
 }
 
@@ -190,15 +216,15 @@ fn partitions_are_spread_evenly_whatever_the_channels_sizes() {
     assert_eq!(channel.group(Partition(7)), None);
 }
 
-/// An old disk brought back, or a second node under the same number, does not take the node's place.
+/// An old start does not take the node's place, and neither does another data directory: that one must join.
 #[test]
-fn a_nodes_record_is_replaced_by_a_newer_start_only() {
+fn a_nodes_record_is_replaced_by_a_newer_start_of_the_same_directory_only() {
     let mut catalogue = catalogue();
     assert_eq!(catalogue.apply(node(5, 1)), Outcome::NodeRegistered);
     assert_eq!(catalogue.apply(node(5, 1)), Outcome::NodeRegistered, "said twice");
-    assert!(matches!(catalogue.apply(node(4, 1)), Outcome::Refused(Refusal::StaleNode { .. })));
-    assert!(matches!(catalogue.apply(node(5, 2)), Outcome::Refused(Refusal::StaleNode { .. })));
-    assert_eq!(catalogue.apply(node(6, 2)), Outcome::NodeRegistered);
+    assert_eq!(catalogue.apply(node(6, 1)), Outcome::NodeRegistered);
+    assert!(matches!(catalogue.apply(node(5, 1)), Outcome::Refused(Refusal::StaleNode { .. })));
+    assert!(matches!(catalogue.apply(node(9, 2)), Outcome::Refused(Refusal::OtherIncarnation { .. })));
 }
 
 #[test]
@@ -209,15 +235,15 @@ fn producer_ids_are_never_given_twice() {
 }
 
 fn golden_catalogue() -> Catalogue {
-    let mut catalogue = Catalogue::genesis(vec![GroupId(1), GroupId(2)], 3);
+    let mut catalogue = Catalogue::genesis(&[GroupId(1), GroupId(2)], &[0, 1, 2].map(NodeId));
     catalogue.apply(node(5, 0x1122));
     let gone = created(&mut catalogue, "gone", 1);
     end(&mut catalogue, gone, 9);
     let active = created(&mut catalogue, "active", 3);
-    catalogue.apply(MetaCommand::MarkActive { generation: active });
+    opened(&mut catalogue, active);
     created(&mut catalogue, "new", 1);
     let leaving = created(&mut catalogue, "leaving", 1);
-    catalogue.apply(MetaCommand::DeleteChannel { generation: leaving });
+    delete(&mut catalogue, leaving).unwrap();
     catalogue.apply(MetaCommand::MintProducer);
     catalogue
 }
@@ -234,19 +260,18 @@ fn any_command() -> impl Strategy<Value = MetaCommand> {
     prop_oneof![
         (0_u64..4, 0_u128..3).prop_map(|(boot, incarnation)| node(boot, incarnation)),
         ("[abc]", 0_u32..4, any::<u128>(), 0_u64..3).prop_map(|(name, partitions, uuid, bytes)| {
-            MetaCommand::CreateChannel {
-                name,
-                uuid: ChannelUuid(uuid),
-                partitions,
-                replicas: None,
-                segment_bytes: bytes << 12,
-            }
+            let uuid = ChannelUuid(uuid);
+            let new = NewChannel { name, uuid, partitions, replicas: None, segment_bytes: bytes << 12 };
+            MetaCommand::CreateChannels(vec![new])
         }),
-        generation.clone().prop_map(|generation| MetaCommand::MarkActive { generation }),
-        generation.clone().prop_map(|generation| MetaCommand::DeleteChannel { generation }),
-        (generation, 0_i32..50).prop_map(|(generation, epoch)| MetaCommand::MarkDeleted {
-            generation,
-            last_epoch: LeaderEpoch(epoch)
+        (1_u64..6, generation.clone()).prop_map(|(group, generation)| {
+            MetaCommand::ReportLogs { group: GroupId(group), opened: vec![generation], closed: Vec::new() }
+        }),
+        generation.clone().prop_map(|generation| MetaCommand::DeleteChannels(vec![generation])),
+        (1_u64..6, generation, 0_i32..50).prop_map(|(group, generation, epoch)| MetaCommand::ReportLogs {
+            group: GroupId(group),
+            opened: Vec::new(),
+            closed: vec![(generation, LeaderEpoch(epoch))],
         }),
         Just(MetaCommand::MintProducer),
     ]
@@ -267,7 +292,8 @@ proptest! {
             }
             let outcome = straight.apply(command.clone());
             prop_assert_eq!(&outcome, &restored.apply(command));
-            if let Outcome::ChannelCreated { generation } = outcome {
+            let created = if let Outcome::ChannelsCreated(created) = outcome { created } else { Vec::new() };
+            for generation in created.into_iter().flatten() {
                 prop_assert!(generation > newest);
                 newest = generation;
                 let channel = straight.channel_of(generation).unwrap();

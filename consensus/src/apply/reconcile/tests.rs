@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
-use tidelog_wire::ids::ChannelUuid;
+use tidelog_wire::ids::{ChannelUuid, NodeId};
 
 use super::*;
+use crate::entry::NewChannel;
 use crate::outcome::Outcome;
 
 #[derive(Default)]
@@ -23,8 +24,13 @@ impl Done {
                     self.closed
                         .extend(generations.into_iter().map(|closed| ((group, closed), LeaderEpoch(5))));
                 }
-                Command::Meta(command) => assert_eq!(catalogue.apply(command), Outcome::ChannelMarked),
-                Command::Append { .. } | Command::SetLogStart { .. } | Command::ExpireProducers { .. } => {
+                Command::Meta(command) => assert_eq!(catalogue.apply(command), Outcome::Noted),
+                Command::Append { .. }
+                | Command::SetLogStart { .. }
+                | Command::ExpireProducers { .. }
+                | Command::SetCursor { .. }
+                | Command::DeleteCursor { .. }
+                | Command::RaiseApplyVersion { .. } => {
                     panic!("{command:?}")
                 }
             }
@@ -46,42 +52,58 @@ fn leading(groups: impl IntoIterator<Item = u64>) -> BTreeSet<GroupId> {
 }
 
 fn with_channel() -> (Catalogue, Generation) {
-    let mut catalogue = Catalogue::genesis(vec![GroupId(1), GroupId(2)], 3);
-    let created = catalogue.apply(MetaCommand::CreateChannel {
+    let mut catalogue = Catalogue::genesis(&[GroupId(1), GroupId(2)], &[0, 1, 2].map(NodeId));
+    let created = catalogue.apply(MetaCommand::CreateChannels(vec![NewChannel {
         name: "orders".to_owned(),
         uuid: ChannelUuid(1),
         partitions: 3,
         replicas: None,
         segment_bytes: 1 << 20,
-    });
-    let Outcome::ChannelCreated { generation } = created else { panic!("{created:?}") };
-    (catalogue, generation)
+    }]));
+    let Outcome::ChannelsCreated(created) = created else { panic!("{created:?}") };
+    (catalogue, created[0].clone().unwrap())
 }
 
-/// A channel goes through its life on three nodes that lead one group each, and afterwards nothing is
-/// left to propose.
+/// A channel goes through its life on nodes that lead one group each: each leader does its part and reports it.
+/// Afterwards nothing is left to propose.
 #[test]
-fn a_channel_is_opened_marked_deleted_closed_and_gone() {
+fn a_channel_is_opened_reported_closed_and_gone() {
     let (mut catalogue, generation) = with_channel();
     let mut done = Done::default();
-    // Its logs are opened by the leaders of their groups, then the meta leader reports.
-    assert!(reconcile(&catalogue, &done, &leading([0])).is_empty(), "nothing is open to report");
-    for leader in [1, 2, 0] {
-        let proposals = reconcile(&catalogue, &done, &leading([leader]));
-        assert_eq!(proposals.len(), 1);
-        done.carry_out(&mut catalogue, proposals);
+    assert!(reconcile(&catalogue, &done, &leading([3])).is_empty(), "it carries none of its logs");
+    for leader in [1, 2] {
+        for step in ["open", "report"] {
+            let proposals = reconcile(&catalogue, &done, &leading([leader]));
+            assert_eq!(proposals.len(), 1, "group {leader}: {step}");
+            done.carry_out(&mut catalogue, proposals);
+        }
     }
     assert_eq!(catalogue.channel_of(generation).unwrap().state, ChannelState::Active);
     assert!(reconcile(&catalogue, &done, &leading([0, 1, 2])).is_empty());
     // And the way back.
-    catalogue.apply(MetaCommand::DeleteChannel { generation });
-    for leader in [2, 1, 0] {
-        let proposals = reconcile(&catalogue, &done, &leading([leader]));
-        assert_eq!(proposals.len(), 1);
-        done.carry_out(&mut catalogue, proposals);
+    catalogue.apply(MetaCommand::DeleteChannels(vec![generation]));
+    for leader in [2, 1] {
+        for step in ["close", "report"] {
+            let proposals = reconcile(&catalogue, &done, &leading([leader]));
+            assert_eq!(proposals.len(), 1, "group {leader}: {step}");
+            done.carry_out(&mut catalogue, proposals);
+        }
     }
     assert_eq!(catalogue.channel_of(generation), None);
     assert!(reconcile(&catalogue, &done, &leading([0, 1, 2])).is_empty());
+}
+
+/// The report does not need the group's own leader: what is applied is committed, wherever it is seen.
+#[test]
+fn the_meta_leader_reports_what_it_sees_applied() {
+    let (mut catalogue, generation) = with_channel();
+    let mut done = Done::default();
+    let opened = reconcile(&catalogue, &done, &leading([1, 2]));
+    done.carry_out(&mut catalogue, opened);
+    let reports = reconcile(&catalogue, &done, &leading([0]));
+    assert_eq!(reports.len(), 2);
+    done.carry_out(&mut catalogue, reports);
+    assert_eq!(catalogue.channel_of(generation).unwrap().state, ChannelState::Active);
 }
 
 /// Deleted before it was ever open: its groups close what they never opened, so that an `OpenLogs`
@@ -89,7 +111,7 @@ fn a_channel_is_opened_marked_deleted_closed_and_gone() {
 #[test]
 fn a_channel_deleted_before_it_was_open_is_closed_all_the_same() {
     let (mut catalogue, generation) = with_channel();
-    catalogue.apply(MetaCommand::DeleteChannel { generation });
+    catalogue.apply(MetaCommand::DeleteChannels(vec![generation]));
     let proposals = reconcile(&catalogue, &Done::default(), &leading([0, 1, 2]));
     let close = Command::CloseLogs { generations: vec![generation] };
     assert_eq!(proposals, [(GroupId(1), close.clone()), (GroupId(2), close)]);

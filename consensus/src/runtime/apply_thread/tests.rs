@@ -51,7 +51,11 @@ impl World {
             raft: Arc::clone(&raft),
             keeper: Arc::new(Mailbox::new(0, 0)),
             waiters: Arc::new(Waiters::default()),
-            board: Arc::new(Board::new(&[GROUP], Arc::new(Catalogue::genesis(vec![GROUP], 1)), Vec::new())),
+            board: Arc::new(Board::new(
+                &[GROUP],
+                Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),
+                Vec::new(),
+            )),
             clock: Arc::<SetClock>::clone(&clock),
             installer: Box::new(NoInstaller),
             state: ApplyState::new(CheckpointPace::default(), &[GROUP], Duration::ZERO),

@@ -35,7 +35,11 @@ async fn a_failed_sync_of_a_segment_ends_the_process() {
         apply: Arc::new(Mailbox::new(0, 0)),
         raft_log: Arc::clone(&raft_log),
         engine: Arc::clone(&engine),
-        board: Arc::new(Board::new(&[GROUP], Arc::new(Catalogue::genesis(vec![GROUP], 1)), Vec::new())),
+        board: Arc::new(Board::new(
+            &[GROUP],
+            Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),
+            Vec::new(),
+        )),
         door: SnapshotDoor::new(engine, raft_log, inbox, runtime, fatal.clone()),
         metrics: Arc::new(NodeMetrics::default()),
         clock: Arc::new(SystemClock::new()),
