@@ -13,6 +13,8 @@ pub struct MemberChange {
     pub add: Vec<(ReplicaId, NodeId)>,
     /// Learners that shall count.
     pub promote: Vec<ReplicaId>,
+    /// Voters that shall count no more, and stay as learners.
+    pub demote: Vec<ReplicaId>,
     /// Replicas that shall go.
     pub remove: Vec<ReplicaId>,
 }
@@ -21,7 +23,8 @@ impl MemberChange {
     /// Whether it leaves the joint configuration.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.promote.is_empty() && self.remove.is_empty()
+        [&self.promote, &self.demote, &self.remove].iter().all(|replicas| replicas.is_empty())
+            && self.add.is_empty()
     }
 }
 
