@@ -128,6 +128,11 @@ impl Machines {
         }
     }
 
+    /// The logs that a closed machine had, when nothing will take its place: they are the caller's to remove.
+    pub fn take_closed(&mut self, group: GroupId) -> Vec<LogId> {
+        self.closed_logs.remove(&group).unwrap_or_default().into_iter().collect()
+    }
+
     /// Restores a group's machine from its newest checkpoint, after [`Machines::close`] or at a start. Logs
     /// that it had and has no more were deleted meanwhile: their files go.
     ///

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_wire::ids::GroupId;
+use tidelog_wire::ids::{GroupId, LogId};
 use tokio::sync::oneshot;
 
 use super::board::Board;
@@ -56,6 +56,10 @@ pub(super) enum ApplyInput {
     CheckpointSoon(Vec<GroupId>),
     /// Switch to a staged snapshot.
     Install(InstallSnapshot),
+    /// Restore the machine of a group that begins here now.
+    Open(GroupId, oneshot::Sender<Result<(), String>>),
+    /// Let go of a group: its machine and its logs are closed, and of the logs that it had open the answer tells.
+    Close(GroupId, oneshot::Sender<Vec<LogId>>),
     /// Checkpoint everything, then say so.
     Finish(oneshot::Sender<()>),
 }
@@ -147,11 +151,37 @@ impl ApplyThread {
                 groups.into_iter().for_each(|group| self.state.pacer.soon(group));
             }
             ApplyInput::Install(install) => self.install(&install),
+            ApplyInput::Open(group, done) => answer(done, self.open(group)),
+            ApplyInput::Close(group, done) => answer(done, self.close(group)),
             ApplyInput::Finish(done) => {
                 self.state.pacer.finish();
                 self.state.finish = Some(done);
             }
         }
+    }
+
+    fn open(&mut self, group: GroupId) -> Result<(), String> {
+        self.machines.reopen(group).map_err(|error| error.to_string())?;
+        self.begin(group);
+        Ok(())
+    }
+
+    /// A group that has a machine now is shown and checkpointed.
+    fn begin(&mut self, group: GroupId) {
+        self.state.pacer.add(group, self.clock.now());
+        if let Some(applied) = self.machines.applied(group) {
+            self.board.set_applied(group, applied.index);
+        }
+        self.state.reconcile_due = true;
+    }
+
+    fn close(&mut self, group: GroupId) -> Vec<LogId> {
+        self.machines.close(group);
+        self.state.pacer.remove(group);
+        self.state.stalled.remove(&group);
+        self.state.leading.remove(&group);
+        self.board.forget(group);
+        self.machines.take_closed(group)
     }
 
     fn apply(&mut self, task: ApplyTask) {
@@ -233,7 +263,7 @@ impl ApplyThread {
         let snapshot = crate::core::EntryId { index: install.mark.index, term: install.mark.term };
         match self.installer.install(&mut self.machines, install) {
             Ok(()) => {
-                self.board.set_applied(group, snapshot.index);
+                self.begin(group);
                 self.board.catalogue.send_replace(self.machines.catalogue());
                 self.state.reconcile_due = true;
                 self.raft.push_input(Input::SnapshotInstalled { group, snapshot });
@@ -293,6 +323,11 @@ impl ApplyThread {
         let (group, newest, compact_to) = (done.group, done.newest, done.compact_to);
         self.raft.push_input(Input::Checkpointed { group, newest, compact_to });
     }
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(asked: oneshot::Sender<T>, with: T) {
+    drop(asked.send(with));
 }
 
 /// Whether this outcome may leave something to reconcile, or show in the catalogue.

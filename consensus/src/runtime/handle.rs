@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::apply_thread::{ApplyBox, ApplyInput};
-use super::board::Board;
+use super::board::{Board, Statuses};
 use super::clock::Clock;
 use super::keeper::KeeperBox;
 use super::mailbox::NotTaken;
@@ -53,7 +53,6 @@ pub struct NodeHandle {
 /// What all handles share.
 pub(super) struct Shared {
     pub(super) identity: Identity,
-    pub(super) groups: Vec<GroupId>,
     pub(super) board: Arc<Board>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) apply: Arc<ApplyBox>,
@@ -122,10 +121,10 @@ impl NodeHandle {
         WeakHandle(Arc::downgrade(&self.shared))
     }
 
-    /// The groups of this node.
+    /// The groups of which this node has a replica now.
     #[must_use]
-    pub fn groups(&self) -> &[GroupId] {
-        &self.shared.groups
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.shared.board.statuses.borrow().iter().map(|status| status.group).collect()
     }
 
     /// Proposes `command` to `group`, before returning, and gives its outcome once it is applied here.
@@ -290,13 +289,13 @@ impl NodeHandle {
 
     /// Every replica of this node, as it was a moment ago.
     #[must_use]
-    pub fn group_status(&self) -> Arc<Vec<GroupStatus>> {
+    pub fn group_status(&self) -> Arc<Vec<Arc<GroupStatus>>> {
         Arc::clone(&self.shared.board.statuses.borrow())
     }
 
     /// Every replica of this node, to be watched.
     #[must_use]
-    pub fn watch_statuses(&self) -> watch::Receiver<Arc<Vec<GroupStatus>>> {
+    pub fn watch_statuses(&self) -> watch::Receiver<Arc<Vec<Arc<GroupStatus>>>> {
         self.shared.board.statuses.subscribe()
     }
 
@@ -343,7 +342,7 @@ impl NodeHandle {
             .iter()
             .filter_map(|status| Some((status.group, status.halted.as_ref()?.to_string())))
             .collect();
-        let groups = self.shared.groups.len();
+        let groups = statuses.len();
         let settled = with_leader.saturating_add(halted.len()) >= groups && with_leader > 0;
         Readiness {
             ready: settled && registered && !self.shared.board.is_stopping(),
@@ -371,7 +370,7 @@ impl NodeHandle {
             return Err(ProposeError::NotLeader { leader });
         }
         let mut statuses = self.watch_statuses();
-        let handed_over = |statuses: &Arc<Vec<GroupStatus>>| {
+        let handed_over = |statuses: &Statuses| {
             let status = statuses.iter().find(|status| status.group == group);
             status.is_none_or(|status| status.leader.is_some_and(|leader| leader != here))
         };
@@ -418,8 +417,8 @@ impl NodeHandle {
         for group in &led {
             self.shared.inbox.push_input(Input::TransferLeader { group: *group, to: None });
         }
-        let handed = |statuses: &Arc<Vec<GroupStatus>>| {
-            let led = |status: &&GroupStatus| led.contains(&status.group);
+        let handed = |statuses: &Statuses| {
+            let led = |status: &&Arc<GroupStatus>| led.contains(&status.group);
             statuses.iter().filter(led).all(|status| status.leader.is_some_and(|leader| leader != here))
         };
         if timeout(HAND_OVER, statuses.wait_for(handed)).await.is_err() {

@@ -49,6 +49,19 @@ impl Pacer {
         Self { pace, groups: groups.iter().map(begin).collect(), owed: None }
     }
 
+    /// The group is here from now on.
+    pub(super) fn add(&mut self, group: GroupId, now: Duration) {
+        self.groups.entry(group).or_insert_with(|| Progress { since: now, ..Progress::default() });
+    }
+
+    /// The group is gone, and owes nothing.
+    pub(super) fn remove(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+        if let Some(owed) = &mut self.owed {
+            owed.remove(&group);
+        }
+    }
+
     /// Entries of this size were applied.
     pub(super) fn applied(&mut self, group: GroupId, bytes: u64) {
         if let Some(progress) = self.groups.get_mut(&group) {

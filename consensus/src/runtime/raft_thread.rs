@@ -9,7 +9,7 @@
 //!
 //! Not here: what the effects are (`crate::core`) and what they do (the other threads).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::keeper::{KeeperBox, KeeperInput};
 use super::mailbox::{Mailbox, NotTaken, Waited};
 use super::waiters::{Told, Waiters};
-use super::writer::WriterBox;
+use super::writer::{WriterBox, WriterInput};
 use crate::core::{Answer, Effects, FetchSnapshot, Input, InstallSnapshot, Lane, NodeCore, Outgoing, Role};
 use crate::metrics::NodeMetrics;
 
@@ -95,6 +95,8 @@ pub(super) struct RaftThread {
     pub(super) tick: Duration,
     /// Installations whose mark is not durable yet, with the number of its persist.
     pub(super) installs: VecDeque<(u64, InstallSnapshot)>,
+    /// Groups that this node leads and does not serve yet: shown at every step.
+    pub(super) settling: BTreeSet<GroupId>,
 }
 
 impl RaftThread {
@@ -103,7 +105,7 @@ impl RaftThread {
         let mut inputs = Vec::new();
         let mut effects = Effects::default();
         self.collect(&mut effects);
-        self.publish();
+        self.publish(&mut effects);
         let mut next_tick = self.clock.now().saturating_add(self.tick);
         loop {
             let wait = next_tick.saturating_sub(self.clock.now());
@@ -123,7 +125,7 @@ impl RaftThread {
                 }
             }
             if changed {
-                self.publish();
+                self.publish(&mut effects);
             }
         }
     }
@@ -159,12 +161,12 @@ impl RaftThread {
         let mark = effects.persists.last().map_or(0, |persist| persist.number);
         self.installs.extend(effects.installs.drain(..).map(|install| (mark, install)));
         for persist in effects.persists.drain(..) {
-            self.writer.push(persist);
+            self.writer.push(WriterInput::Persist(persist));
         }
         for outgoing in effects.sends.drain(..) {
             self.send(&outgoing);
         }
-        let changed = !effects.leadership.is_empty() || !effects.halts.is_empty() || self.settling();
+        let changed = !effects.leadership.is_empty() || !effects.halts.is_empty() || !self.settling.is_empty();
         for change in effects.leadership.drain(..) {
             tracing::info!(group = %change.group, term = %change.term, leader = ?change.leader, "leader");
             self.apply.push(ApplyInput::Leads { group: change.group, here: change.here });
@@ -206,13 +208,16 @@ impl RaftThread {
         }
     }
 
-    /// Whether the board shows a leader here that did not serve yet.
-    fn settling(&self) -> bool {
-        let shown = self.board.statuses.borrow();
-        shown.iter().any(|status| status.role == Role::Leader && !status.serves)
-    }
-
-    fn publish(&self) {
-        self.board.set_statuses(self.core.statuses());
+    /// Shows what changed of the groups that something happened to.
+    fn publish(&mut self, effects: &mut Effects) {
+        let touched = std::mem::take(&mut effects.touched);
+        let now: Vec<_> = touched.into_iter().map(|group| (group, self.core.status(group))).collect();
+        for (group, status) in &now {
+            match status {
+                Some(status) if status.role == Role::Leader && !status.serves => self.settling.insert(*group),
+                Some(_) | None => self.settling.remove(group),
+            };
+        }
+        self.board.change(now.into_iter());
     }
 }

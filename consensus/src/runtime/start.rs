@@ -10,7 +10,7 @@
 //!
 //! Not here: whether the raft log joins a replica's checkpoint (`crate::core`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -275,7 +275,7 @@ struct Wiring {
 
 impl Wiring {
     fn new(groups: &[GroupId], machines: &Machines, absent: Vec<GroupStatus>) -> Self {
-        let board = Board::new(groups, machines.catalogue(), absent);
+        let board = Board::new(machines.catalogue(), absent);
         for group in groups {
             if let Some(applied) = machines.applied(*group) {
                 board.set_applied(*group, applied.index);
@@ -296,7 +296,7 @@ impl Wiring {
 fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<NodeHandle, StartError> {
     let wiring = Wiring::new(&recovered.groups, &recovered.machines, recovered.absent);
     // Whoever has the node sees its replicas, also those that did not start.
-    wiring.board.set_statuses(recovered.core.statuses());
+    wiring.board.show(recovered.core.statuses());
     let (identity, readers) = (recovered.identity, recovered.machines.readers());
     let this = Arc::new(OnceLock::new());
     let door = SnapshotDoor::new(
@@ -320,7 +320,6 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
     let threads = start_threads(&config, work, &wiring, &recovered.groups, &door, transport.clone())?;
     let shared = Shared {
         identity,
-        groups: recovered.groups,
         board: wiring.board,
         inbox: wiring.inbox,
         apply: wiring.apply,
@@ -412,6 +411,7 @@ fn start_threads(
         clock: Arc::clone(&config.clock),
         tick: config.tuning.tick,
         installs: VecDeque::new(),
+        settling: BTreeSet::new(),
     };
     let start = |name, body: Box<dyn FnOnce() + Send>| {
         spawn(name, &config.fatal, body).map_err(|source| StartError::Thread { name, source })

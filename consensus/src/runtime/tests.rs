@@ -1,7 +1,7 @@
 //! The raft thread and the log writer among themselves: three of each, connected in memory, with a raft
 //! log that can be held up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -151,7 +151,7 @@ impl TestNode {
         });
         let (votes, _) = Votes::open(storage.as_ref(), "/data".as_ref()).unwrap();
         let catalogue = Arc::new(Catalogue::genesis(&[GROUP], &[0, 1, 2].map(NodeId)));
-        let board = Arc::new(Board::new(&[GROUP], catalogue, Vec::new()));
+        let board = Arc::new(Board::new(catalogue, Vec::new()));
         let inbox = Arc::new(Inbox::new());
         let writer = Arc::new(Mailbox::new(0, 0));
         let apply: Arc<ApplyBox> = Arc::new(Mailbox::new(0, 0));
@@ -180,6 +180,7 @@ impl TestNode {
             clock: Arc::new(SystemClock::new()),
             tick: Duration::from_millis(10),
             installs: VecDeque::new(),
+            settling: BTreeSet::new(),
         };
         let applied = (Arc::clone(&apply), Arc::clone(&inbox));
         let threads = vec![
@@ -191,7 +192,7 @@ impl TestNode {
     }
 
     fn status(&self) -> Option<GroupStatus> {
-        self.board.status(GROUP)
+        self.board.status(GROUP).map(|status| status.as_ref().clone())
     }
 
     fn end(self) {

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::fatal::Fatal;
 use super::mailbox::{Mailbox, Waited};
 use super::raft_thread::Inbox;
@@ -19,8 +21,16 @@ use crate::metrics::NodeMetrics;
 use crate::raft_log::{GroupWrite, RaftLog, RaftLogError};
 use crate::votes::Votes;
 
-/// Persists that wait for the disk. The core bounds the bytes of entries that are not durable.
-pub(super) type WriterBox = Mailbox<Persist>;
+/// What waits for the disk. The core bounds the bytes of entries that are not durable.
+pub(super) type WriterBox = Mailbox<WriterInput>;
+
+/// Something to make durable.
+pub(super) enum WriterInput {
+    /// What the core asks for.
+    Persist(Persist),
+    /// What the runtime notes about a group that has no running replica here: behind all that was asked for before.
+    Note(GroupWrite, oneshot::Sender<()>),
+}
 
 /// Pause before a write to a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
@@ -40,26 +50,43 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut waiting = Vec::new();
         while self.mailbox.take_all(&mut waiting, None) == Waited::Open {
-            let Some(number) = waiting.last().map(|persist| persist.number) else { continue };
             if let Err(message) = self.write(&mut waiting) {
                 self.fatal.end(&message);
                 return;
             }
-            self.raft.push_input(Input::Persisted { number });
         }
     }
 
-    fn write(&mut self, waiting: &mut Vec<Persist>) -> Result<(), String> {
-        let sync = waiting.iter().any(|persist| persist.sync || !persist.votes.is_empty());
-        let mut writes = Vec::new();
-        let mut votes = Vec::new();
-        for persist in waiting.drain(..) {
-            writes.extend(persist.writes);
-            votes.extend(persist.votes);
+    fn write(&mut self, waiting: &mut Vec<WriterInput>) -> Result<(), String> {
+        let (mut writes, mut votes, mut noted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sync, mut number) = (false, None);
+        for input in waiting.drain(..) {
+            match input {
+                WriterInput::Persist(persist) => {
+                    sync |= persist.sync || !persist.votes.is_empty();
+                    number = Some(persist.number);
+                    writes.extend(persist.writes);
+                    votes.extend(persist.votes);
+                }
+                WriterInput::Note(write, done) => {
+                    sync = true;
+                    writes.push(write);
+                    noted.push(done);
+                }
+            }
+        }
+        if number.is_none() && noted.is_empty() {
+            return Ok(());
         }
         self.write_once_there_is_room(&writes, sync)?;
         self.metrics.raft_log_writes.add(1);
-        self.votes.record(&votes).map_err(|error| error.to_string())
+        self.votes.record(&votes).map_err(|error| error.to_string())?;
+        if let Some(number) = number {
+            self.raft.push_input(Input::Persisted { number });
+        }
+        // Whoever asked may have gone.
+        noted.into_iter().for_each(|done| done.send(()).unwrap_or_default());
+        Ok(())
     }
 
     /// Nothing is acknowledged while the disk is full, but the node goes on, and so does this write once

@@ -105,7 +105,7 @@ impl Cluster {
 
     /// A node's replica of a group, as it was a moment ago.
     pub(crate) fn status(&self, number: usize, group: GroupId) -> GroupStatus {
-        self.node(number).group_status().iter().find(|status| status.group == group).unwrap().clone()
+        self.node(number).group_status().iter().find(|status| status.group == group).unwrap().as_ref().clone()
     }
 
     /// Handles to all running nodes. While one is held, the directory of its node stays locked.

@@ -166,7 +166,7 @@ impl Consensus for RunningNode {
     }
 
     fn groups(&self) -> Vec<GroupStatus> {
-        self.handle.group_status().as_ref().clone()
+        self.handle.group_status().iter().map(|status| status.as_ref().clone()).collect()
     }
 
     fn transfer(&self, group: GroupId, to: NodeId, within: Duration) -> Later<Result<(), SubmitError>> {

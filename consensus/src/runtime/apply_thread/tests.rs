@@ -52,7 +52,6 @@ impl World {
             keeper: Arc::new(Mailbox::new(0, 0)),
             waiters: Arc::new(Waiters::default()),
             board: Arc::new(Board::new(
-                &[GROUP],
                 Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),
                 Vec::new(),
             )),

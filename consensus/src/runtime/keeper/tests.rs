@@ -36,7 +36,6 @@ async fn a_failed_sync_of_a_segment_ends_the_process() {
         raft_log: Arc::clone(&raft_log),
         engine: Arc::clone(&engine),
         board: Arc::new(Board::new(
-            &[GROUP],
             Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),
             Vec::new(),
         )),
