@@ -21,7 +21,7 @@ use super::fatal::Fatal;
 use super::mailbox::Mailbox;
 use super::raft_thread::{Inbox, Peers, RaftThread};
 use super::waiters::Waiters;
-use super::writer::Writer;
+use super::writer::{Writer, WriterBox};
 use crate::apply::Catalogue;
 use crate::core::{
     CheckpointFacts, CoreConfig, CoreLimits, FetchSnapshot, GroupStatus, Input, Lane, Members, NodeCore,
@@ -128,7 +128,7 @@ impl Peers for Wire {
 struct TestNode {
     log: Arc<SlowLog>,
     inbox: Arc<Inbox>,
-    writer: Arc<Mailbox<crate::core::Persist>>,
+    writer: Arc<WriterBox>,
     apply: Arc<ApplyBox>,
     board: Arc<Board>,
     ended: Arc<Mutex<Vec<String>>>,
