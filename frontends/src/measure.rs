@@ -40,6 +40,10 @@ pub struct FrontEndCounts {
     pub request_errors: Counter,
     /// Requests to admin HTTP.
     pub admin_requests: Counter,
+    /// Certificates taken into use while the node runs.
+    pub certificate_renewals: Counter,
+    /// Files of certificates that could not be taken into use.
+    pub certificate_refusals: Counter,
 }
 
 /// Kind of a family of samples.

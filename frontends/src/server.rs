@@ -7,6 +7,7 @@ mod logs;
 mod node;
 mod notices;
 mod ports;
+mod renewal;
 mod run;
 mod signals;
 

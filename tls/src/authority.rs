@@ -1,15 +1,20 @@
 //! Makes a cluster's authority, and the certificates that it issues.
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData as _,
+    KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData as _, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
-use tidelog_wire::ids::{ClusterId, NodeId};
+use tidelog_wire::ids::{ClusterId, NodeId, TimestampMs};
 
 use crate::credentials::{PemFile, certificate, names_of};
 use crate::names::{authority_name, domain};
 use crate::{Holder, TlsError, client_name, node_name};
+
+/// The last second of the year 4095: what is valid longer is valid for ever.
+const EXPIRES_MAX_SECONDS: u64 = 67_090_118_399;
 
 /// A certificate and its private key, as texts for two files. The key's should be readable by its
 /// owner only.
@@ -32,6 +37,7 @@ pub struct Authority {
     cluster: ClusterId,
     cert: String,
     issuer: Issuer<'static, KeyPair>,
+    expires: Option<TimestampMs>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -49,7 +55,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(generate)?;
         let params = authority_params(cluster)?;
         let cert = params.self_signed(&key).map_err(generate)?.pem();
-        Ok(Self { cluster, cert, issuer: Issuer::new(params, key) })
+        Ok(Self { cluster, cert, issuer: Issuer::new(params, key), expires: None })
     }
 
     /// Takes up an authority from the texts of its two files.
@@ -69,7 +75,14 @@ impl Authority {
             });
         }
         let issuer = Issuer::new(authority_params(cluster)?, pair);
-        Ok(Self { cluster, cert: cert.text.to_owned(), issuer })
+        Ok(Self { cluster, cert: cert.text.to_owned(), issuer, expires: None })
+    }
+
+    /// What it issues from now on expires at `end`, to the second; before the year 4096, or never.
+    #[must_use]
+    pub const fn expiring(mut self, end: TimestampMs) -> Self {
+        self.expires = Some(end);
+        self
     }
 
     /// The cluster.
@@ -120,6 +133,10 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
+        if let Some(end) = self.expires {
+            let seconds = u64::try_from(end.get() / 1000).unwrap_or(0).min(EXPIRES_MAX_SECONDS);
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        }
         let cert = params.signed_by(&key, &self.issuer).map_err(generate)?;
         Ok(PemPair { cert: cert.pem(), key: key.serialize_pem() })
     }

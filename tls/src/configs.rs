@@ -2,14 +2,19 @@
 //!
 //! Timeouts and windows are the caller's: each use has its own.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 
 use crate::reset::{RandomIds, ResetKey};
+use crate::shown::Pair;
 use crate::{Credentials, TlsError, verify};
 
 /// What is spoken over a connection; the two ends must mean the same.
@@ -32,7 +37,7 @@ impl Protocol {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -41,14 +46,22 @@ impl Credentials {
         let (cert, key) = (self.cert_path.clone(), self.key_path.clone());
         TlsError::Mismatch { cert, key, reason: reason.to_owned() }
     }
+}
 
-    /// Checks that the key is the certificate's.
-    pub(crate) fn check_key(&self) -> Result<(), TlsError> {
-        let chain = vec![self.cert.clone()];
-        CertifiedKey::from_der(chain, self.key.clone_key(), &provider())
-            .map(|_| ())
-            .map_err(|error| self.unusable(&error.to_string()))
-    }
+/// A certificate with the key that it was made with.
+pub(crate) fn pair(
+    cert: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    cert_path: &Path,
+    key_path: &Path,
+) -> Result<Pair, TlsError> {
+    let certified = CertifiedKey::from_der(vec![cert.clone()], key.clone_key(), &provider());
+    let certified = certified.map_err(|error| TlsError::Mismatch {
+        cert: cert_path.to_path_buf(),
+        key: key_path.to_path_buf(),
+        reason: error.to_string(),
+    })?;
+    Ok(Pair { cert, key, certified: Arc::new(certified) })
 }
 
 /// For the accepting end: peers must show a certificate of the same cluster.
@@ -58,12 +71,13 @@ impl Credentials {
 pub fn server_config(credentials: &Credentials, protocol: Protocol) -> Result<quinn::ServerConfig, TlsError> {
     let provider = provider();
     let clients = verify::clients(credentials, &provider)?;
+    let shown: Arc<dyn ResolvesServerCert> = credentials.shown.clone();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| credentials.unusable(&error.to_string()))?
         .with_client_cert_verifier(clients)
-        .with_single_cert(vec![credentials.cert.clone()], credentials.key.clone_key())
-        .map_err(|error| credentials.unusable(&error.to_string()))?;
+        .with_cert_resolver(shown);
+    tls.send_tls13_tickets = 0;
     tls.alpn_protocols = vec![protocol.alpn().as_bytes().to_vec()];
     let quic = QuicServerConfig::try_from(tls).map_err(|error| credentials.unusable(&error.to_string()))?;
     Ok(quinn::ServerConfig::with_crypto(Arc::new(quic)))
@@ -76,23 +90,25 @@ pub fn server_config(credentials: &Credentials, protocol: Protocol) -> Result<qu
 pub fn client_config(credentials: &Credentials, protocol: Protocol) -> Result<quinn::ClientConfig, TlsError> {
     let provider = provider();
     let servers = verify::servers(credentials, &provider)?;
+    let shown: Arc<dyn ResolvesClientCert> = credentials.shown.clone();
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| credentials.unusable(&error.to_string()))?
         .dangerous() // The verifier is the library's own, which only words one refusal better.
         .with_custom_certificate_verifier(servers)
-        .with_client_auth_cert(vec![credentials.cert.clone()], credentials.key.clone_key())
-        .map_err(|error| credentials.unusable(&error.to_string()))?;
+        .with_client_cert_resolver(shown);
+    tls.resumption = Resumption::disabled();
     tls.alpn_protocols = vec![protocol.alpn().as_bytes().to_vec()];
     let quic = QuicClientConfig::try_from(tls).map_err(|error| credentials.unusable(&error.to_string()))?;
     Ok(quinn::ClientConfig::new(Arc::new(quic)))
 }
 
 /// For both ends. Its reset key is derived from the private key, so that a node that was killed and
-/// restarted makes its peers drop dead connections at once instead of after the idle limit.
+/// restarted makes its peers drop dead connections at once instead of after the idle limit. An endpoint keeps the key it was
+/// made with: after a renewal the first restart has another, and the idle limit does it that once.
 #[must_use]
 pub fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfig {
-    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.key.secret_der())));
+    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.shown.current().key.secret_der())));
     config.cid_generator(|| Box::new(RandomIds::new()));
     config
 }

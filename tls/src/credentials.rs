@@ -1,14 +1,20 @@
 //! What a process shows and trusts: the authority's certificate, its own, and its key.
+//!
+//! Its own may be renewed while it runs: [`Credentials::renew`]. Clones share what they show, so one call is enough.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tidelog_wire::ids::ClusterId;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tidelog_wire::ids::{ClusterId, TimestampMs};
 use webpki::EndEntityCert;
 
 use crate::authority::cluster_of_authority;
-use crate::{Holder, TlsError, names};
+use crate::configs::provider;
+use crate::shown::Shown;
+use crate::{Holder, TlsError, configs, expiry, names, verify};
 
 /// The text of a PEM file, and where it was read, for errors.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +26,10 @@ pub struct PemFile<'a> {
 }
 
 /// A process's own certificate and key, and the authority that it trusts.
+#[derive(Clone)]
 pub struct Credentials {
     pub(crate) ca: CertificateDer<'static>,
-    pub(crate) cert: CertificateDer<'static>,
-    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) shown: Arc<Shown>,
     pub(crate) cert_path: PathBuf,
     pub(crate) key_path: PathBuf,
     cluster: ClusterId,
@@ -34,20 +40,6 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = out.debug_struct("Credentials");
         shown.field("cluster", &self.cluster).field("holder", &self.holder).finish_non_exhaustive()
-    }
-}
-
-impl Clone for Credentials {
-    fn clone(&self) -> Self {
-        Self {
-            ca: self.ca.clone(),
-            cert: self.cert.clone(),
-            key: self.key.clone_key(),
-            cert_path: self.cert_path.clone(),
-            key_path: self.key_path.clone(),
-            cluster: self.cluster,
-            holder: self.holder.clone(),
-        }
     }
 }
 
@@ -76,17 +68,44 @@ impl Credentials {
         }
         let key_der = PrivateKeyDer::from_pem_slice(key.text.as_bytes())
             .map_err(|error| TlsError::Key { path: key.path.to_path_buf(), found: error.to_string() })?;
-        let credentials = Self {
-            ca: ca_der,
-            cert: cert_der,
-            key: key_der,
-            cert_path: cert.path.to_path_buf(),
-            key_path: key.path.to_path_buf(),
-            cluster,
-            holder,
-        };
-        credentials.check_key()?;
-        Ok(credentials)
+        let (cert_path, key_path) = (cert.path.to_path_buf(), key.path.to_path_buf());
+        let shown = Shown::new(configs::pair(cert_der, key_der, &cert_path, &key_path)?);
+        Ok(Self { ca: ca_der, shown, cert_path, key_path, cluster, holder })
+    }
+
+    /// Shows the certificate of `newer` from now on, on new connections of this and of all clones. False if it is the one
+    /// that is shown already. Connections that stand go on.
+    ///
+    /// # Errors
+    /// [`TlsError::Renewal`] if it is of another holder or authority, was not issued by it, or is not valid at `now`: the old
+    /// certificate stays in use.
+    pub fn renew(&self, newer: &Self, now: TimestampMs) -> Result<bool, TlsError> {
+        let refused = |reason: String| TlsError::Renewal { path: newer.cert_path.clone(), reason };
+        if newer.holder != self.holder || newer.cluster != self.cluster {
+            return Err(refused(format!(
+                "it is of {} of cluster {}, and {} of cluster {} runs here",
+                newer.holder, newer.cluster, self.holder, self.cluster
+            )));
+        }
+        if newer.ca != self.ca {
+            return Err(refused("it comes with another authority; only a restart changes that".to_owned()));
+        }
+        let pair = newer.shown.current();
+        if pair.cert == self.shown.current().cert {
+            return Ok(false);
+        }
+        let since_1970 = Duration::from_millis(u64::try_from(now.get()).unwrap_or(0));
+        verify::clients(self, &provider())?
+            .verify_client_cert(&pair.cert, &[], UnixTime::since_unix_epoch(since_1970))
+            .map_err(|error| refused(error.to_string()))?;
+        self.shown.replace(pair);
+        Ok(true)
+    }
+
+    /// When the certificate that is shown expires; `None` if it does not.
+    #[must_use]
+    pub fn expires(&self) -> Option<TimestampMs> {
+        expiry::of(&self.shown.current().cert)
     }
 
     /// The cluster that these belong to.

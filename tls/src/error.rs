@@ -114,6 +114,17 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
+    /// A new certificate that cannot take the place of the one in use.
+    #[error(
+        "E1412 {path}: this certificate cannot take the place of the one in use: {reason}; the old one stays in use: \
+         issue another with `tidelog certs issue` and the cluster's authority"
+    )]
+    Renewal {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// What a peer of another cluster is told, and what is logged about it.

@@ -7,8 +7,9 @@
 //! address that leads to the wrong node, or to another cluster, is noticed before a byte of ours flows.
 //! Addresses are in no certificate: nodes may move.
 //!
-//! Certificates do not expire by themselves. A clock that jumps must not take a cluster down; who
-//! is no longer trusted is left behind by a new authority.
+//! Certificates do not expire unless they were issued so ([`Authority::expiring`]): a clock that jumps must not take a
+//! cluster down by itself. Those that do are renewed while the process runs ([`Credentials::renew`]). Who is no longer
+//! trusted before its time is left behind by a new authority.
 //!
 //! Not here: files (callers read and write the PEM texts) and what is said over a connection.
 
@@ -16,9 +17,11 @@ mod authority;
 mod configs;
 mod credentials;
 mod error;
+mod expiry;
 mod names;
 mod peer;
 mod reset;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -1,13 +1,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use tidelog_wire::ids::{ClusterId, NodeId};
+use tidelog_wire::ids::{ClusterId, NodeId, TimestampMs};
 
 use crate::reset::ResetKey;
 use crate::*;
 
 const CLUSTER: ClusterId = ClusterId(0xab);
 const OTHER: ClusterId = ClusterId(0xcd);
+const NOW: TimestampMs = TimestampMs(1_800_000_000_000);
 
 fn file<'a>(path: &'a str, text: &'a str) -> PemFile<'a> {
     PemFile { path: Path::new(path), text }
@@ -192,4 +193,59 @@ fn a_reset_key_is_the_same_after_a_restart_and_another_for_another_node() {
     assert!(again.verify(b"another", &signature).is_err());
     assert!(again.verify(b"connection", &signature[..31]).is_err());
     assert!(other.verify(b"connection", &signature).is_err());
+}
+
+/// The certificate that the other end of a connection showed.
+fn shown(connection: &quinn::Connection) -> Vec<u8> {
+    let any = connection.peer_identity().unwrap();
+    let chain = any.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().unwrap();
+    chain.first().unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_on_new_connections_and_the_old_ones_stay() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let (zero, one) = (node(&authority, 0), node(&authority, 1));
+    let (endpoint, address) = listen(&zero);
+    let mut dialler = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    dialler.set_default_client_config(client_config(&one, Protocol::Peer).unwrap());
+    let meet = async || {
+        let name = node_name(NodeId(0), CLUSTER);
+        let dial = dialler.connect(address, &name).unwrap();
+        let accept = async { endpoint.accept().await.unwrap().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        (dialled.unwrap(), accepted)
+    };
+    let (before, accepted_before) = meet().await;
+    // Clones of the credentials were taken when the endpoints were made; one call renews them all.
+    assert!(zero.clone().renew(&node(&authority, 0), NOW).unwrap());
+    assert!(one.clone().renew(&node(&authority, 1), NOW).unwrap());
+    let (after, accepted_after) = meet().await;
+    assert_ne!(shown(&before), shown(&after));
+    assert_ne!(shown(&accepted_before), shown(&accepted_after));
+    accepted_before.open_uni().await.unwrap().write_all(b"still here").await.unwrap();
+    before.accept_uni().await.unwrap();
+}
+
+#[test]
+fn what_cannot_take_the_place_of_a_certificate_leaves_it_in_use() {
+    let now = NOW;
+    let authority = Authority::create(CLUSTER).unwrap();
+    let zero = node(&authority, 0);
+    assert_eq!(zero.expires(), None);
+    assert!(!zero.renew(&zero.clone(), now).unwrap(), "nothing new");
+    let refused = |newer: &Credentials, why: &str| {
+        let error = zero.renew(newer, now).unwrap_err().to_string();
+        assert!(error.starts_with("E1412 c.pem") && error.contains(why), "{error}");
+    };
+    refused(&node(&authority, 1), "node 0");
+    refused(&node(&Authority::create(CLUSTER).unwrap(), 0), "another authority");
+    let mut forged = node(&Authority::create(CLUSTER).unwrap(), 0);
+    forged.ca = zero.ca.clone();
+    refused(&forged, "invalid peer certificate");
+    let authority = authority.expiring(TimestampMs(now.get() - 1000));
+    refused(&node(&authority, 0), "xpired");
+    let authority = authority.expiring(TimestampMs(now.get() + 1000));
+    assert!(zero.renew(&node(&authority, 0), now).unwrap());
+    assert_eq!(zero.expires(), Some(TimestampMs(now.get() + 1000)));
 }

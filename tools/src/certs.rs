@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 use tidelog_tls::{Authority, PemFile, PemPair};
-use tidelog_wire::ids::{ClusterId, NodeId};
+use tidelog_wire::ids::{ClusterId, NodeId, TimestampMs};
 
 use crate::arguments::{Certs, CertsIssue};
 use crate::error::CliError;
@@ -22,11 +23,18 @@ struct CertsAnswer {
     cluster_id: String,
     cert: PathBuf,
     key: PathBuf,
+    /// When it expires, if it does.
+    expires: Option<String>,
 }
 
 impl Answer for CertsAnswer {
     fn text(&self) -> String {
-        format!("cluster {}: wrote {} and {}", self.cluster_id, self.cert.display(), self.key.display())
+        let wrote =
+            format!("cluster {}: wrote {} and {}", self.cluster_id, self.cert.display(), self.key.display());
+        match &self.expires {
+            Some(expires) => format!("{wrote}, valid until {expires}"),
+            None => wrote,
+        }
     }
 }
 
@@ -40,10 +48,15 @@ pub(crate) fn run(certs: Certs, output: &Output) -> Result<(), CliError> {
             }
             files::create_folder(&dir)?;
             let authority = create_authority(&dir)?;
-            CertsAnswer { cluster_id: authority.cluster().to_string(), cert: ca, key: dir.join("ca.key") }
+            CertsAnswer { cluster_id: authority.cluster().to_string(), cert: ca, key: dir.join("ca.key"), expires: None }
         }
-        Certs::Issue(CertsIssue { dir, node, client }) => {
+        Certs::Issue(CertsIssue { dir, node, client, days }) => {
+            let expires = days.map(in_days);
             let authority = load_authority(&dir)?;
+            let authority = match expires {
+                Some(end) => authority.expiring(TimestampMs(end.as_millisecond())),
+                None => authority,
+            };
             let (name, pair) = match (node, client) {
                 (Some(node), _) => (format!("node-{node}"), authority.issue_node(NodeId(node))?),
                 (None, client) => {
@@ -53,11 +66,19 @@ pub(crate) fn run(certs: Certs, output: &Output) -> Result<(), CliError> {
                 }
             };
             let (cert, key) = write_pair(&dir, &name, &pair)?;
-            CertsAnswer { cluster_id: authority.cluster().to_string(), cert, key }
+            let expires = expires.map(|end| end.to_string());
+            CertsAnswer { cluster_id: authority.cluster().to_string(), cert, key, expires }
         }
     };
     output.print(&answer);
     Ok(())
+}
+
+/// The full second that lies so many days ahead.
+fn in_days(days: u32) -> Timestamp {
+    let now = Timestamp::now().as_second();
+    // More than a hundred years are never asked for.
+    Timestamp::from_second(now.saturating_add(i64::from(days) * 86_400)).unwrap_or(Timestamp::MAX)
 }
 
 /// Makes an authority in `folder`, and certificates of `nodes` nodes and one client.

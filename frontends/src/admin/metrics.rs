@@ -15,6 +15,14 @@ pub(super) fn page(broker: &Broker) -> String {
     front_ends(&mut page, broker.counts());
     let readiness = broker.readiness();
     page.single("tidelog_ready", Family::Gauge, "1 if the node serves.", u64::from(readiness.ready));
+    if let Some(end) = broker.certificate_expires() {
+        page.single(
+            "tidelog_certificate_expiry_timestamp_seconds",
+            Family::Gauge,
+            "When the node's certificate expires, in seconds since 1970. Missing if it does not.",
+            u64::try_from(end.get() / 1000).unwrap_or(0),
+        );
+    }
     let groups = broker.groups();
     if !groups.is_empty() {
         raft(&mut page, broker.node(), &groups);
@@ -56,6 +64,16 @@ fn front_ends(page: &mut Page, counts: &FrontEndCounts) {
             &counts.request_errors,
         ),
         ("tidelog_admin_requests_total", "Requests to admin HTTP.", &counts.admin_requests),
+        (
+            "tidelog_certificate_renewals_total",
+            "Certificates taken into use while the node runs.",
+            &counts.certificate_renewals,
+        ),
+        (
+            "tidelog_certificate_refusals_total",
+            "Files of certificates that could not be taken into use; the old one stays in use.",
+            &counts.certificate_refusals,
+        ),
     ];
     for (name, help, counter) in counters {
         page.single(name, Family::Counter, help, counter.value());

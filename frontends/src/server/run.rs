@@ -22,12 +22,14 @@ use tidelog_engine::os::OsStorage;
 use tidelog_engine::storage::Storage;
 use tidelog_tls::Credentials;
 use tidelog_wire::ids::{BootEpoch, NodeId};
+use tokio::task::JoinHandle;
 
 use super::credentials::{self, PemPaths};
 use super::directory;
 use super::error::ServerError;
 use super::node::RunningNode;
 use super::ports::{self, ClaimError, Claimed};
+use super::renewal::Renewal;
 use super::signals::EndSignals;
 use super::{logs, notices};
 use crate::FrontEnd;
@@ -100,6 +102,8 @@ struct Serving {
     handle: NodeHandle,
     admin: AdminFrontEnd,
     native: NativeFrontEnd,
+    /// Looks for renewed certificates.
+    renewal: JoinHandle<()>,
 }
 
 async fn live(configuration: &Configuration, bootstrap: bool) -> Result<Ending, ServerError> {
@@ -139,6 +143,8 @@ struct Prepared {
     storage: Arc<dyn Storage>,
     start: Start,
     credentials: Credentials,
+    /// Where they were read.
+    paths: PemPaths,
     /// The client's files, in a cluster of one that makes its own certificates.
     client: Option<PemPaths>,
 }
@@ -164,7 +170,7 @@ fn prepare(configuration: &Configuration, bootstrap: bool) -> Result<Prepared, S
         }
     };
     let credentials = credentials::load(storage.as_ref(), &paths, node)?;
-    Ok(Prepared { storage, start, credentials, client })
+    Ok(Prepared { storage, start, credentials, paths, client })
 }
 
 async fn start(configuration: &Configuration, bootstrap: bool) -> Result<Serving, ServerError> {
@@ -174,6 +180,7 @@ async fn start(configuration: &Configuration, bootstrap: bool) -> Result<Serving
         .map_err(|ClaimError { key, address, source }| ServerError::Address { key, address, source })?;
     let metrics = Arc::new(NodeMetrics::default());
     let broker = Arc::new(Broker::new(NodeId(settings.node), limits(settings), Arc::clone(&metrics)));
+    broker.attach_credentials(prepared.credentials.clone());
     let mut admin = AdminFrontEnd::new(admin);
     admin.start(Arc::clone(&broker))?;
 
@@ -184,10 +191,14 @@ async fn start(configuration: &Configuration, bootstrap: bool) -> Result<Serving
         tracing::info!("recovery: {note}");
     }
     broker.attach(Arc::new(RunningNode::new(handle.clone(), members)));
-    let mut native = NativeFrontEnd::new(native, prepared.credentials, native_limits(settings));
+    let credentials = prepared.credentials.clone();
+    let mut native = NativeFrontEnd::new(native, credentials, native_limits(settings));
     native.start(Arc::clone(&broker))?;
     announce(configuration, &handle, endpoints, prepared.storage.as_ref(), prepared.client.as_ref())?;
-    Ok(Serving { broker, handle, admin, native })
+    let Prepared { storage, credentials, paths, .. } = prepared;
+    let node = NodeId(settings.node);
+    let renewal = Renewal { storage, paths, node, credentials, broker: Arc::clone(&broker) }.start()?;
+    Ok(Serving { broker, handle, admin, native, renewal })
 }
 
 /// Says, in one line and in files, that this node runs and where.
@@ -224,6 +235,7 @@ fn announce(
 
 async fn stop(mut serving: Serving) {
     serving.broker.begin_stop();
+    serving.renewal.abort();
     serving.handle.stop().await;
     serving.native.stop(DRAIN_MAX).await;
     serving.admin.stop(DRAIN_MAX).await;
