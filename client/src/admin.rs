@@ -1,25 +1,13 @@
 //! Requests about the cluster, each one request of the protocol.
 
+use bytes::Bytes;
 use tidelog_wire::ids::{Chain, ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
-use tidelog_wire::protocol::{Answer, NodeStatus, OffsetSpec, Request};
+use tidelog_wire::protocol::{Answer, NewChannel, NodeStatus, OffsetSpec, Request};
 use tokio::time::Instant;
 
 use crate::client::{Call, Client, Target};
 use crate::error::ClientError;
 use crate::link::Lane;
-
-/// A channel to be created.
-#[derive(Clone, Debug)]
-pub struct NewChannel {
-    /// Its name.
-    pub name: String,
-    /// How many partitions, at least 1.
-    pub partitions: u32,
-    /// How many replicas; the cluster's choice if `None`.
-    pub replicas: Option<u32>,
-    /// Size at which segments are sealed; the cluster's choice if `None`.
-    pub segment_bytes: Option<u64>,
-}
 
 impl Client {
     /// Creates a channel; on return its logs are open. Not repeated if it is unknown whether it was done.
@@ -142,6 +130,7 @@ impl Client {
             target: Target::Any,
             lane: Lane::Control,
             request: &request,
+            payload: Bytes::new(),
             deadline,
             attempt: self.attempt(),
             repeatable: true,
@@ -153,7 +142,7 @@ impl Client {
         }
     }
 
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         target: Target,
         request: &Request,
@@ -171,7 +160,8 @@ impl Client {
     ) -> Result<(NodeId, Answer), ClientError> {
         // What may not be repeated gets all the time there is.
         let attempt = if repeatable { self.attempt() } else { self.cluster.options.request_timeout };
-        let call = Call { target, lane: Lane::Control, request, deadline, attempt, repeatable };
+        let (lane, payload) = (Lane::Control, Bytes::new());
+        let call = Call { target, lane, request, payload, deadline, attempt, repeatable };
         let (node, answered) = self.call(&call).await?;
         match answered.answer {
             Ok(answer) => Ok((node, answer)),

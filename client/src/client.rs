@@ -66,6 +66,8 @@ pub(crate) struct Call<'a> {
     pub(crate) target: Target,
     pub(crate) lane: Lane,
     pub(crate) request: &'a Request,
+    /// What comes with it: nothing, or a batch.
+    pub(crate) payload: Bytes,
     pub(crate) deadline: Instant,
     /// Longest wait for one answer.
     pub(crate) attempt: Duration,
@@ -213,7 +215,8 @@ impl Client {
                 continue;
             };
             let until = call.deadline.min(Instant::now() + call.attempt);
-            let pause = match self.cluster.call(node, call.lane, call.request, Bytes::new(), until).await {
+            let payload = call.payload.clone();
+            let pause = match self.cluster.call(node, call.lane, call.request, payload, until).await {
                 Ok(AnswerFrame { answer: Err(reply), .. }) => {
                     last = format!("node {node}: {reply}");
                     self.refused(call, node, reply, &mut tries)?

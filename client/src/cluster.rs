@@ -3,8 +3,11 @@
 //!
 //! - A link is made when it is first needed, by one caller at a time for each node.
 //! - Metadata is asked of all nodes that are known, at once: a dead node cannot delay it. The first answer that
-//!   knows all channels asked for, and their leaders, is taken. One that lacks some may come from a node that is behind, so
-//!   the others are given a moment.
+//!   knows all channels asked for, and their leaders, is taken. One that lacks some may come from a node that is behind, or
+//!   that has no replica of a group and so knows no leader of it: the others are given a moment, and answers complete each
+//!   other.
+//! - Nodes come and go. Those that an answer names are the cluster's; the profile's are asked too as long as they are among
+//!   them, or nobody else answers.
 //! - A node whose link was lost is *suspect* for a while. While it is, metadata that still calls it a leader is not
 //!   believed, and it is not dialled for data: the others are asked again until they have elected somebody.
 
@@ -53,7 +56,10 @@ pub(crate) enum CallError {
 
 #[derive(Default)]
 struct View {
-    addresses: BTreeMap<NodeId, String>,
+    /// The profile's nodes.
+    seeds: BTreeMap<NodeId, String>,
+    /// The cluster's nodes, as they were last heard of.
+    learned: BTreeMap<NodeId, String>,
     channels: BTreeMap<String, Arc<ChannelInfo>>,
     /// Overrides what a channel's metadata says, since it is newer. `None`: the leader that metadata names does not lead.
     leaders: BTreeMap<GroupId, Option<NodeId>>,
@@ -65,6 +71,28 @@ struct View {
 }
 
 impl View {
+    fn address(&self, node: NodeId) -> Option<&String> {
+        self.learned.get(&node).or_else(|| self.seeds.get(&node))
+    }
+
+    /// The answer that knows more channels, with the leaders that only the other one knows.
+    fn completed(&self, one: MetadataInfo, other: MetadataInfo) -> MetadataInfo {
+        let (mut more, less) =
+            if other.channels.len() > one.channels.len() { (other, one) } else { (one, other) };
+        for channel in &mut more.channels {
+            let Some(known) = less.channels.iter().find(|known| known.generation == channel.generation) else {
+                continue;
+            };
+            for (partition, known) in channel.partitions.iter_mut().zip(&known.partitions) {
+                let believed = known.leader.filter(|leader| !self.is_suspect(*leader));
+                if partition.leader.is_none_or(|leader| self.is_suspect(leader)) {
+                    partition.leader = believed.or(partition.leader);
+                }
+            }
+        }
+        more
+    }
+
     fn is_suspect(&self, node: NodeId) -> bool {
         self.suspects.get(&node).is_some_and(|until| *until > Instant::now())
     }
@@ -93,16 +121,19 @@ impl Cluster {
     pub(crate) fn new(profile: Profile, options: ClientOptions) -> Result<Arc<Self>, ClientError> {
         let mut quic = client_config(&profile.credentials, Protocol::Native)?;
         quic.transport_config(Arc::new(transport(&options)?));
-        let addresses = profile.nodes.iter().map(|node| (node.id, node.native.clone())).collect();
-        let view = Mutex::new(View { addresses, ..View::default() });
+        let seeds = profile.nodes.iter().map(|node| (node.id, node.native.clone())).collect();
+        let view = Mutex::new(View { seeds, ..View::default() });
         let (endpoint_v4, endpoint_v6, links) = (Mutex::default(), Mutex::default(), Mutex::default());
         Ok(Arc::new(Self { options, profile, quic, endpoint_v4, endpoint_v6, view, links }))
     }
 
-    /// Every node known: those to which there is a link first, suspect ones last.
+    /// The nodes to ask: those to which there is a link first, suspect ones last. If all are suspect, the profile's too.
     pub(crate) fn nodes(&self) -> Vec<NodeId> {
         let view = self.view();
-        let mut nodes: Vec<_> = view.addresses.keys().copied().collect();
+        let mut nodes: Vec<_> = view.learned.keys().copied().collect();
+        if nodes.iter().all(|node| view.is_suspect(*node)) {
+            nodes.extend(view.seeds.keys().filter(|node| !view.learned.contains_key(node)));
+        }
         nodes.sort_by_key(|node| (view.is_suspect(*node), !view.linked.contains_key(node)));
         nodes
     }
@@ -141,7 +172,7 @@ impl Cluster {
             .and_then(|info| info.partitions.iter().find(|partition| partition.log == log))
             .map(|partition| partition.group);
         if let Some(group) = group {
-            let leader = leader.filter(|leader| view.addresses.contains_key(leader));
+            let leader = leader.filter(|leader| view.address(*leader).is_some());
             view.leaders.insert(group, leader);
         }
     }
@@ -158,32 +189,43 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<MetadataInfo, ClientError> {
         let mut asked = JoinSet::new();
+        // A better answer is waited for only from nodes that are not known to be silent.
+        let mut hoped = 0_usize;
         for node in self.nodes().into_iter().take(ASKED_MAX) {
+            let is_hoped = !self.view().is_suspect(node);
+            hoped += usize::from(is_hoped);
             let (cluster, request) = (self.clone(), Request::Metadata { channels: channels.clone() });
             asked.spawn(async move {
                 let answer = cluster.call(node, Lane::Control, &request, Bytes::new(), deadline).await;
-                metadata_of(node, answer)
+                (is_hoped, metadata_of(node, answer))
             });
         }
         let names = channels.as_deref().unwrap_or_default();
         let (mut tried, mut fatal, mut best) = (Vec::new(), None, None::<MetadataInfo>);
         let mut until = deadline;
         while let Ok(Some(joined)) = tokio::time::timeout_at(until, asked.join_next()).await {
-            match joined {
-                Ok(Ok(info)) => {
+            let (is_hoped, answer) = joined.unwrap_or_else(|error| {
+                (false, Err(NoMetadata::Tried(error.to_string())))
+            });
+            hoped -= usize::from(is_hoped);
+            match answer {
+                Ok(info) => {
+                    let info = match best.take() {
+                        Some(best) => self.view().completed(best, info),
+                        None => info,
+                    };
                     let complete = self.view().is_complete(&info, names);
-                    if complete || best.as_ref().is_none_or(|best| best.channels.len() < info.channels.len())
-                    {
-                        best = Some(info);
-                    }
+                    best = Some(info);
                     if complete {
                         break;
                     }
                     until = until.min(Instant::now() + BETTER);
                 }
-                Ok(Err(NoMetadata::Fatal(error))) => fatal = Some(*error),
-                Ok(Err(NoMetadata::Tried(reason))) => tried.push(reason),
-                Err(error) => tried.push(error.to_string()),
+                Err(NoMetadata::Fatal(error)) => fatal = Some(*error),
+                Err(NoMetadata::Tried(reason)) => tried.push(reason),
+            }
+            if best.is_some() && hoped == 0 {
+                break;
             }
         }
         if let Some(info) = best {
@@ -197,8 +239,8 @@ impl Cluster {
 
     fn remember(&self, info: &MetadataInfo, asked: Option<&[String]>) {
         let mut view = self.view();
-        for node in &info.nodes {
-            view.addresses.insert(node.node, node.native.clone());
+        if !info.nodes.is_empty() {
+            view.learned = info.nodes.iter().map(|node| (node.node, node.native.clone())).collect();
         }
         for name in asked.unwrap_or_default() {
             view.channels.remove(name);
@@ -305,7 +347,7 @@ impl Cluster {
         let failed =
             |error: &dyn std::fmt::Display| CallError::NotSent { reason: format!("node {node}: {error}") };
         let fatal = |error: ClientError| CallError::Fatal(Box::new(error));
-        let text = self.view().addresses.get(&node).cloned();
+        let text = self.view().address(node).cloned();
         let text = text.ok_or_else(|| failed(&"its address is unknown"))?;
         let mut found = tokio::net::lookup_host(&text).await.map_err(|error| failed(&error))?;
         let address = found.next().ok_or_else(|| failed(&format!("{text} has no address")))?;
@@ -402,4 +444,51 @@ fn transport(options: &ClientOptions) -> Result<quinn::TransportConfig, ClientEr
         .receive_window(window(2 * limits::STREAM_WINDOW_BYTES))
         .send_window(u64::try_from(2 * limits::STREAM_WINDOW_BYTES).unwrap_or(u64::MAX));
     Ok(transport)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_wire::ids::{ChannelUuid, ClusterId, Generation, Partition};
+    use tidelog_wire::protocol::ChannelState;
+
+    use super::*;
+
+    fn metadata(leaders: &[Option<u64>]) -> MetadataInfo {
+        let partition = |(number, leader): (u32, &Option<u64>)| PartitionInfo {
+            log: LogId { generation: Generation(1), partition: Partition(number) },
+            group: GroupId(u64::from(number) + 1),
+            leader: leader.map(NodeId),
+            replicas: Vec::new(),
+        };
+        MetadataInfo {
+            cluster: ClusterId(1),
+            nodes: Vec::new(),
+            channels: vec![ChannelInfo {
+                name: "flights".to_owned(),
+                generation: Generation(1),
+                uuid: ChannelUuid(1),
+                state: ChannelState::Active,
+                replicas: 1,
+                segment_bytes: 1,
+                partitions: (0..).zip(leaders).map(partition).collect(),
+            }],
+        }
+    }
+
+    /// A node knows leaders only of groups that it has a replica of. Where replica sets are smaller than the cluster, no
+    /// single node may know all.
+    #[test]
+    fn answers_of_nodes_that_know_different_groups_complete_each_other() {
+        let mut view = View::default();
+        let names = ["flights".to_owned()];
+        let whole = view.completed(metadata(&[Some(0), None]), metadata(&[None, Some(2)]));
+        assert!(view.is_complete(&whole, &names));
+        assert_eq!(whole.channels, metadata(&[Some(0), Some(2)]).channels);
+        // A leader whose link was lost is believed only as long as nobody names another.
+        view.suspects.insert(NodeId(0), Instant::now() + SUSPECT);
+        let newer = view.completed(metadata(&[Some(0), Some(2)]), metadata(&[Some(1), None]));
+        assert_eq!(newer.channels, metadata(&[Some(1), Some(2)]).channels);
+        let unknown = view.completed(metadata(&[Some(0), Some(2)]), metadata(&[None, None]));
+        assert!(!view.is_complete(&unknown, &names));
+    }
 }

@@ -257,8 +257,15 @@ impl Consumer {
         async move {
             let deadline = Instant::now() + wait + client.cluster.options.request_timeout;
             let attempt = wait + client.attempt();
-            let call =
-                Call { target, lane: Lane::Fetch, request: &request, deadline, attempt, repeatable: true };
+            let call = Call {
+                target,
+                lane: Lane::Fetch,
+                request: &request,
+                payload: Bytes::new(),
+                deadline,
+                attempt,
+                repeatable: true,
+            };
             client.call(&call).await
         }
     }

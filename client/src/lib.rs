@@ -31,31 +31,35 @@
 //! The clock is tokio's, except for records' times, see `clock`. There is no randomness: pauses between retries are fixed,
 //! which is fair enough since a leader is one node and answers `Busy` with a pause of its choice.
 //!
-//! Not here: consumer groups and cursors; there are none yet.
+//! Not here: consumer groups; there are none yet. A cursor ([`Client::set_cursor`]) keeps one reader's position.
 
 mod admin;
+mod append;
 mod client;
 mod clock;
 mod cluster;
 mod consumer;
 mod error;
 mod link;
+mod members;
 mod options;
 mod producer;
 mod profile;
 #[cfg(test)]
 mod tests;
 
-pub use admin::NewChannel;
+pub use append::Appended;
 pub use client::Client;
 pub use consumer::{Consumer, Fetched, Start};
 pub use error::ClientError;
+pub use members::Balance;
 pub use options::{ClientOptions, ConsumerOptions, ProducerOptions};
 pub use producer::{Delivered, Delivery, NewRecord, PartitionSummary, Producer, ProducerSummary};
 pub use profile::{Profile, ProfileNode};
 pub use tidelog_wire::batch::Codec;
 pub use tidelog_wire::protocol::{
-    ChannelInfo, ChannelState, ErrorCode, ErrorReply, MetadataInfo, NodeInfo, NodeStatus, PartitionInfo,
-    Retry,
+    ChannelInfo, ChannelState, ClusterInfo, CreatedChannel, CursorInfo, ErrorCode, ErrorReply, MemberGroup,
+    MemberNode, MetadataInfo, NewChannel, NodeInfo, NodeState, NodeStatus, PartitionInfo, Retry, Want,
+    WantedReplica,
 };
 pub use tidelog_wire::records::{Record, RecordHeader};

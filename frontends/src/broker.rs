@@ -12,6 +12,8 @@
 //! | `produce` | batches in |
 //! | `fetch` | batches and offsets out, waiting for new ones without polling |
 //! | `channels` | create, delete, trim, producer ids |
+//! | `cursors` | durable named positions |
+//! | `members` | nodes that leave, replicas and leaders spread |
 //! | `status` | readiness and the views of node and cluster |
 //! | `consensus` | what is needed of consensus |
 //!
@@ -20,10 +22,12 @@
 mod batches;
 mod channels;
 mod consensus;
+mod cursors;
 mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod members;
 mod produce;
 mod status;
 #[cfg(test)]
@@ -33,7 +37,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidelog_consensus::metrics::NodeMetrics;
-use tidelog_wire::ids::{GroupId, LogId, NodeId};
+use tidelog_tls::Credentials;
+use tidelog_wire::ids::{GroupId, LogId, NodeId, TimestampMs};
 use tokio::sync::watch;
 
 pub use channels::{CreateChannel, Created, ProducerLease};
@@ -43,6 +48,7 @@ pub use consensus::{
 };
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, When};
+pub use members::{Balance, LeaderMove};
 pub use produce::Acknowledged;
 pub use status::{ClusterView, GroupView, Leaders, LogStanding, Readiness, Stage};
 #[cfg(test)]
@@ -72,6 +78,7 @@ pub struct Broker {
     counts: FrontEndCounts,
     metrics: Arc<NodeMetrics>,
     consensus: OnceLock<Arc<dyn Consensus>>,
+    credentials: OnceLock<Credentials>,
     stopping: watch::Sender<bool>,
 }
 
@@ -94,6 +101,7 @@ impl Broker {
             counts: FrontEndCounts::default(),
             metrics,
             consensus: OnceLock::new(),
+            credentials: OnceLock::new(),
             stopping: watch::Sender::new(false),
         }
     }
@@ -103,6 +111,19 @@ impl Broker {
         if self.consensus.set(consensus).is_err() {
             tracing::warn!("a broker was attached twice");
         }
+    }
+
+    /// Tells what the node shows to others, so that its expiry can be asked for. A second call changes nothing.
+    pub fn attach_credentials(&self, credentials: Credentials) {
+        if self.credentials.set(credentials).is_err() {
+            tracing::warn!("a broker was given credentials twice");
+        }
+    }
+
+    /// When the certificate that the node shows now expires; `None` if it does not.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<TimestampMs> {
+        self.credentials.get().and_then(Credentials::expires)
     }
 
     /// Takes no new work from now on. Waiting fetches are answered with what there is.

@@ -13,6 +13,7 @@
 //! ([`tidelog_wire::protocol`]).
 
 mod connection;
+mod members;
 mod reply;
 mod requests;
 mod stream;

@@ -16,6 +16,7 @@
 //! Not here: streams, deadlines and flow control, which belong to whoever owns the sockets.
 
 mod answer;
+mod cluster;
 mod codec;
 mod error;
 mod failure;
@@ -26,15 +27,16 @@ mod request;
 mod tests;
 
 pub use answer::{
-    Answer, ChannelInfo, ChannelState, DamagedRange, GroupInfo, LogInfo, MetadataInfo, NodeInfo, NodeStatus,
+    Answer, ChannelInfo, ChannelState, CreatedChannel, CursorInfo, DamagedRange, GroupInfo, LogInfo, MetadataInfo, NodeInfo, NodeStatus,
     PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
 };
+pub use cluster::{ClusterInfo, MemberGroup, MemberNode, NodeState, Want, WantedReplica};
 pub use codec::{AnswerFrame, RequestFrame, encode_answer, encode_request};
 pub use error::ProtocolError;
 pub use failure::{ErrorCode, ErrorReply, Retry};
 pub use frame::{Frame, FrameLimits, LENGTHS_BYTES};
 pub use hello::{Hello, HelloAnswer, HelloRefusal, ServerLimits, Welcome};
-pub use request::{FetchRequest, OffsetSpec, Request};
+pub use request::{CHANNELS_PER_REQUEST_MAX, FetchRequest, NewChannel, OffsetSpec, Request};
 
 /// The oldest version of the protocol that this build speaks.
 pub const VERSION_LOWEST: u16 = 1;

@@ -296,7 +296,14 @@ impl Node {
             | Request::Trim { .. }
             | Request::NodeStatus { .. }
             | Request::ChainAt { .. }
-            | Request::TransferLeader { .. } => plain(Err(refusal(ErrorCode::Unsupported, Retry::Never))),
+            | Request::TransferLeader { .. }
+            | Request::CreateChannels { .. }
+            | Request::Cluster
+            | Request::DrainNode { .. }
+            | Request::ForgetNode { .. }
+            | Request::Rebalance { .. }
+            | Request::SetCursor { .. }
+            | Request::Cursors { .. } => plain(Err(refusal(ErrorCode::Unsupported, Retry::Never))),
         }
     }
 

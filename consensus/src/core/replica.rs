@@ -218,8 +218,11 @@ impl Replica {
         let tail = raft.store().tail.bytes().saturating_add(self.proposal_bytes);
         let too_much = waiting > 0 && waiting.saturating_add(bytes) > self.limits.uncommitted_bytes_max;
         let tokens = self.tokens.len().saturating_add(self.proposals.len());
-        if raft.lead_transferee.is_some()
-            || too_much
+        if raft.lead_transferee.is_some() {
+            // Shortly somebody else leads: there it may be proposed.
+            return Err(ProposeFailure::NotLeader { leader: None });
+        }
+        if too_much
             || tail >= self.limits.tail_bytes_max
             || tokens >= self.limits.tokens_max
         {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tidelog_consensus::entry::{Command, MetaCommand, NewChannel};
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
+use tidelog_wire::protocol::CHANNELS_PER_REQUEST_MAX;
 use tokio::time::Instant;
 
 use super::produce::refused;
@@ -52,33 +53,66 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]. After [`BrokerError::MayHaveCommitted`] the channel may exist: look before repeating.
     pub async fn create_channel(&self, request: CreateChannel) -> Result<Created, BrokerError> {
+        let mut created = self.create_channels(vec![request]).await?;
+        let nothing = BrokerError::Unexpected { outcome: "no channel".to_owned() };
+        created.pop().unwrap_or(Err(nothing))
+    }
+
+    /// Creates channels by one entry, and returns once the logs of all are open. Each has an outcome of its own, in order.
+    ///
+    /// # Errors
+    /// [`BrokerError`], about all of them. After [`BrokerError::MayHaveCommitted`] they may exist: look before repeating.
+    pub async fn create_channels(
+        &self,
+        requests: Vec<CreateChannel>,
+    ) -> Result<Vec<Result<Created, BrokerError>>, BrokerError> {
         let deadline = Instant::now() + self.limits.request;
-        let uuid = random_uuid()?;
-        let CreateChannel { name, partitions, replicas, segment_bytes } = request;
-        let segment_bytes = segment_bytes.unwrap_or(self.limits.segment_bytes);
-        // Texts in entries are bounded; what is longer cannot be a name.
-        if name.len() > tidelog_consensus::entry::TEXT_BYTES_MAX {
-            return Err(BrokerError::InvalidRequest {
-                reason: "channel name: at most 249 characters are allowed".to_owned(),
+        let mut new = Vec::with_capacity(requests.len());
+        for CreateChannel { name, partitions, replicas, segment_bytes } in requests {
+            // Texts in entries are bounded; what is longer cannot be a name.
+            if name.len() > tidelog_consensus::entry::TEXT_BYTES_MAX {
+                return Err(BrokerError::InvalidRequest {
+                    reason: "channel name: at most 249 characters are allowed".to_owned(),
+                });
+            }
+            let segment_bytes = segment_bytes.unwrap_or(self.limits.segment_bytes);
+            new.push(NewChannel { name, uuid: random_uuid()?, partitions, replicas, segment_bytes });
+        }
+        if new.is_empty() || new.len() > CHANNELS_PER_REQUEST_MAX {
+            let reason =
+                format!("{} channels; 1 to {CHANNELS_PER_REQUEST_MAX} are taken at a time", new.len());
+            return Err(BrokerError::InvalidRequest { reason });
+        }
+        let named: Vec<_> = new.iter().map(|new| (new.name.clone(), new.uuid)).collect();
+        let outcome = self.meta(MetaCommand::CreateChannels(new)).await?;
+        let said = unexpected(&outcome);
+        let outcomes = created(outcome).filter(|outcomes| outcomes.len() == named.len()).ok_or(said)?;
+        let mut results = Vec::with_capacity(outcomes.len());
+        for ((name, uuid), outcome) in named.into_iter().zip(outcomes) {
+            results.push(match outcome {
+                Ok(generation) => match self.until_active(&name, generation, deadline).await {
+                    Ok(()) => Ok(Created { generation, uuid }),
+                    Err(error) => Err(error),
+                },
+                Err(refusal) => Err(not_created(name, &refusal)),
             });
         }
-        let new = NewChannel { name: name.clone(), uuid, partitions, replicas, segment_bytes };
-        match only(self.meta(MetaCommand::CreateChannels(vec![new])).await?, created)? {
-            Ok(generation) => {
-                self.until(deadline, |consensus| {
-                    consensus.channel(&name).is_some_and(|channel| {
-                        channel.generation == generation && channel.stage == ChannelStage::Active
-                    })
-                })
-                .await?;
-                Ok(Created { generation, uuid })
-            }
-            Err(Refusal::ChannelExists { .. }) => Err(BrokerError::ChannelExists { name }),
-            Err(Refusal::ChannelBeingDeleted { .. }) => Err(BrokerError::NotReady {
-                what: format!("the name `{name}`, whose channel is being deleted,"),
-            }),
-            Err(refusal) => Err(BrokerError::InvalidRequest { reason: refusal.to_string() }),
-        }
+        Ok(results)
+    }
+
+    /// Waits until a channel that was begun is open.
+    async fn until_active(
+        &self,
+        name: &str,
+        generation: Generation,
+        deadline: Instant,
+    ) -> Result<(), BrokerError> {
+        self.until(deadline, |consensus| {
+            consensus.channel(name).is_some_and(|channel| {
+                channel.generation == generation && channel.stage == ChannelStage::Active
+            })
+        })
+        .await
     }
 
     /// Deletes the channel `name`, only if it is of `generation` where one is given. Returns the
@@ -160,7 +194,7 @@ impl Broker {
     }
 
     /// Proposes to the meta group, which this node must lead.
-    async fn meta(&self, command: MetaCommand) -> Result<Outcome, BrokerError> {
+    pub(super) async fn meta(&self, command: MetaCommand) -> Result<Outcome, BrokerError> {
         let consensus = self.open()?;
         self.lead(consensus.as_ref(), GroupId::META)?;
         let submitted = consensus.submit(GroupId::META, Command::Meta(command), self.limits.request);
@@ -186,6 +220,16 @@ impl Broker {
     }
 }
 
+fn not_created(name: String, refusal: &Refusal) -> BrokerError {
+    match refusal {
+        Refusal::ChannelExists { .. } => BrokerError::ChannelExists { name },
+        Refusal::ChannelBeingDeleted { .. } => {
+            BrokerError::NotReady { what: format!("the name `{name}`, whose channel is being deleted,") }
+        }
+        refusal => BrokerError::InvalidRequest { reason: refusal.to_string() },
+    }
+}
+
 fn created(outcome: Outcome) -> Option<Vec<Result<Generation, Refusal>>> {
     if let Outcome::ChannelsCreated(created) = outcome { Some(created) } else { None }
 }
@@ -203,7 +247,7 @@ fn only<T>(
     of(outcome).and_then(|mut all| all.pop()).ok_or(said)
 }
 
-fn unexpected(outcome: &Outcome) -> BrokerError {
+pub(super) fn unexpected(outcome: &Outcome) -> BrokerError {
     BrokerError::Unexpected { outcome: format!("{outcome:?}") }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidelog_consensus::apply::Catalogue;
 use tidelog_consensus::core::GroupStatus;
 use tidelog_consensus::entry::{Command, NodeRecord};
 use tidelog_consensus::outcome::Outcome;
@@ -31,6 +32,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn identity(&self) -> NodeIdentity;
     /// The node that leads `group`, if known.
     fn leader(&self, group: GroupId) -> Option<NodeId>;
+    /// Ends once another node leads `group` than is known at the call, as far as is known here.
+    fn leader_change(&self, group: GroupId) -> Later<()>;
     /// Whether this node leads `group` **and** has applied all that was acknowledged before it led.
     fn serves(&self, group: GroupId) -> bool;
     /// The nodes that have a replica of `group`.
@@ -53,6 +56,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn channels(&self) -> Vec<ChannelView>;
     /// All nodes that ever registered.
     fn nodes(&self) -> Vec<NodeRecord>;
+    /// The catalogue, as applied here.
+    fn catalogue(&self) -> Arc<Catalogue>;
     /// Ends at the next change of the catalogue after this call.
     fn catalogue_change(&self) -> Later<()>;
     /// The committed part of a log, if this node carries it.

@@ -183,6 +183,14 @@ pub enum BrokerError {
         /// Why, and what is allowed.
         reason: String,
     },
+    /// A change of the cluster's members that would cost it something.
+    #[error("E2123 node {node} cannot be removed: {reason}; nothing was changed")]
+    Unsafe {
+        /// The node.
+        node: NodeId,
+        /// What it would cost.
+        reason: String,
+    },
     /// The disk failed under a read.
     #[error(
         "E2120 log {log}: reading failed: {reason}; read from another replica, and check this node's disk"

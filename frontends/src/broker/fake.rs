@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidelog_consensus::apply::Catalogue;
 use tidelog_consensus::core::{EntryId, GroupStatus, Members, PeerStatus, Role, SnapshotPhase};
 use tidelog_consensus::entry::{Command, MetaCommand, NewChannel, NodeRecord};
 use tidelog_consensus::outcome::{Outcome, Refusal};
@@ -36,7 +37,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct FakeConsensus {
     node: NodeId,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
 }
 
@@ -52,7 +53,7 @@ impl FakeConsensus {
             unsettled: false,
             next: 1,
         };
-        Arc::new(Self { node, state: Mutex::new(state), changes: watch::Sender::new(0) })
+        Arc::new(Self { node, state: Arc::new(Mutex::new(state)), changes: watch::Sender::new(0) })
     }
 
     /// From now on `leader` leads the group, or nobody.
@@ -62,6 +63,8 @@ impl FakeConsensus {
             Some(leader) => state.leaders.insert(group, leader),
             None => state.leaders.remove(&group),
         };
+        drop(state);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Whether leaders here are so new that they do not know yet what was acknowledged before.
@@ -178,6 +181,19 @@ impl Consensus for FakeConsensus {
         self.leader(group) == Some(self.node) && !self.state.lock().unwrap().unsettled
     }
 
+    fn leader_change(&self, group: GroupId) -> Later<()> {
+        let mut changes = self.changes.subscribe();
+        let before = self.leader(group);
+        let state = Arc::clone(&self.state);
+        Box::pin(async move {
+            let led = changes.wait_for(|_| {
+                let leader = state.lock().unwrap().leaders.get(&group).copied();
+                leader.is_some() && leader != before
+            });
+            drop(led.await);
+        })
+    }
+
     fn members(&self, _: GroupId) -> Vec<NodeId> {
         vec![self.node]
     }
@@ -231,6 +247,10 @@ impl Consensus for FakeConsensus {
             version: "0.1.0".to_owned(),
             apply_version_max: 1,
         }]
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::new(Catalogue::genesis(&[GROUP], &[self.node, NodeId(9)]))
     }
 
     fn catalogue_change(&self) -> Later<()> {

@@ -1,5 +1,7 @@
 //! Batches in: validated once, submitted in the order of calls, answered once a quorum holds them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tidelog_consensus::entry::Command;
 use tidelog_consensus::outcome::{Outcome, Refusal};
@@ -9,6 +11,9 @@ use super::batches::validated;
 use super::{Broker, BrokerError, Later};
 use crate::clock;
 use crate::measure::FrontEndCounts;
+
+/// How long a batch that finds no leader waits for one to be known before it is refused.
+const PUT_OFF_MAX: Duration = Duration::from_millis(100);
 
 /// A batch that is on a quorum's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +44,32 @@ impl Broker {
         let (bytes, submitted) = (batch.len(), self.submit_batch(log, batch));
         let broker = std::sync::Arc::clone(self);
         Box::pin(async move {
-            let (records, group, answer) = submitted?;
-            let outcome = answer.await.map_err(|error| BrokerError::of_submit(group, error))?;
-            let acknowledged = acknowledged(log, outcome)?;
+            let appended = async {
+                let (records, group, answer) = submitted?;
+                let outcome = answer.await.map_err(|error| BrokerError::of_submit(group, error))?;
+                Ok((records, acknowledged(log, outcome)?))
+            };
+            let (records, acknowledged) = match appended.await {
+                Ok(appended) => appended,
+                Err(error) => return Err(broker.put_off(error).await),
+            };
             broker.counts.count_append(&acknowledged, records, bytes);
             broker.counts.append_latency.observe(started.elapsed());
             Ok(acknowledged)
         })
+    }
+
+    /// What is answered for want of a leader is put off until one is known, but not for long: so a client is told where
+    /// to go at the moment there is somebody, instead of asking around.
+    async fn put_off(&self, error: BrokerError) -> BrokerError {
+        let (BrokerError::NoQuorum { group }, Ok(consensus)) = (&error, self.open()) else { return error };
+        let group = *group;
+        // Whether it changed or not, what is known then is answered.
+        drop(tokio::time::timeout(PUT_OFF_MAX, consensus.leader_change(group)).await);
+        match consensus.leader(group) {
+            Some(leader) => BrokerError::NotLeader { group, leader },
+            None => error,
+        }
     }
 
     fn submit_batch(&self, log: LogId, batch: Bytes) -> Result<Submitted, BrokerError> {

@@ -365,3 +365,21 @@ async fn a_follower_that_lags_answers_empty_for_what_it_does_not_have_yet() {
     let found = fetched(&world.broker, ahead).await.unwrap();
     assert_eq!((found.next_offset, found.high_watermark, found.batches.len()), (Offset(9), Offset(1), 0));
 }
+
+/// A client that was refused for want of a leader used to ask around every 50 ms until somebody knew one.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_finds_no_leader_is_told_of_the_next_one_when_it_is_known() {
+    let world = world();
+    let log = channel(&world, "orders").await;
+    world.consensus.set_leader(GROUP, None);
+    let refused = tokio::spawn(world.broker.produce(log, batch_of(&["a"])));
+    tokio::task::yield_now().await;
+    world.consensus.set_leader(GROUP, Some(NodeId(7)));
+    let started = tokio::time::Instant::now();
+    let error = refused.await.unwrap().unwrap_err();
+    assert_eq!(error, BrokerError::NotLeader { group: GROUP, leader: NodeId(7) });
+    assert_eq!(started.elapsed(), Duration::ZERO, "at once");
+    world.consensus.set_leader(GROUP, None);
+    let error = world.broker.produce(log, batch_of(&["a"])).await.unwrap_err();
+    assert_eq!(error, BrokerError::NoQuorum { group: GROUP }, "nobody leads for as long as it may be put off");
+}

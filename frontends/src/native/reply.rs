@@ -51,7 +51,9 @@ fn code_and_retry(error: &BrokerError) -> (ErrorCode, Retry) {
         BrokerError::ChannelExists { .. } => (ErrorCode::ChannelExists, Retry::Never),
         BrokerError::DiskFull { .. } => (ErrorCode::DiskFull, Retry::Here { after_ms: DISK_FULL_MS }),
         BrokerError::Stopping => (ErrorCode::ShuttingDown, Retry::Leader),
-        BrokerError::InvalidRequest { .. } => (ErrorCode::InvalidRequest, Retry::Never),
+        BrokerError::InvalidRequest { .. } | BrokerError::Unsafe { .. } => {
+            (ErrorCode::InvalidRequest, Retry::Never)
+        }
         BrokerError::ReadFailed { .. } => (ErrorCode::Internal, Retry::Never),
         // Something was done, only not what was asked for.
         BrokerError::Unexpected { .. } => (ErrorCode::Internal, Retry::MayHaveCommitted),

@@ -17,6 +17,7 @@ use tidelog_wire::protocol::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Peer;
+use super::members;
 use super::reply;
 use super::stream::acquire;
 use crate::broker::{
@@ -100,6 +101,18 @@ async fn answer(broker: &Arc<Broker>, request: Request) -> Result<Answer, Broker
         Request::TransferLeader { group, to } => {
             broker.transfer_leader(group, to).await.map(|()| Answer::TransferStarted)
         }
+        Request::CreateChannels { channels } => members::create_channels(broker, channels).await,
+        Request::Cluster => members::cluster(broker),
+        Request::DrainNode { node } => broker.drain_node(node).await.map(|()| Answer::Done),
+        Request::ForgetNode { node } => broker.forget_node(node).await.map(|()| Answer::Done),
+        Request::Rebalance { dry_run } => members::rebalance(broker, dry_run).await,
+        Request::SetCursor { log, name, offset } => {
+            broker.set_cursor(log, name, offset).await.map(|()| Answer::Done)
+        }
+        Request::Cursors { log, name } => {
+            drop((log, name));
+            Err(BrokerError::InvalidRequest { reason: "cursors cannot be read yet".to_owned() })
+        }
         // Batches in and out are dealt with before.
         Request::Produce { .. } | Request::Fetch(_) => {
             Err(BrokerError::InvalidRequest { reason: "it is no question".to_owned() })
@@ -147,7 +160,7 @@ fn metadata(broker: &Broker, wanted: Option<&[String]>) -> Result<Answer, Broker
     }))
 }
 
-fn node_info(record: NodeRecord) -> NodeInfo {
+pub(super) fn node_info(record: NodeRecord) -> NodeInfo {
     NodeInfo {
         node: record.node,
         native: record.native,
@@ -211,6 +224,7 @@ async fn node_status(broker: &Broker, with_logs: bool) -> Result<Answer, BrokerE
         },
         groups: broker.groups().iter().map(group_info).collect(),
         logs: logs.iter().map(log_info).collect(),
+        certificate_expires: broker.certificate_expires(),
     })))
 }
 
@@ -220,6 +234,7 @@ fn group_info(status: &GroupStatus) -> GroupInfo {
         replica: peer.replica,
         match_index: peer.matched,
         active: peer.active,
+        learner: peer.learner,
     });
     GroupInfo {
         group: status.group,
@@ -229,7 +244,8 @@ fn group_info(status: &GroupStatus) -> GroupInfo {
             Role::PreCandidate | Role::Candidate => ReplicaRole::Candidate,
             Role::Leader => ReplicaRole::Leader,
             Role::Learner => ReplicaRole::Learner,
-            Role::Halted | Role::Removed => ReplicaRole::Halted,
+            Role::Halted => ReplicaRole::Halted,
+            Role::Removed => ReplicaRole::Removed,
         },
         term: status.term,
         committed: status.committed,

@@ -98,6 +98,21 @@ impl Consensus for RunningNode {
         self.handle.leader(group)
     }
 
+    fn leader_change(&self, group: GroupId) -> Later<()> {
+        let mut statuses = self.handle.watch_statuses();
+        let before = self.handle.leader(group);
+        Box::pin(async move {
+            let led = statuses.wait_for(|statuses| {
+                let found = statuses.iter().find(|status| status.group == group);
+                found.and_then(|status| status.leader).is_some_and(|leader| Some(leader) != before)
+            });
+            // The statuses live as long as the node; after it, nobody leads any more.
+            if led.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
     fn serves(&self, group: GroupId) -> bool {
         self.handle.group_status().iter().any(|status| status.group == group && status.serves)
     }
@@ -148,6 +163,10 @@ impl Consensus for RunningNode {
 
     fn nodes(&self) -> Vec<NodeRecord> {
         self.handle.catalogue().nodes().cloned().collect()
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.handle.catalogue()
     }
 
     fn catalogue_change(&self) -> Later<()> {

@@ -2,6 +2,8 @@
 
 use bincode::{Decode, Encode};
 
+use super::cluster::ClusterInfo;
+use super::failure::ErrorReply;
 use crate::ids::{
     BootEpoch, Chain, ChannelUuid, ClusterId, Generation, GroupId, Incarnation, LogId, NodeId, Offset,
     ProducerId, RaftIndex, ReplicaId, Term, TimestampMs,
@@ -72,6 +74,21 @@ pub enum Answer {
     },
     /// To `TransferLeader`: it was asked for, and will be seen in the metadata.
     TransferStarted,
+    /// To `CreateChannels`: what came of each, in the order of the request.
+    ChannelsCreated(Vec<Result<CreatedChannel, ErrorReply>>),
+    /// To `Cluster`.
+    Cluster(Box<ClusterInfo>),
+    /// To `DrainNode`, `ForgetNode` and `SetCursor`: it is agreed on.
+    Done,
+    /// To `Rebalance`: what is done, or would be, a step each, in words.
+    Balance {
+        /// Changes of what is wanted of groups.
+        replicas: Vec<String>,
+        /// Leaders that should be elsewhere.
+        leaders: Vec<String>,
+    },
+    /// To `Cursors`.
+    Cursors(Vec<CursorInfo>),
 }
 
 impl Answer {
@@ -80,6 +97,24 @@ impl Answer {
     pub const fn may_have_payload(&self) -> bool {
         matches!(self, Self::Fetched { .. })
     }
+}
+
+/// A channel that was created: its logs are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreatedChannel {
+    /// Its life.
+    pub generation: Generation,
+    /// The same as a UUID.
+    pub uuid: ChannelUuid,
+}
+
+/// A cursor.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CursorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its position.
+    pub offset: Offset,
 }
 
 /// The cluster as the answering node sees it.
@@ -170,6 +205,8 @@ pub struct NodeStatus {
     pub groups: Vec<GroupInfo>,
     /// Its logs, if asked for.
     pub logs: Vec<LogInfo>,
+    /// When the certificate that it shows expires; never if `None`.
+    pub certificate_expires: Option<TimestampMs>,
 }
 
 /// How far a start has come.
@@ -217,6 +254,8 @@ pub enum ReplicaRole {
     Learner,
     /// Does not take part.
     Halted,
+    /// No member any more.
+    Removed,
 }
 
 /// Another replica, as the leader sees it.
@@ -230,6 +269,8 @@ pub struct PeerInfo {
     pub match_index: RaftIndex,
     /// Whether it was heard of lately.
     pub active: bool,
+    /// It receives only.
+    pub learner: bool,
 }
 
 /// A log of this node.

@@ -72,6 +72,60 @@ pub enum Request {
         /// The node that shall lead.
         to: NodeId,
     },
+    /// New channels, agreed on together. Answered when the logs of all are open; each has an outcome of its own.
+    CreateChannels {
+        /// At most [`CHANNELS_PER_REQUEST_MAX`].
+        channels: Vec<NewChannel>,
+    },
+    /// Nodes and groups as members. Any node answers.
+    Cluster,
+    /// Makes a node hand on all that it holds, so that it can leave. Answered when that is agreed on; it goes on by itself.
+    DrainNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Ends the membership of a node that holds nothing any more.
+    ForgetNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// What would spread replicas and leaders evenly; done too, unless it is only asked for.
+    Rebalance {
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+    /// Sets a cursor, or deletes it.
+    SetCursor {
+        /// The log.
+        log: LogId,
+        /// The cursor's name.
+        name: String,
+        /// The position; deleted if `None`.
+        offset: Option<Offset>,
+    },
+    /// The cursors of a log: the one that is named, or all.
+    Cursors {
+        /// The log.
+        log: LogId,
+        /// Only this one.
+        name: Option<String>,
+    },
+}
+
+/// Most channels in one request.
+pub const CHANNELS_PER_REQUEST_MAX: usize = 1000;
+
+/// A channel to be created.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NewChannel {
+    /// Its name.
+    pub name: String,
+    /// How many partitions, at least 1.
+    pub partitions: u32,
+    /// How many replicas of each; the cluster's choice if `None`.
+    pub replicas: Option<u32>,
+    /// Size at which segments are sealed; the cluster's choice if `None`.
+    pub segment_bytes: Option<u64>,
 }
 
 /// What to fetch, and how long to wait for it.
@@ -118,6 +172,13 @@ impl Request {
             Self::NodeStatus { .. } => "NodeStatus",
             Self::ChainAt { .. } => "ChainAt",
             Self::TransferLeader { .. } => "TransferLeader",
+            Self::CreateChannels { .. } => "CreateChannels",
+            Self::Cluster => "Cluster",
+            Self::DrainNode { .. } => "DrainNode",
+            Self::ForgetNode { .. } => "ForgetNode",
+            Self::Rebalance { .. } => "Rebalance",
+            Self::SetCursor { .. } => "SetCursor",
+            Self::Cursors { .. } => "Cursors",
         }
     }
 
@@ -129,14 +190,21 @@ impl Request {
             | Self::DeleteChannel { .. }
             | Self::Trim { .. }
             | Self::Produce { .. }
-            | Self::TransferLeader { .. } => true,
+            | Self::TransferLeader { .. }
+            | Self::CreateChannels { .. }
+            | Self::DrainNode { .. }
+            | Self::ForgetNode { .. }
+            | Self::SetCursor { .. } => true,
+            Self::Rebalance { dry_run } => !*dry_run,
             // A producer id that nobody uses changes nothing.
             Self::InitProducer
             | Self::Metadata { .. }
             | Self::Fetch(_)
             | Self::OffsetAt { .. }
             | Self::NodeStatus { .. }
-            | Self::ChainAt { .. } => false,
+            | Self::ChainAt { .. }
+            | Self::Cluster
+            | Self::Cursors { .. } => false,
         }
     }
 

@@ -1,0 +1,116 @@
+//! Members of the cluster: nodes that are to leave, and how replicas and leaders are spread.
+//!
+//! The broker says what is wanted, by one entry in the meta group, and answers when that is agreed on. The rest goes on by
+//! itself. What is unsafe is refused before anything is proposed, since only here it is known which nodes can be heard.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidelog_consensus::apply::Catalogue;
+use tidelog_consensus::core::GroupStatus;
+use tidelog_consensus::entry::MetaCommand;
+use tidelog_consensus::outcome::Outcome;
+use tidelog_consensus::placement;
+use tidelog_wire::ids::{GroupId, NodeId};
+
+use super::channels::unexpected;
+use super::{Broker, BrokerError, Consensus};
+
+/// Who leads a group, and who should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderMove {
+    /// The group.
+    pub group: GroupId,
+    /// The node that leads it.
+    pub from: NodeId,
+    /// The node that should.
+    pub to: NodeId,
+}
+
+/// What would spread replicas and leaders evenly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Next changes of what is wanted.
+    pub replicas: Vec<MetaCommand>,
+    /// Groups of this node that another node should lead.
+    pub leaders: Vec<LeaderMove>,
+}
+
+impl Broker {
+    /// What the cluster should look like, as applied here.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotReady`] before consensus has started.
+    pub fn placement(&self) -> Result<Arc<Catalogue>, BrokerError> {
+        Ok(self.open()?.catalogue())
+    }
+
+    /// Makes `node` hand on all that it holds. Answered when that is agreed on.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unsafe`] with the reason; all others as any request to the meta group.
+    pub async fn drain_node(&self, node: NodeId) -> Result<(), BrokerError> {
+        self.noted(node, MetaCommand::DrainNode { node }).await
+    }
+
+    /// Ends the membership of `node`, which must hold nothing any more.
+    ///
+    /// # Errors
+    /// As [`Broker::drain_node`].
+    pub async fn forget_node(&self, node: NodeId) -> Result<(), BrokerError> {
+        self.noted(node, MetaCommand::ForgetNode { node }).await
+    }
+
+    /// What would spread replicas and leaders evenly, as far as this node, which must lead the meta group, can tell.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotLeader`], [`BrokerError::NoQuorum`], [`BrokerError::NotReady`].
+    pub fn balance(&self) -> Result<Balance, BrokerError> {
+        let consensus = self.open()?;
+        self.lead(consensus.as_ref(), GroupId::META)?;
+        let (catalogue, groups) = (consensus.catalogue(), consensus.groups());
+        let alive = alive(consensus.as_ref());
+        let leaders = groups.iter().filter_map(|status| {
+            let (from, to) = (status.leader?, placement::preferred_leader(&catalogue, status.group)?);
+            (from != to && alive.contains(&to)).then_some(LeaderMove { group: status.group, from, to })
+        });
+        Ok(Balance { leaders: leaders.collect(), replicas: placement::plan(&catalogue, &alive) })
+    }
+
+    /// Proposes the changes of `balance`, and hands over what this node leads and should not.
+    ///
+    /// # Errors
+    /// [`BrokerError`] of the first step that failed; the others before it are done.
+    pub async fn rebalance(&self, balance: &Balance) -> Result<(), BrokerError> {
+        for command in &balance.replicas {
+            // One that is refused was overtaken by what others did meanwhile: the next plan sees it.
+            self.meta(command.clone()).await?;
+        }
+        let consensus = Arc::clone(self.open()?);
+        for moved in balance.leaders.iter().filter(|moved| moved.from == self.node) {
+            let transferred = consensus.transfer(moved.group, moved.to, self.limits.request);
+            transferred.await.map_err(|error| BrokerError::of_submit(moved.group, error))?;
+        }
+        Ok(())
+    }
+
+    async fn noted(&self, node: NodeId, command: MetaCommand) -> Result<(), BrokerError> {
+        let outcome = self.meta(command).await?;
+        if outcome == Outcome::Noted {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Refused(refusal) => Err(BrokerError::Unsafe { node, reason: refusal.to_string() }),
+            #[expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request")]
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// The nodes that the leader of the meta group has heard of lately, itself among them.
+fn alive(consensus: &dyn Consensus) -> BTreeSet<NodeId> {
+    let groups = consensus.groups();
+    let meta = groups.iter().filter(|status: &&GroupStatus| status.group == GroupId::META);
+    let heard = meta.flat_map(|status| &status.peers).filter(|peer| peer.active).map(|peer| peer.node);
+    heard.chain([consensus.identity().node]).collect()
+}
