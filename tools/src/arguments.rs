@@ -175,6 +175,10 @@ pub(crate) struct CertsIssue {
     /// For a client of this name (a-z, 0-9, inner hyphens): writes NAME.pem and NAME.key.
     #[arg(long, value_name = "NAME", group = "for")]
     pub(crate) client: Option<String>,
+    /// Days until the certificate expires. Otherwise it does not. A running node takes the new files into use by itself
+    /// within half a minute, or at once on SIGHUP.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) days: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -184,7 +184,11 @@ async fn collect(
     failure
 }
 
-fn lines(file: Option<&Path>, key: Option<KeyColumn>) -> Result<Lines<Box<dyn io::Read + Send>>, CliError> {
+/// The lines of a file, or of standard input.
+pub(crate) fn lines(
+    file: Option<&Path>,
+    key: Option<KeyColumn>,
+) -> Result<Lines<Box<dyn io::Read + Send>>, CliError> {
     let input: Box<dyn io::Read + Send> = match file {
         Some(path) if path != Path::new("-") => Box::new(files::open(path)?),
         Some(_) | None => Box::new(io::stdin()),

@@ -129,6 +129,7 @@ fn role(role: ReplicaRole) -> &'static str {
         ReplicaRole::Leader => "leader",
         ReplicaRole::Learner => "learner",
         ReplicaRole::Halted => "halted",
+        ReplicaRole::Removed => "removed",
     }
 }
 
