@@ -1,7 +1,8 @@
 //! A node's life in the cluster.
 //!
 //! A node that joins may be given replicas once the meta group has it as a member, since from then on it has the
-//! catalogue. A node that is drained is given no more, and what it has moves away; when nothing is left it may be
+//! catalogue. A member that comes back with an empty data directory stays what it was: the cluster is no smaller for
+//! it, and its replicas have successors at once. A node that is drained is given no more, and what it has moves away; when nothing is left it may be
 //! forgotten. What stays of it is a tombstone: its data directory is never taken back.
 
 use std::fmt;
@@ -42,8 +43,8 @@ impl NodeState {
     pub const fn after(self, event: NodeEvent) -> Option<Self> {
         use {NodeEvent as E, NodeState as S};
         match (self, event) {
-            (S::Joining | S::Active | S::Removed, E::Joined) => Some(S::Joining),
-            (S::Joining | S::Active, E::Seated) => Some(S::Active),
+            (S::Joining | S::Removed, E::Joined) => Some(S::Joining),
+            (S::Active, E::Joined) | (S::Joining | S::Active, E::Seated) => Some(S::Active),
             (S::Draining, E::Joined | E::Seated) => Some(S::Draining),
             (S::Joining | S::Active | S::Draining, E::DrainAsked) => Some(S::Draining),
             (S::Draining | S::Removed, E::Forgotten) | (S::Removed, E::Seated) => Some(S::Removed),
@@ -93,7 +94,7 @@ mod tests {
         use {NodeEvent as E, NodeState as S};
         let table = [
             (S::Joining, [Some(S::Joining), Some(S::Active), Some(S::Draining), None]),
-            (S::Active, [Some(S::Joining), Some(S::Active), Some(S::Draining), None]),
+            (S::Active, [Some(S::Active), Some(S::Active), Some(S::Draining), None]),
             (S::Draining, [Some(S::Draining), Some(S::Draining), Some(S::Draining), Some(S::Removed)]),
             (S::Removed, [Some(S::Joining), Some(S::Removed), None, Some(S::Removed)]),
         ];

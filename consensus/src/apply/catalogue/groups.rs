@@ -36,6 +36,12 @@ impl Catalogue {
         self.groups.keys().copied().filter(|group| *group != GroupId::META)
     }
 
+    /// Whether this replica id was ever minted, so that one that no group knows is one that went.
+    #[must_use]
+    pub fn was_replica_minted(&self, replica: ReplicaId) -> bool {
+        replica < self.next_replica
+    }
+
     /// The id that the next group will have.
     #[must_use]
     pub fn next_group(&self) -> GroupId {
@@ -164,7 +170,8 @@ impl Catalogue {
         members: [Vec<ReplicaId>; 3],
     ) -> Result<Outcome, Refusal> {
         let placement = self.groups.get_mut(&group).ok_or(Refusal::UnknownGroup { group })?;
-        if placement.reported.as_ref().is_some_and(|known| known.index >= index) {
+        // Of two with the same index the later counts: members are known a little ahead of what is applied.
+        if placement.reported.as_ref().is_some_and(|known| known.index > index) {
             return Ok(Outcome::Noted);
         }
         let [voters, outgoing, learners] = members.map(|members| {
