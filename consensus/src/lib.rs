@@ -2,6 +2,8 @@
 
 pub mod apply;
 pub mod core;
+#[cfg(feature = "defects")]
+pub mod defects;
 pub mod entry;
 pub mod metrics;
 pub mod outcome;

@@ -8,13 +8,16 @@
 use std::collections::BTreeSet;
 
 use tidelog_consensus::apply::Applied;
-use tidelog_consensus::core::{Answer, Effects, Input, Outgoing, Reply};
+use tidelog_consensus::core::{
+    Answer, ApplyTask, Effects, Input, LeaderChange, Outgoing, ProposeFailure, Reply,
+};
 use tidelog_consensus::entry;
 use tidelog_consensus::raft_log::{GroupWrite, RaftLog};
 use tidelog_consensus::votes::Vote;
 use tidelog_wire::ids::{GroupId, NodeId};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::coverage::Seen;
 use crate::node::{NodeError, Work};
 use crate::oracle::Violation;
 use crate::protocol::Response;
@@ -22,6 +25,8 @@ use crate::world::{Event, World};
 
 /// Most persists that one sync takes.
 const PERSISTS_MAX: usize = 16;
+/// The disk is looked at after one checkpoint in this many.
+const LOOK_ONE_IN: u64 = 8;
 
 impl World {
     /// Gives an input to a node's core and carries out what follows.
@@ -41,6 +46,7 @@ impl World {
             self.trace.words(self.schedule.now(), "halt", &seen);
             return Err(Violation::of("no replica loses what it promised, so none halts", seen));
         }
+        self.witness_effects(node, &effects)?;
         for change in &effects.leadership {
             let fields = [
                 ("node", node.get()),
@@ -49,15 +55,13 @@ impl World {
                 ("leader", change.leader.map_or(u64::MAX, NodeId::get)),
             ];
             self.trace.note(self.schedule.now(), "leader", &fields);
-            if change.here {
-                self.oracles.elections.note(change.group, change.term, node)?;
-            }
+            self.cover_leader(change);
         }
         for refusal in &effects.refusals {
             self.trace.words(self.schedule.now(), "refused", &refusal.reason.to_string());
         }
         for outgoing in effects.sends {
-            self.send(node, &outgoing);
+            self.send(node, &outgoing)?;
         }
         for reply in effects.replies {
             self.reply(node, reply)?;
@@ -82,11 +86,13 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, from: NodeId, outgoing: &Outgoing) {
+    fn send(&mut self, from: NodeId, outgoing: &Outgoing) -> Result<(), Violation> {
+        self.witness_sent(from, outgoing)?;
         for delay in self.network.arrivals(from, outgoing.to) {
             let (group, message) = (outgoing.group, Box::new(outgoing.message.clone()));
             self.schedule.after(delay, Event::Message { to: outgoing.to, from, group, message });
         }
+        Ok(())
     }
 
     fn compact(&mut self, node: NodeId, group: GroupId, first_kept: u64) {
@@ -95,8 +101,12 @@ impl World {
         let Some(life) = self.life(node) else { return };
         let kept = tidelog_wire::ids::RaftIndex(first_kept);
         let done = life.log.compact(group, kept).and_then(|()| life.log.purge().map(|_| ()));
-        if let Err(error) = done {
-            self.disk_failed(node, &error.into());
+        match done {
+            Ok(()) => {
+                self.coverage.note(Seen::LogCompacted);
+                self.oracles.raft_logs.compacted(node, group, first_kept);
+            }
+            Err(error) => self.disk_failed(node, &error.into()),
         }
     }
 
@@ -119,6 +129,7 @@ impl World {
             self.disk_failed(node, &error.into());
             return Ok(());
         }
+        self.witness_written(node, &writes)?;
         let delay = self.chance.duration(usual);
         self.schedule.after(delay, Event::Persisted { node, life: number });
         Ok(())
@@ -142,6 +153,7 @@ impl World {
         }
         match persists.last() {
             Some(last) => {
+                self.witness_synced(node);
                 let fields = [("node", node.get()), ("number", last.number)];
                 self.trace.note(self.schedule.now(), "persisted", &fields);
                 self.ripen_installs(node, last.number);
@@ -175,9 +187,7 @@ impl World {
         let entries = u64::try_from(task.entries.len()).unwrap_or(0);
         let mut done = 0_u64;
         for committed in task.entries {
-            let index = committed.index;
-            let hash = entry_hash(&committed.entry);
-            let one = tidelog_consensus::core::ApplyTask { group, entries: vec![committed] };
+            let one = ApplyTask { group, entries: vec![committed.clone()] };
             let Some(life) = self.life_numbered(node, number) else { return Ok(()) };
             let Applied { outcomes, stopped, .. } = life.machines.apply(one);
             if let Some(error) = stopped {
@@ -187,14 +197,14 @@ impl World {
             let outcome = xxh3_64(
                 format!("{:?}", outcomes.iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()).as_bytes(),
             );
-            self.oracles.applied.note(node, group, index, hash, outcome)?;
+            self.witness_applied(node, group, &committed, outcome)?;
             for (token, outcome) in outcomes {
                 let waiter = token.and_then(|token| self.life(node)?.waiters.remove(&token));
                 if let Some(waiter) = waiter {
                     self.respond(node, waiter.client, waiter.number, Response::Done(outcome));
                 }
             }
-            done = index.get();
+            done = committed.index.get();
         }
         let fields = [("node", node.get()), ("group", group.get()), ("index", done)];
         self.trace.note(self.schedule.now(), "applied", &fields);
@@ -208,6 +218,7 @@ impl World {
         let Some(waiter) = life.waiters.remove(&reply.token) else { return Ok(()) };
         match reply.answer {
             Answer::Failed(failure) => {
+                self.cover_failure(failure);
                 self.respond(node, waiter.client, waiter.number, Response::Failed(failure));
                 Ok(())
             }
@@ -229,6 +240,7 @@ impl World {
         let now: Vec<_> = now;
         for (_, _, waiter) in now {
             if let Some((log, from)) = waiter.read {
+                self.coverage.note(Seen::ReadIndexServed);
                 self.read_for(node, waiter.client, waiter.number, log, from)?;
             }
         }
@@ -265,7 +277,10 @@ impl World {
         };
         let fields = [("node", node.get()), ("group", group.get()), ("index", done.newest.index.get())];
         self.trace.note(self.schedule.now(), "checkpoint", &fields);
-        self.counts.checkpoints = self.counts.checkpoints.saturating_add(1);
+        self.coverage.note(Seen::CheckpointWritten);
+        if self.chance.one_in(LOOK_ONE_IN) {
+            self.witness_segments(node)?;
+        }
         self.step(node, Input::Checkpointed { group, newest: done.newest, compact_to: done.compact_to })
     }
 
@@ -288,6 +303,23 @@ impl World {
         Ok(())
     }
 
+    fn cover_leader(&mut self, change: &LeaderChange) {
+        if change.here
+            && self.asked_to_lead.remove(&change.group).is_some_and(|asked| Some(asked) == change.leader)
+        {
+            self.coverage.note(Seen::HandedOver);
+        }
+    }
+
+    fn cover_failure(&mut self, failure: ProposeFailure) {
+        match failure {
+            ProposeFailure::NotLeader { .. } => self.coverage.note(Seen::ProposalNotLeader),
+            ProposeFailure::Superseded => self.coverage.note(Seen::ProposalSuperseded),
+            ProposeFailure::MayHaveCommitted => self.coverage.note(Seen::ProposalMayHaveCommitted),
+            ProposeFailure::Busy | ProposeFailure::NotReady | ProposeFailure::TooLarge => {}
+        }
+    }
+
     /// Proposes a command on this node.
     pub(crate) fn propose(
         &mut self,
@@ -305,12 +337,4 @@ impl World {
         let entry = tidelog_consensus::core::Proposal { context: context.into(), data };
         self.step(node, Input::Propose { group, token, entry })
     }
-}
-
-fn entry_hash(entry: &raft::eraftpb::Entry) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(&entry.get_term().to_le_bytes());
-    hash.update(&entry.context);
-    hash.update(&entry.data);
-    hash.digest()
 }

@@ -38,8 +38,7 @@ impl World {
         let nodes = self.node_ids();
         let (Some(kind), Some(node)) = (chosen, self.chance.pick(&nodes)) else { return Ok(()) };
         self.trace.note(self.schedule.now(), kind.name(), &[("node", node.get())]);
-        let count = self.counts.faults.entry(kind).or_insert(0);
-        *count = count.saturating_add(1);
+        self.coverage.note(kind.seen());
         self.strike(kind, node)
     }
 
@@ -69,6 +68,9 @@ impl World {
             FaultKind::Transfer => {
                 let group = GroupId(self.chance.below(self.settings.data_groups.saturating_add(1)));
                 let leader = self.leader(group).unwrap_or(node);
+                if leader != node {
+                    self.asked_to_lead.insert(group, node);
+                }
                 return self.step(leader, Input::TransferLeader { group, to: Some(node) });
             }
         }

@@ -1,13 +1,25 @@
 //! The end of a run: everything is healed, and the cluster must go on, and agree, in bounded time.
 
-use tidelog_engine::sim_disk::Crash;
+use std::path::Path;
 
-use crate::oracle::{Violation, convergence};
+use tidelog_engine::checkpoint::{Checkpoint, EntryId};
+use tidelog_engine::sim_disk::Crash;
+use tidelog_engine::storage::read_whole;
+use tidelog_wire::ids::{GroupId, LogId, NodeId, ReplicaId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::node::SimNode;
+use crate::oracle::full_redundancy::{Comparison, Intent, Look, Wanted, missing};
+use crate::oracle::{Violation, offset_density};
 use crate::schedule::Micros;
 use crate::world::{Event, World};
 
 /// Time between looks at whether the cluster agrees.
 const LOOK_MICROS: u64 = 100_000;
+/// Bytes of one read.
+const READ_BYTES: usize = 256 << 10;
+/// Largest file that a simulated node makes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 impl World {
     /// Faults are over: links are joined, disks are fast, and whoever is down starts.
@@ -32,17 +44,131 @@ impl World {
 
     /// Looks whether the cluster has gone on and agrees; if so, compares everything.
     pub(crate) fn check_convergence(&mut self) -> Result<(), Violation> {
-        let waiting = self.clients.waiting().or_else(|| convergence::unfinished(&self.nodes));
+        let waiting = self.clients.waiting().or_else(|| missing(&self.intent(), &self.looks()));
         let Some(waiting) = waiting else {
-            convergence::check(&self.nodes, &mut self.oracles)?;
+            self.compare()?;
             self.trace.note(self.schedule.now(), "converged", &[]);
             self.converged = true;
             return Ok(());
         };
         if self.schedule.now() > self.calm_since.after(self.settings.calm_micros) {
-            return Err(Violation::of("a healed cluster goes on and agrees", waiting));
+            return Err(Violation::of("eventual full redundancy", waiting));
         }
         self.schedule.after(LOOK_MICROS, Event::CheckConvergence);
         Ok(())
     }
+
+    fn intent(&self) -> Intent {
+        let everywhere: Vec<(ReplicaId, Wanted)> = self
+            .node_ids()
+            .into_iter()
+            .map(|node| (ReplicaId(node.get().saturating_add(1)), Wanted { node, voter: true }))
+            .collect();
+        (0..=self.settings.data_groups)
+            .map(|group| (GroupId(group), everywhere.iter().copied().collect()))
+            .collect()
+    }
+
+    fn looks(&self) -> Vec<Look> {
+        let lives = self.nodes.iter().filter_map(|(id, node)| Some((*id, node.life.as_ref()?)));
+        let looks = lives.flat_map(|(node, life)| {
+            life.core.statuses().into_iter().map(move |status| Look {
+                group: status.group,
+                node,
+                replica: status.replica,
+                voter: true,
+                leader: status.leader,
+                term: status.term,
+                last: status.last,
+                applied: life.machines.applied(status.group).map(|at| at.index).unwrap_or_default(),
+                halted: status.halted.map(|reason| reason.to_string()),
+            })
+        });
+        looks.collect()
+    }
+
+    /// Everything is compared, and read from end to end, on every node.
+    fn compare(&mut self) -> Result<(), Violation> {
+        let mut comparison = Comparison::default();
+        for node in self.node_ids() {
+            if let Some(state) = self.nodes.get(&node) {
+                for group in state.groups() {
+                    if let Some(hash) = machine_hash(state, *group) {
+                        comparison.machine(node, *group, hash)?;
+                    }
+                }
+            }
+            self.compare_files(node, &mut comparison)?;
+            self.compare_logs(node, &mut comparison)?;
+        }
+        Ok(())
+    }
+
+    fn compare_files(&mut self, node: NodeId, comparison: &mut Comparison) -> Result<(), Violation> {
+        let Some(life) = self.life(node) else { return Ok(()) };
+        let catalogue = life.machines.catalogue();
+        let in_use = |log: LogId| catalogue.channels().any(|channel| channel.generation == log.generation);
+        // What a deleted channel leaves is not promised to anybody.
+        let files: Vec<_> = self.segment_files(node).into_iter().filter(|(log, ..)| in_use(*log)).collect();
+        for (log, base, path) in files {
+            let Some(storage) = self.nodes.get(&node).map(|state| state.disk.storage()) else { continue };
+            let bytes = read_whole(storage.as_ref(), Path::new(&path), FILE_BYTES_MAX).map_err(|error| {
+                Violation::of("what is stored verifies", format!("node {node}, {}: {error}", path.display()))
+            })?;
+            comparison.file(node, log, base, &bytes)?;
+            self.witness_segment(node, log, base, bytes.into())?;
+        }
+        Ok(())
+    }
+
+    fn compare_logs(&mut self, node: NodeId, comparison: &mut Comparison) -> Result<(), Violation> {
+        let Some(life) = self.life(node) else { return Ok(()) };
+        let (catalogue, readers) = (life.machines.catalogue(), life.machines.readers());
+        for channel in catalogue.channels() {
+            for (log, _) in channel.logs() {
+                let reader = readers.reader(log).ok_or_else(|| {
+                    Violation::of(
+                        "eventual full redundancy",
+                        format!("node {node} has no log {log}, whose channel is in use"),
+                    )
+                })?;
+                let start = reader.start();
+                let (end, chain) = reader.end_and_chain();
+                comparison.log(node, log, start, end)?;
+                self.oracles.log_start.is(node, log, start)?;
+                self.oracles.chain_agreement.is(log, end, chain, || format!("node {node} at the end"))?;
+                let mut at = start;
+                while at < end {
+                    let read = reader.read(at, READ_BYTES).map_err(|error| {
+                        Violation::of(
+                            "what is committed can be read",
+                            format!("node {node}, log {log}: {error}"),
+                        )
+                    })?;
+                    let next = self.oracles.read(node, log, at, &read.batches)?;
+                    if next <= at {
+                        offset_density::nothing(node, log, at, end)?;
+                    }
+                    at = next;
+                }
+                let oracles = &self.oracles;
+                oracles.acknowledged_durability.all_read(log, start, end, &oracles.history)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of the checkpoint that the machine would write now, less what may differ: how far the raft log is durable, and
+/// what a disk has damaged.
+fn machine_hash(node: &SimNode, group: GroupId) -> Option<u64> {
+    let life = node.life.as_ref()?;
+    let newest = || life.engine.load_checkpoint(group).ok().flatten().map(|loaded| loaded.newest);
+    let job = life.machines.checkpoint_job(group, EntryId::default());
+    let mut checkpoint: Checkpoint = job.map(|job| job.checkpoint().clone()).or_else(newest)?;
+    checkpoint.last_durable = EntryId::default();
+    for log in &mut checkpoint.logs {
+        log.damage.clear();
+    }
+    Some(xxh3_64(&checkpoint.encode()))
 }

@@ -6,7 +6,7 @@
 //!
 //! Not here: carrying out effects ([`crate::carry`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +22,13 @@ use tidelog_engine::checkpoint::{CheckpointError, EntryId};
 use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::Storage;
 use tidelog_engine::{Engine, NewIdentity, OpenError, Options, Pin};
-use tidelog_wire::ids::{ClusterId, GroupId, Incarnation, NodeId, RaftIndex, ReplicaId, TimestampMs};
+use tidelog_wire::ids::{
+    ClusterId, GroupId, Incarnation, LogId, NodeId, Offset, RaftIndex, ReplicaId, TimestampMs,
+};
 
 use crate::protocol::Waiter;
 use crate::schedule::Micros;
-use crate::settings::{Defect, Settings};
+use crate::settings::Settings;
 
 /// Where a node keeps its data on its disk.
 pub const DATA: &str = "/data";
@@ -50,9 +52,12 @@ pub struct SimNode {
     pub tick_micros: u64,
     /// Its disk is slow until then.
     pub slow_until: Micros,
+    /// Switches to snapshots that its last start finished.
+    pub finished_installs: u64,
+    /// Sealed segments that were looked at since it started.
+    pub looked_at: BTreeSet<(LogId, Offset)>,
     /// Its groups.
     groups: Vec<GroupId>,
-    nodes: Vec<NodeId>,
 }
 
 /// What a crash ends.
@@ -159,8 +164,9 @@ impl SimNode {
             clock_ahead_ms: 0,
             tick_micros: 25_000,
             slow_until: Micros(0),
+            finished_installs: 0,
+            looked_at: BTreeSet::new(),
             groups,
-            nodes,
         })
     }
 
@@ -170,15 +176,18 @@ impl SimNode {
     /// The disk failed, or what is on it does not let the node start.
     pub fn start(&mut self, settings: &Settings, now: Micros) -> Result<(), NodeError> {
         self.life = None;
+        self.looked_at.clear();
+        self.finished_installs = 0;
         self.lives = self.lives.saturating_add(1);
         let storage = self.disk.storage();
         let data = PathBuf::from(DATA);
         let engine = Engine::open(Arc::clone(&storage), &data, options(self.clock(now)))?;
-        let log =
-            Arc::new(SimLog::open(Arc::clone(&storage), &data.join("raft"), log_options(settings.defect))?);
+        let log = Arc::new(SimLog::open(Arc::clone(&storage), &data.join("raft"), SimLogOptions::default())?);
         let (votes, found) = Votes::open(storage.as_ref(), &data)?;
         for group in &self.groups {
-            finish_install(&storage, &data, &engine, log.as_ref(), *group)?;
+            if finish_install(&storage, &data, &engine, log.as_ref(), *group)? {
+                self.finished_installs = self.finished_installs.saturating_add(1);
+            }
         }
         let machines = Machines::open(Arc::clone(&engine), &self.groups)?;
         let mut replicas = Vec::new();
@@ -202,8 +211,7 @@ impl SimNode {
             seed: settings.seed ^ self.id.get().rotate_left(32),
         };
         let raft_log: Arc<dyn RaftLog> = log.clone();
-        let mut core = NodeCore::new(config, &raft_log)?;
-        spoil(&mut core, settings.defect);
+        let core = NodeCore::new(config, &raft_log)?;
         self.life = Some(Life {
             number: self.lives,
             core,
@@ -245,12 +253,6 @@ impl SimNode {
     pub fn groups(&self) -> &[GroupId] {
         &self.groups
     }
-
-    /// All nodes of its cluster.
-    #[must_use]
-    pub fn nodes(&self) -> &[NodeId] {
-        &self.nodes
-    }
 }
 
 impl Life {
@@ -261,20 +263,19 @@ impl Life {
     }
 }
 
-/// Finishes a switch to a snapshot that a crash interrupted.
+/// Finishes a switch to a snapshot that a crash interrupted. Says whether there was one.
 fn finish_install(
     storage: &Arc<dyn Storage>,
     data: &Path,
     engine: &Engine,
     log: &SimLog,
     group: GroupId,
-) -> Result<(), NodeError> {
+) -> Result<bool, NodeError> {
     let held = log.load(group)?;
-    if let Some(mark) = held.install {
-        let switch = Switch { group, mark, hard_state: held.hard_state };
-        install(storage, data, engine, log, &switch)?;
-    }
-    Ok(())
+    let Some(mark) = held.install else { return Ok(false) };
+    let switch = Switch { group, mark, hard_state: held.hard_state };
+    install(storage, data, engine, log, &switch)?;
+    Ok(true)
 }
 
 /// A small reserve: the disk is small too. One thread: a seed is a run.
@@ -291,24 +292,3 @@ fn limits() -> CoreLimits {
         ..CoreLimits::default()
     }
 }
-
-#[cfg(feature = "defects")]
-fn log_options(defect: Option<Defect>) -> SimLogOptions {
-    let skip_recovered_tail_sync = defect == Some(Defect::SkipRecoveredTailSync);
-    SimLogOptions { skip_recovered_tail_sync, ..SimLogOptions::default() }
-}
-
-#[cfg(not(feature = "defects"))]
-fn log_options(_: Option<Defect>) -> SimLogOptions {
-    SimLogOptions::default()
-}
-
-#[cfg(feature = "defects")]
-fn spoil(core: &mut NodeCore, defect: Option<Defect>) {
-    if defect == Some(Defect::AckBeforeQuorum) {
-        core.ack_before_quorum();
-    }
-}
-
-#[cfg(not(feature = "defects"))]
-fn spoil(_: &mut NodeCore, _: Option<Defect>) {}

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::settings::{Defect, Settings};
+use crate::coverage::Coverage;
+use crate::museum::{self, Defect};
+use crate::oracle::Violation;
+use crate::settings::Settings;
 use crate::world::{Counts, World};
 
 /// What came of one seed.
@@ -21,35 +25,45 @@ pub struct SeedReport {
     pub lines: Vec<String>,
     /// What was counted.
     pub counts: Counts,
-    /// The promise that was broken, if one was.
-    pub violation: Option<String>,
+    /// The property that was broken, if one was.
+    pub violation: Option<Violation>,
 }
 
 /// Plays one seed.
 #[must_use]
 pub fn play(seed: u64, defect: Option<Defect>, lines: bool) -> SeedReport {
-    let settings = Settings::of(seed, defect);
-    let mut world = match World::new(settings, lines) {
+    museum::begin(defect);
+    let mut world = match World::new(Settings::of(seed), lines) {
         Ok(world) => world,
         Err(error) => {
-            let violation = Some(format!("nodes start on new disks: {error}"));
+            let violation = Violation::of("nodes start on new disks", error.to_string());
             return SeedReport {
                 seed,
                 trace_hash: 0,
                 lines: Vec::new(),
                 counts: Counts::default(),
-                violation,
+                violation: Some(violation),
             };
         }
     };
-    let violation = world.run().err().map(|violation| violation.to_string());
+    // An assertion that fails is a bug like any other: it is told with its seed, and the others go on.
+    let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(run) => run.err(),
+        Err(panic) => Some(Violation::of("nothing panics", said(panic.as_ref()))),
+    };
+    museum::begin(None);
     let counts = world.counts();
     let trace = world.into_trace();
     SeedReport { seed, trace_hash: trace.hash(), counts, violation, lines: trace.into_lines() }
 }
 
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
+}
+
 /// What came of many seeds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// First and last seed, both played unless a violation ended it.
     pub first: u64,
@@ -57,54 +71,69 @@ pub struct Summary {
     pub last: u64,
     /// Seeds played.
     pub played: u64,
-    /// Faults taken, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
     /// Nodes crashed.
     pub crashes: u64,
-    /// Checkpoints written.
-    pub checkpoints: u64,
-    /// Snapshots installed.
-    pub snapshots: u64,
-    /// Batches acknowledged.
-    pub acknowledged: u64,
-    /// Leaders elected.
-    pub leaders: u64,
-    /// Messages lost.
-    pub lost: u64,
-    /// Messages repeated.
-    pub repeated: u64,
     /// Events.
     pub events: u64,
+    /// What happened, of all that should.
+    pub coverage: Coverage,
     /// Hash over the traces of all seeds.
     pub trace_hash: u64,
-    /// Seeds that broke a promise, and which.
-    pub violations: BTreeMap<u64, String>,
+    /// Seeds that broke a property, and which.
+    pub violations: BTreeMap<u64, Violation>,
+}
+
+/// A summary as JSON shows it.
+#[derive(Debug, Serialize)]
+pub struct SummaryView {
+    first: u64,
+    last: u64,
+    played: u64,
+    seconds: f64,
+    seeds_per_second: f64,
+    crashes: u64,
+    events: u64,
+    coverage: BTreeMap<&'static str, u64>,
+    never: Vec<&'static str>,
+    trace_hash: String,
+    violations: BTreeMap<u64, String>,
 }
 
 impl Summary {
     fn add(&mut self, report: &SeedReport) {
         let counts = &report.counts;
         self.played = self.played.saturating_add(1);
-        for (kind, count) in &counts.faults {
-            let sum = self.faults.entry(kind.name()).or_insert(0);
-            *sum = sum.saturating_add(*count);
-        }
-        for (sum, count) in [
-            (&mut self.crashes, counts.crashes),
-            (&mut self.checkpoints, counts.checkpoints),
-            (&mut self.snapshots, counts.snapshots),
-            (&mut self.acknowledged, counts.acknowledged),
-            (&mut self.leaders, counts.leaders),
-            (&mut self.lost, counts.lost),
-            (&mut self.repeated, counts.repeated),
-            (&mut self.events, counts.events),
-        ] {
-            *sum = sum.saturating_add(count);
-        }
+        self.crashes = self.crashes.saturating_add(counts.crashes);
+        self.events = self.events.saturating_add(counts.events);
+        self.coverage.merge(&counts.coverage);
         // Order does not matter, so that threads do not.
         self.trace_hash ^= report.trace_hash.rotate_left(u32::try_from(report.seed % 64).unwrap_or(0));
         if let Some(violation) = &report.violation {
             self.violations.insert(report.seed, violation.clone());
+        }
+    }
+
+    /// Seeds played in a second.
+    #[must_use]
+    pub fn rate(&self, seconds: f64) -> f64 {
+        f64::from(u32::try_from(self.played).unwrap_or(u32::MAX)) / seconds.max(0.001)
+    }
+
+    /// As JSON shows it.
+    #[must_use]
+    pub fn view(&self, seconds: f64) -> SummaryView {
+        SummaryView {
+            first: self.first,
+            last: self.last,
+            played: self.played,
+            seconds,
+            seeds_per_second: self.rate(seconds),
+            crashes: self.crashes,
+            events: self.events,
+            coverage: self.coverage.by_name(),
+            never: self.coverage.never(),
+            trace_hash: format!("{:016x}", self.trace_hash),
+            violations: self.violations.iter().map(|(seed, broken)| (*seed, broken.to_string())).collect(),
         }
     }
 }

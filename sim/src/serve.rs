@@ -71,7 +71,8 @@ impl World {
             self.respond(node, client, number, Response::NoLog);
             return Ok(());
         };
-        let (start, end) = (reader.start(), reader.end());
+        let start = reader.start();
+        let (end, chain) = reader.end_and_chain();
         let from = from.max(start).min(end);
         let batches = match reader.read(from, READ_BYTES) {
             Ok(read) => read.batches,
@@ -80,9 +81,10 @@ impl World {
                 return Err(Violation::of("what is committed can be read", format!("node {node}: {error}")));
             }
         };
-        self.oracles.high_watermark.note(node, number_of_life, log, end)?;
-        self.oracles.trims.check(node, log, start)?;
-        self.oracles.history.read(node, log, from, &batches)?;
+        self.oracles.monotonic_reads.readable(node, number_of_life, log, end)?;
+        self.oracles.log_start.is(node, log, start)?;
+        self.oracles.chain_agreement.is(log, end, chain, || format!("a reader on node {node}"))?;
+        self.oracles.read(node, log, from, &batches)?;
         self.respond(node, client, number, Response::Read { start, end, from, batches });
         Ok(())
     }

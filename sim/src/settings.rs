@@ -5,29 +5,7 @@
 //! pipelined. So each kind is on in some seeds and off in others.
 
 use crate::chance::Chance;
-
-/// A deliberate defect that the simulator must catch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
-    /// A leader commits what is durable on itself alone.
-    AckBeforeQuorum,
-    /// The raft log does not sync what its recovery kept.
-    SkipRecoveredTailSync,
-}
-
-impl Defect {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::AckBeforeQuorum, Self::SkipRecoveredTailSync];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AckBeforeQuorum => "AckBeforeQuorum",
-            Self::SkipRecoveredTailSync => "SkipRecoveredTailSync",
-        }
-    }
-}
+use crate::coverage::Seen;
 
 /// The weather between nodes.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +55,6 @@ pub struct Settings {
     pub storm_micros: u64,
     /// How long a healed cluster may take to make progress and to agree.
     pub calm_micros: u64,
-    /// The defect to play with.
-    pub defect: Option<Defect>,
 }
 
 /// Kinds of faults.
@@ -125,29 +101,35 @@ impl FaultKind {
         Self::Transfer,
     ];
 
-    /// Its name in traces and counts.
+    /// What is counted when it strikes.
+    #[must_use]
+    pub const fn seen(self) -> Seen {
+        match self {
+            Self::CutLink => Seen::CutLink,
+            Self::CutOneWay => Seen::CutOneWay,
+            Self::Isolate => Seen::Isolate,
+            Self::KillProcess => Seen::KillProcess,
+            Self::LoseUnsynced => Seen::LoseUnsynced,
+            Self::CutPower => Seen::CutPower,
+            Self::DieInOperation => Seen::DieInOperation,
+            Self::CutAllPower => Seen::CutAllPower,
+            Self::ReviveThenCut => Seen::ReviveThenCut,
+            Self::SlowDisk => Seen::SlowDisk,
+            Self::Transfer => Seen::Transfer,
+        }
+    }
+
+    /// Its name in traces.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::CutLink => "cut_link",
-            Self::CutOneWay => "cut_one_way",
-            Self::Isolate => "isolate",
-            Self::KillProcess => "kill_process",
-            Self::LoseUnsynced => "lose_unsynced",
-            Self::CutPower => "cut_power",
-            Self::DieInOperation => "die_in_operation",
-            Self::CutAllPower => "cut_all_power",
-            Self::ReviveThenCut => "revive_then_cut",
-            Self::SlowDisk => "slow_disk",
-            Self::Transfer => "transfer",
-        }
+        self.seen().name()
     }
 }
 
 impl Settings {
     /// What `seed` plays.
     #[must_use]
-    pub fn of(seed: u64, defect: Option<Defect>) -> Self {
+    pub fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed).fork(1);
         let network = NetworkSettings {
             loss_permille: if chance.one_in(2) { 0 } else { chance.between(1, 60) },
@@ -182,7 +164,6 @@ impl Settings {
             faults,
             storm_micros: chance.between(5_000_000, 12_000_000),
             calm_micros: 30_000_000,
-            defect,
         }
     }
 }

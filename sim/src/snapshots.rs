@@ -13,6 +13,7 @@ use tidelog_consensus::transport::BulkSource;
 use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, NodeId};
 
+use crate::coverage::Seen;
 use crate::node::{CLUSTER, DATA, NodeError, Work};
 use crate::oracle::Violation;
 use crate::world::{Event, World};
@@ -48,6 +49,7 @@ impl World {
         let Some(offer) = offer else { return Ok(()) };
         let fields = [("node", node.get()), ("group", group.get()), ("index", offer.snapshot.index.get())];
         self.trace.note(self.schedule.now(), "export", &fields);
+        self.coverage.note(Seen::SnapshotExported);
         self.step(node, Input::SnapshotExported { group, offer })
     }
 
@@ -65,6 +67,7 @@ impl World {
                 let fields =
                     [("node", node.get()), ("group", group.get()), ("index", fetch.snapshot.index.get())];
                 self.trace.note(self.schedule.now(), "fetch", &fields);
+                self.coverage.note(Seen::SnapshotFetched);
                 self.schedule.after(1_000, Event::Snapshot { node, life: number, group });
             }
             Err(error) => self.disk_failed(node, &error.into()),
@@ -99,14 +102,20 @@ impl World {
                 }
                 let pause =
                     if broken.is_some() { 50_000_u64.saturating_mul(u64::from(attempt) + 1) } else { 0 };
+                if broken.is_some() {
+                    self.coverage.note(Seen::SnapshotInterrupted);
+                }
                 let delay = self.chance.duration(1_000).saturating_add(pause);
                 self.schedule.after(delay, Event::Snapshot { node, life: number, group });
                 Ok(())
             }
             Ok(Next::Staged(staged)) => {
                 life.fetchers.remove(&group);
+                let reused = u64::try_from(staged.reused.len()).unwrap_or(0);
                 let pin = life.engine.pin(staged.reused);
                 life.pins.insert(group, pin);
+                self.coverage.note(Seen::SnapshotStaged);
+                self.coverage.add(Seen::SnapshotReused, reused);
                 self.trace.note(
                     self.schedule.now(),
                     "staged",
@@ -123,6 +132,7 @@ impl World {
                 let snapshot = *snapshot;
                 life.fetchers.remove(&group);
                 self.trace.words(self.schedule.now(), "fetch_failed", &error.to_string());
+                self.coverage.note(Seen::SnapshotGivenUp);
                 self.step(node, Input::SnapshotStaged { group, snapshot, result: Staged::Failed })
             }
         }
@@ -188,7 +198,8 @@ impl World {
         let entry = EntryId { index: snapshot.mark.index, term: snapshot.mark.term };
         let fields = [("node", node.get()), ("group", group.get()), ("index", entry.index.get())];
         self.trace.note(self.schedule.now(), "install", &fields);
-        self.counts.snapshots = self.counts.snapshots.saturating_add(1);
+        self.coverage.note(Seen::SnapshotInstalled);
+        self.oracles.raft_logs.installed(node, group, entry.index.get());
         self.step(node, Input::SnapshotInstalled { group, snapshot: entry })
     }
 }

@@ -12,13 +12,14 @@ use tidelog_wire::ids::{GroupId, NodeId};
 
 use crate::chance::Chance;
 use crate::clients::Clients;
+use crate::coverage::{Coverage, Seen};
 use crate::faults::FaultEnd;
 use crate::network::Network;
 use crate::node::{Life, NodeError, SimNode};
 use crate::oracle::{Oracles, Violation};
 use crate::protocol::{ClientId, Request, Response};
 use crate::schedule::{Micros, Schedule};
-use crate::settings::{FaultKind, Settings};
+use crate::settings::Settings;
 use crate::trace::Trace;
 
 /// A run that schedules more than this is stuck in a loop.
@@ -47,22 +48,10 @@ pub(crate) enum Event {
 /// What was counted in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Faults by kind.
-    pub faults: BTreeMap<FaultKind, u64>,
+    /// What happened, of all that should.
+    pub coverage: Coverage,
     /// Crashes of nodes, planned by whatever fault.
     pub crashes: u64,
-    /// Checkpoints written.
-    pub checkpoints: u64,
-    /// Snapshots installed.
-    pub snapshots: u64,
-    /// Batches acknowledged.
-    pub acknowledged: u64,
-    /// Leaders elected.
-    pub leaders: u64,
-    /// Messages lost by the weather.
-    pub lost: u64,
-    /// Messages repeated by the weather.
-    pub repeated: u64,
     /// Events.
     pub events: u64,
 }
@@ -78,7 +67,11 @@ pub struct World {
     pub(crate) oracles: Oracles,
     pub(crate) trace: Trace,
     pub(crate) chance: Chance,
-    pub(crate) counts: Counts,
+    pub(crate) coverage: Coverage,
+    crashes: u64,
+    events: u64,
+    /// Whom a leader was asked to hand over to.
+    pub(crate) asked_to_lead: BTreeMap<GroupId, NodeId>,
     /// Nodes that die in some operation of their disk.
     pub(crate) doomed: BTreeMap<NodeId, Crash>,
     pub(crate) calm: bool,
@@ -111,7 +104,10 @@ impl World {
             oracles: Oracles::default(),
             trace: Trace::new(lines),
             chance,
-            counts: Counts::default(),
+            coverage: Coverage::default(),
+            crashes: 0,
+            events: 0,
+            asked_to_lead: BTreeMap::new(),
             doomed: BTreeMap::new(),
             calm: false,
             calm_since: Micros(0),
@@ -138,12 +134,13 @@ impl World {
     /// # Errors
     /// The first broken promise.
     pub fn run(&mut self) -> Result<(), Violation> {
-        let mut events = 0_u64;
+        for id in self.node_ids() {
+            self.witness_start(id)?;
+        }
         while let Some(event) = self.schedule.pop() {
-            events = events.saturating_add(1);
-            self.counts.events = events;
-            if events > EVENTS_MAX {
-                return Err(Violation::of("a run ends", format!("{events} events and no end")));
+            self.events = self.events.saturating_add(1);
+            if self.events > EVENTS_MAX {
+                return Err(Violation::of("a run ends", format!("{} events and no end", self.events)));
             }
             self.happen(event)?;
             if self.converged {
@@ -228,7 +225,7 @@ impl World {
         let alive = state.life.take().is_some();
         state.disk.crash(crash);
         if alive {
-            self.counts.crashes = self.counts.crashes.saturating_add(1);
+            self.crashes = self.crashes.saturating_add(1);
             self.trace.words(self.schedule.now(), "crash", &format!("node {node}: {crash:?}"));
         }
         // Long enough, now and then, for the others to forget what this node needs.
@@ -246,7 +243,9 @@ impl World {
         match state.start(&self.settings, self.schedule.now()) {
             Ok(()) => {
                 self.begin_life(node);
-                Ok(())
+                let finished = self.nodes.get(&node).map_or(0, |state| state.finished_installs);
+                self.coverage.add(Seen::SnapshotFinished, finished);
+                self.witness_start(node)
             }
             Err(error) => match self.doomed.remove(&node) {
                 Some(crash) => {
@@ -286,13 +285,11 @@ impl World {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let (lost, repeated) = self.network.counts();
-        Counts {
-            acknowledged: self.oracles.acknowledged.count(),
-            leaders: u64::try_from(self.oracles.elections.count()).unwrap_or(0),
-            lost,
-            repeated,
-            ..self.counts.clone()
-        }
+        let mut coverage = self.coverage.clone();
+        coverage.add(Seen::MessageLost, lost);
+        coverage.add(Seen::MessageRepeated, repeated);
+        coverage.add(Seen::Acknowledged, self.oracles.acknowledged_durability.count());
+        Counts { coverage, crashes: self.crashes, events: self.events }
     }
 
     /// The trace so far.

@@ -148,6 +148,8 @@ impl DataMachine {
         append_time: TimestampMs,
         batch: Bytes,
     ) -> Result<Outcome, ApplyError> {
+        #[cfg(feature = "defects")]
+        let log = self.any_generation(log);
         let not_open = self.not_open(log);
         let Some(opened) = self.logs.get_mut(&log) else { return Ok(not_open) };
         let batch = match Batch::parse(batch, BatchLimits::CAP) {
@@ -180,6 +182,15 @@ impl DataMachine {
             append_time,
             duplicate: false,
         })
+    }
+
+    /// The newest log of the same partition, if this one is closed.
+    #[cfg(feature = "defects")]
+    fn any_generation(&self, log: LogId) -> LogId {
+        use crate::defects::{Defect, plays};
+        let ignored = plays(Defect::IgnoreGeneration) && !self.is_open(log);
+        let newest = self.logs.keys().rev().find(|open| ignored && open.partition == log.partition);
+        newest.copied().unwrap_or(log)
     }
 
     /// A batch whose checksum holds and that breaks a rule is refused: it reads the same everywhere. One

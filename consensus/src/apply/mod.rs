@@ -154,6 +154,8 @@ impl Machines {
     }
 
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<GroupMachine, ApplyError> {
+        #[cfg(feature = "defects")]
+        let checkpoint = defective(checkpoint);
         let (group, applied, found) = (checkpoint.group, checkpoint.applied, checkpoint.apply_version);
         if found > APPLY_VERSION {
             return Err(ApplyError::UnknownApplyVersion { group, found, known: APPLY_VERSION });
@@ -265,6 +267,21 @@ impl Machines {
     pub fn reconcile(&self, leading: &BTreeSet<GroupId>) -> Vec<(GroupId, Command)> {
         reconcile::reconcile(&self.catalogue, self, leading)
     }
+}
+
+/// A checkpoint that forgets what it has.
+#[cfg(feature = "defects")]
+fn defective(mut checkpoint: Checkpoint) -> Checkpoint {
+    use crate::defects::{Defect, plays};
+    if plays(Defect::ApplyTwice) && checkpoint.applied.index > RaftIndex(1) {
+        checkpoint.applied.index = RaftIndex(checkpoint.applied.index.get().saturating_sub(1));
+    }
+    if plays(Defect::DropProducerState) {
+        for log in &mut checkpoint.logs {
+            log.producers = tidelog_engine::producers::ProducerTable::new();
+        }
+    }
+    checkpoint
 }
 
 impl GroupProgress for Machines {

@@ -207,12 +207,6 @@ impl NodeCore {
         self.slots.iter().map(|(group, slot)| slot.status(*group)).collect()
     }
 
-    /// Lets leaders take their own disk for a quorum: a defect that a simulation must catch.
-    #[cfg(feature = "defects")]
-    pub fn ack_before_quorum(&mut self) {
-        self.for_all(|replica| replica.ack_before_quorum = true);
-    }
-
     fn for_all(&mut self, mut act: impl FnMut(&mut Replica)) {
         for (group, slot) in &mut self.slots {
             if let Slot::Active(replica) = slot {

@@ -14,6 +14,8 @@
 //!   entry at a time, and then none until apply reports.
 
 use raft::StateRole;
+#[cfg(feature = "defects")]
+use raft::eraftpb::HardState;
 use raft::eraftpb::{Message, MessageType};
 use raft::{Ready, SoftState};
 use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
@@ -23,6 +25,8 @@ use super::io::{Answer, ApplyTask, Committed, Effects, InstallSnapshot, Lane, Pr
 use super::replica::{Replica, failed};
 use super::start::entry_id;
 use super::tail::entry_bytes;
+#[cfg(feature = "defects")]
+use crate::defects::{Defect, plays};
 use crate::raft_log::{GroupWrite, InstallChange};
 use crate::votes::Vote;
 
@@ -106,7 +110,7 @@ impl Replica {
         self.timeouts.keep(&mut self.raw.raft);
         self.durable_vote = vote;
         #[cfg(feature = "defects")]
-        if self.ack_before_quorum && self.is_leader() {
+        if plays(if self.is_leader() { Defect::AckBeforeQuorum } else { Defect::ServeUncommitted }) {
             let persisted = self.raw.raft.raft_log.persisted;
             self.raw.raft.raft_log.commit_to(persisted);
         }
@@ -169,6 +173,9 @@ impl Replica {
             self.seen_soft = (soft.leader_id, soft.raft_state);
         }
         if let Some(hard) = ready.hs() {
+            #[cfg(feature = "defects")]
+            let hard =
+                &HardState { vote: if plays(Defect::ForgetVote) { 0 } else { hard.vote }, ..hard.clone() };
             if (hard.term, hard.vote) != (self.seen_hard.term, self.seen_hard.vote) {
                 must_sync = true;
                 let voted = (hard.vote != 0).then_some(ReplicaId(hard.vote));

@@ -65,8 +65,6 @@ pub(super) struct Replica {
     in_snapshot: BTreeMap<u64, u32>,
     /// Ticks since an export was asked for.
     export_asked: Option<u32>,
-    #[cfg(feature = "defects")]
-    pub(super) ack_before_quorum: bool,
 }
 
 impl Replica {
@@ -108,8 +106,6 @@ impl Replica {
             in_snapshot: BTreeMap::new(),
             export_asked: None,
             raw,
-            #[cfg(feature = "defects")]
-            ack_before_quorum: false,
         }
     }
 

@@ -86,8 +86,9 @@ fn without_the_sync_of_the_recovered_tail_a_second_crash_takes_entries_back() {
     log.write(&[write(2, 10)], false).unwrap();
     drop(log);
     disk.crash(Crash::ProcessOnly);
-    let careless = SimLogOptions { skip_recovered_tail_sync: true, ..SimLogOptions::default() };
-    assert_eq!(last(&open(&disk, careless).unwrap()), 2);
+    crate::defects::play(Some(crate::defects::Defect::SkipRecoveredTailSync));
+    assert_eq!(last(&open(&disk, SimLogOptions::default()).unwrap()), 2);
+    crate::defects::play(None);
     disk.crash(Crash::LoseUnsynced);
     assert_eq!(last(&open(&disk, SimLogOptions::default()).unwrap()), 1);
 }

@@ -20,6 +20,9 @@ use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::storage::{File, OpenMode, Position, Storage, create_dir_durably, parent, replace_file};
 use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId};
 
+#[cfg(feature = "defects")]
+use crate::defects::{Defect, plays};
+
 use super::sim_record::{Change, decode_record, encode_record};
 use super::values::{note_entry, span_after};
 use super::{GroupLog, GroupWrite, InstallChange, InstallMark, RaftLog, RaftLogError, Span, check_range};
@@ -32,9 +35,6 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub struct SimLogOptions {
     /// From this length of the file on, `purge` rewrites it.
     pub rewrite_bytes: u64,
-    /// A deliberate defect: what recovery kept is not synced.
-    #[cfg(feature = "defects")]
-    pub skip_recovered_tail_sync: bool,
 }
 
 impl Default for SimLogOptions {
@@ -47,21 +47,7 @@ impl SimLogOptions {
     /// The defaults, but the file is rewritten from `rewrite_bytes` on.
     #[must_use]
     pub const fn rewriting_at(rewrite_bytes: u64) -> Self {
-        Self {
-            rewrite_bytes,
-            #[cfg(feature = "defects")]
-            skip_recovered_tail_sync: false,
-        }
-    }
-
-    #[cfg(feature = "defects")]
-    const fn syncs_recovered_tail(self) -> bool {
-        !self.skip_recovered_tail_sync
-    }
-
-    #[cfg(not(feature = "defects"))]
-    const fn syncs_recovered_tail(self) -> bool {
-        true
+        Self { rewrite_bytes }
     }
 }
 
@@ -144,12 +130,13 @@ impl SimLog {
         if kept.len() < bytes.len() {
             state.file.truncate(state.end)?;
         }
-        if self.options.syncs_recovered_tail() {
-            state.file.write_at(Position::ZERO, &[kept])?;
-            state.file.sync()?;
-            self.storage.sync_dir(parent(&self.path))?;
+        #[cfg(feature = "defects")]
+        if plays(Defect::SkipRecoveredTailSync) {
+            return Ok(());
         }
-        Ok(())
+        state.file.write_at(Position::ZERO, &[kept])?;
+        state.file.sync()?;
+        self.storage.sync_dir(parent(&self.path))
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -173,6 +160,8 @@ impl SimLog {
             state.file.write_at(Position(state.end), &[&record]).map_err(self.io("write a record"))?;
             state.end = state.end.saturating_add(u64::try_from(record.len()).unwrap_or(u64::MAX));
         }
+        #[cfg(feature = "defects")]
+        let sync = sync && !plays(Defect::SkipSync);
         if sync {
             state.file.sync().map_err(self.io("sync"))?;
         }

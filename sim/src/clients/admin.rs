@@ -1,6 +1,8 @@
 //! The admin: sees to it that all channels exist, and now and then deletes one (so that it is created
 //! anew), trims a log, or says that a node was started.
 
+use std::collections::BTreeSet;
+
 use tidelog_consensus::apply::APPLY_VERSION;
 use tidelog_consensus::apply::channel::ChannelState;
 use tidelog_consensus::entry::{MetaCommand, NewChannel, NodeRecord};
@@ -11,6 +13,7 @@ use tidelog_wire::ids::{
 
 use super::{Context, channel_name};
 use crate::chance::Chance;
+use crate::coverage::Seen;
 use crate::oracle::Violation;
 use crate::protocol::{Request, Response};
 use crate::schedule::Micros;
@@ -28,6 +31,8 @@ pub(super) struct Admin {
     at: u64,
     /// Channels known to be active since it last changed something.
     active: u64,
+    /// Names that were given before.
+    created: BTreeSet<u64>,
     asked: Option<Asked>,
     leader: Option<NodeId>,
     numbers: u64,
@@ -49,7 +54,16 @@ enum What {
 
 impl Admin {
     pub(super) fn new(settings: &Settings, chance: Chance) -> Self {
-        Self { chance, channels: settings.channels, at: 0, active: 0, asked: None, leader: None, numbers: 0 }
+        Self {
+            chance,
+            channels: settings.channels,
+            at: 0,
+            active: 0,
+            created: BTreeSet::new(),
+            asked: None,
+            leader: None,
+            numbers: 0,
+        }
     }
 
     /// What it still waits for at the end of a run.
@@ -114,13 +128,32 @@ impl Admin {
                     format!("log {log}: trimming to {asked} refused: {start}..{end}"),
                 ));
             }
-            Response::Done(_) | Response::Read { .. } | Response::NoLog => {
+            Response::Done(outcome) => {
+                self.cover(&outcome, context);
+                if asked.what == What::Change {
+                    self.active = 0;
+                }
+            }
+            Response::Read { .. } | Response::NoLog => {
                 if asked.what == What::Change {
                     self.active = 0;
                 }
             }
         }
         Ok(())
+    }
+
+    fn cover(&mut self, outcome: &Outcome, context: &mut Context<'_>) {
+        if matches!(outcome, Outcome::ChannelCreated { .. }) {
+            context.coverage.note(Seen::Created);
+            if !self.created.insert(self.at) {
+                context.coverage.note(Seen::Recreated);
+            }
+        } else if matches!(outcome, Outcome::ChannelMarked) {
+            context.coverage.note(Seen::Deleted);
+        } else if matches!(outcome, Outcome::LogStartSet { .. }) {
+            context.coverage.note(Seen::Trimmed);
+        }
     }
 
     fn creation(&mut self, settings: &Settings) -> MetaCommand {
@@ -151,9 +184,11 @@ impl Admin {
                     return;
                 };
                 let log = LogId { generation, partition: Partition(u32::try_from(place).unwrap_or(0)) };
-                let end = context.oracles.acknowledged.end(log).get();
-                let start = Offset(self.chance.between(0, end));
-                context.oracles.trims.ask(log, start);
+                let end = context.oracles.acknowledged_durability.end(log).get();
+                let purge = self.chance.one_in(3);
+                let start = Offset(if purge { end } else { self.chance.between(0, end) });
+                context.coverage.add(Seen::Purged, u64::from(purge && end > 0));
+                context.oracles.log_start.asked(log, start);
                 self.ask(What::Trim, Request::Trim { log, group, start }, context);
             }
             5 => {

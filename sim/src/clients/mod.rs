@@ -8,6 +8,7 @@ mod reader;
 use tidelog_wire::ids::NodeId;
 
 use crate::chance::Chance;
+use crate::coverage::Coverage;
 use crate::oracle::{Oracles, Violation};
 use crate::protocol::{ClientId, Request, Response};
 use crate::schedule::Micros;
@@ -42,6 +43,7 @@ pub(crate) struct Context<'a> {
     pub(crate) nodes: &'a [NodeId],
     pub(crate) settings: &'a Settings,
     pub(crate) oracles: &'a mut Oracles,
+    pub(crate) coverage: &'a mut Coverage,
     /// Faults are over.
     pub(crate) calm: bool,
     out: Vec<(NodeId, u64, Request)>,
@@ -144,6 +146,7 @@ impl World {
             nodes: &nodes,
             settings: &self.settings,
             oracles: &mut self.oracles,
+            coverage: &mut self.coverage,
             calm: self.calm,
             out: Vec::new(),
         };

@@ -7,14 +7,16 @@ use tidelog_consensus::apply::channel::ChannelState;
 use tidelog_consensus::entry::MetaCommand;
 use tidelog_consensus::outcome::{Outcome, Refusal};
 use tidelog_wire::batch::Batch;
-use tidelog_wire::ids::{GroupId, LogId, NodeId, Partition, ProducerId};
+use tidelog_wire::ids::{Chain, GroupId, LogId, NodeId, Partition, ProducerId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Context, channel_name};
 use crate::batches::batch;
 use crate::chance::Chance;
-use crate::oracle::Violation;
-use crate::oracle::acknowledged::{BatchName, Stands};
+use crate::coverage::Seen;
+use crate::oracle::acknowledged_durability::Stands;
+use crate::oracle::history::{BatchName, Read};
+use crate::oracle::{Oracles, Violation};
 use crate::protocol::{Request, Response};
 use crate::schedule::Micros;
 use crate::serve::leader_hint;
@@ -151,6 +153,7 @@ impl Producer {
             if let Some(pending) = self.window.get_mut(place) {
                 pending.tries.push(number);
                 pending.again = deadline;
+                context.oracles.generation_isolation.sent(log, xxh3_64(pending.batch.chain_input()));
                 let batch = pending.batch.bytes().clone();
                 context.send(node, number, Request::Produce { log, group, batch });
                 self.leader = Some(node);
@@ -217,11 +220,10 @@ impl Producer {
     ) -> Result<(), Violation> {
         let Some((log, _)) = self.target else { return Ok(()) };
         match outcome {
-            Outcome::Appended { base_offset, last_offset, .. } => {
+            Outcome::Appended { base_offset, last_offset, chain, duplicate, .. } => {
                 let Some(pending) = self.window.get_mut(place) else { return Ok(()) };
                 pending.done = true;
                 let (name, content) = (pending.name, xxh3_64(pending.batch.chain_input()));
-                let stands = Stands { first: base_offset, last: last_offset, content };
                 self.known = true;
                 while self.window.front().is_some_and(|pending| pending.done) {
                     self.window.pop_front();
@@ -229,10 +231,14 @@ impl Producer {
                 if context.calm {
                     self.acknowledged_in_calm = self.acknowledged_in_calm.saturating_add(1);
                 }
-                context.oracles.acknowledged.note(log, name, stands, &context.oracles.history)
+                context.coverage.add(Seen::Duplicate, u64::from(duplicate));
+                let read =
+                    Read { first: base_offset, last: last_offset, name: Some(name), content, hash: content };
+                acknowledged(log, name, &read, chain, context.oracles)
             }
             Outcome::Refused(Refusal::OutOfOrderSequence { .. }) => {
                 // One before it has not arrived yet.
+                context.coverage.note(Seen::OutOfOrder);
                 let pause = self.chance.between(1_000, 20_000);
                 if let Some(pending) = self.window.get_mut(place) {
                     pending.again = context.now.after(pause);
@@ -240,6 +246,7 @@ impl Producer {
                 Ok(())
             }
             Outcome::Refused(Refusal::LogClosed { .. }) => {
+                context.coverage.note(Seen::ClosedRefused);
                 self.target = None;
                 self.window.clear();
                 Ok(())
@@ -298,4 +305,20 @@ impl Producer {
             )),
         }
     }
+}
+
+/// A batch was acknowledged: all checkers that look at acknowledgements.
+fn acknowledged(
+    log: LogId,
+    name: BatchName,
+    read: &Read,
+    chain: Chain,
+    oracles: &mut Oracles,
+) -> Result<(), Violation> {
+    let end = read.last.plus(1);
+    let stands = Stands { first: read.first, last: read.last, content: read.content };
+    oracles.exactly_once.stands(log, read)?;
+    oracles.chain_agreement.is(log, end, chain, || "an acknowledgement".to_owned())?;
+    oracles.high_watermark.told(log, end);
+    oracles.acknowledged_durability.acknowledged(log, name, stands, &oracles.history)
 }

@@ -24,8 +24,8 @@ struct Asked {
     number: u64,
     node: NodeId,
     deadline: Micros,
-    /// For a current read: what was acknowledged when it was asked for.
-    acknowledged: Option<Offset>,
+    /// For a current read: what it must see.
+    least: Option<Offset>,
 }
 
 impl Reader {
@@ -50,16 +50,16 @@ impl Reader {
         let node = self.chance.pick(context.nodes).unwrap_or(NodeId(0));
         self.numbers = self.numbers.saturating_add(1);
         let number = self.numbers;
-        let mut acknowledged = None;
+        let mut least = None;
         let request = match self.target {
             None => Request::Lookup { name: channel_name(self.chance.below(context.settings.channels)) },
             Some((log, group)) if self.chance.one_in(3) => {
-                acknowledged = Some(context.oracles.acknowledged.end(log));
+                least = Some(context.oracles.high_watermark.asked(log));
                 Request::FetchCurrent { log, group, from: self.cursor }
             }
             Some((log, _)) => Request::Fetch { log, from: self.cursor },
         };
-        self.asked = Some(Asked { number, node, deadline: context.deadline(), acknowledged });
+        self.asked = Some(Asked { number, node, deadline: context.deadline(), least });
         context.send(node, number, request);
     }
 
@@ -81,10 +81,10 @@ impl Reader {
             }
             Response::Read { start, end, from, batches } => {
                 let Some((log, _)) = self.target else { return Ok(()) };
-                if let Some(acknowledged) = asked.acknowledged {
-                    context.oracles.high_watermark.current(asked.node, log, acknowledged, end)?;
+                if let Some(least) = asked.least {
+                    context.oracles.high_watermark.answered(asked.node, log, least, end)?;
                 }
-                self.cursor = context.oracles.history.read(asked.node, log, from, &batches)?.max(start);
+                self.cursor = context.oracles.read(asked.node, log, from, &batches)?.max(start);
                 Ok(())
             }
             Response::NoLog | Response::Channel { .. } | Response::NoChannel => {

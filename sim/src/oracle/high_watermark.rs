@@ -1,5 +1,9 @@
-//! Promise: the high watermark never falls: not on a node while it lives, and not for a reader who asks
-//! for what is current.
+//! **Linearizable high watermark**: a current read sees at least what was acknowledged, and what another current read
+//! had seen, before it was asked for.
+//!
+//! Linearizability (M. Herlihy and J. Wing, 1990) of the one value that all readers of a log share, as read-index is to
+//! give it (Ongaro's thesis, 2014, section 6.4). It is told of acknowledgements and of current reads, when they are
+//! asked for and when they are answered.
 
 use std::collections::BTreeMap;
 
@@ -7,49 +11,64 @@ use tidelog_wire::ids::{LogId, NodeId, Offset};
 
 use super::Violation;
 
-const PROMISE: &str = "the high watermark never falls";
-
-/// How far logs were readable.
+/// How far clients know each log to be committed.
 #[derive(Debug, Default)]
-pub struct HighWatermarks {
-    on_nodes: BTreeMap<(NodeId, u64, LogId), Offset>,
+pub struct HighWatermark {
+    known: BTreeMap<LogId, Offset>,
 }
 
-impl HighWatermarks {
-    /// In this life of `node` the log is readable up to `end`.
-    ///
-    /// # Errors
-    /// It was readable further before.
-    pub fn note(&mut self, node: NodeId, life: u64, log: LogId, end: Offset) -> Result<(), Violation> {
-        let before = self.on_nodes.insert((node, life, log), end);
-        match before.filter(|before| *before > end) {
-            None => Ok(()),
-            Some(before) => Err(Violation::of(
-                PROMISE,
-                format!("log {log} on node {node}, life {life}: {before} before, {end} now"),
-            )),
-        }
+impl HighWatermark {
+    /// What a current read that is asked for now must see.
+    #[must_use]
+    pub fn asked(&self, log: LogId) -> Offset {
+        self.known.get(&log).copied().unwrap_or(Offset(0))
     }
 
-    /// A current read was asked for when everything below `acknowledged` was acknowledged, and saw `end`.
+    /// A client was told that everything below `end` is committed.
+    pub fn told(&mut self, log: LogId, end: Offset) {
+        let known = self.known.entry(log).or_insert(end);
+        *known = end.max(*known);
+    }
+
+    /// A current read that had to see `least` saw `end`.
     ///
     /// # Errors
     /// It saw less.
-    pub fn current(
-        &self,
+    pub fn answered(
+        &mut self,
         node: NodeId,
         log: LogId,
-        acknowledged: Offset,
+        least: Offset,
         end: Offset,
     ) -> Result<(), Violation> {
-        if end >= acknowledged {
+        if end >= least {
+            self.told(log, end);
             return Ok(());
         }
         Err(Violation::of(
-            PROMISE,
-            format!(
-                "log {log}: a current read on node {node} saw {end}, but {acknowledged} was acknowledged before it"
-            ),
+            "linearizable high watermark",
+            format!("log {log}: a current read on node {node} saw {end}, but {least} was known before it"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_wire::ids::{Generation, Partition};
+
+    use super::*;
+
+    const LOG: LogId = LogId { generation: Generation(1), partition: Partition(0) };
+
+    #[test]
+    fn a_current_read_that_sees_less_than_was_known_is_a_violation() {
+        let mut checker = HighWatermark::default();
+        assert_eq!(checker.answered(NodeId(0), LOG, checker.asked(LOG), Offset(3)), Ok(()));
+        checker.told(LOG, Offset(5));
+        let least = checker.asked(LOG);
+        assert_eq!(least, Offset(5));
+        assert!(checker.answered(NodeId(1), LOG, least, Offset(4)).is_err(), "acknowledged");
+        assert_eq!(checker.answered(NodeId(1), LOG, least, Offset(7)), Ok(()));
+        assert!(checker.answered(NodeId(0), LOG, checker.asked(LOG), Offset(6)).is_err(), "seen");
     }
 }

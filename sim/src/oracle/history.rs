@@ -1,28 +1,33 @@
-//! Promise: what is readable at an offset is the same for ever and on every node; there are no gaps, and
-//! no batch stands twice.
+//! What was ever read: not a checker, but what several of them compare with.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tidelog_wire::batch::{Batch, BatchLimits};
-use tidelog_wire::ids::{LogId, NodeId, Offset};
+use tidelog_wire::ids::{LogId, NodeId, Offset, ProducerId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Violation;
-use super::acknowledged::BatchName;
 
-const SAME: &str = "an offset reads the same for ever, on every node";
-const DENSE: &str = "offsets have no gaps";
-const ONCE: &str = "no batch stands twice in a log";
+/// What names a batch in a log: no producer uses a sequence twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchName {
+    /// Its producer.
+    pub producer: ProducerId,
+    /// Sequence of its first record.
+    pub sequence: i32,
+}
 
-/// A batch as it was first read.
+/// A batch as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// Whose batch.
-    pub name: Option<BatchName>,
+    /// Its first offset.
+    pub first: Offset,
     /// Its last offset.
     pub last: Offset,
-    /// Hash of what its producer vouched for.
+    /// Whose batch.
+    pub name: Option<BatchName>,
+    /// Hash of what its producer vouched for: the bytes that no node may change.
     pub content: u64,
     /// Hash of all of its bytes, as they lie on disk.
     pub hash: u64,
@@ -32,7 +37,6 @@ pub struct Read {
 #[derive(Debug, Default)]
 pub struct History {
     logs: BTreeMap<LogId, BTreeMap<Offset, Read>>,
-    places: BTreeMap<(LogId, BatchName), Offset>,
 }
 
 impl History {
@@ -42,72 +46,47 @@ impl History {
         self.logs.get(&log)?.get(&first).copied()
     }
 
-    /// `batches` were read on `node`, one after the other, the first of them containing or following
-    /// offset `from`. Returns the offset after the last.
-    ///
-    /// # Errors
-    /// They contradict what was read before, or each other.
-    pub fn read(
-        &mut self,
-        node: NodeId,
-        log: LogId,
-        from: Offset,
-        batches: &[Bytes],
-    ) -> Result<Offset, Violation> {
-        let mut next = None;
-        for bytes in batches {
-            let mut rest = bytes.clone();
-            loop {
-                let batch = Batch::take_first(&mut rest, BatchLimits::CAP).map_err(|error| {
-                    Violation::of(SAME, format!("log {log} on node {node}, read from {from}: {error}"))
-                })?;
-                let Some(batch) = batch else { break };
-                next = Some(self.one(node, log, from, next, &batch)?);
-            }
-        }
-        Ok(next.unwrap_or(from))
+    /// Notes what was read.
+    pub fn note(&mut self, log: LogId, read: Read) {
+        self.logs.entry(log).or_default().insert(read.first, read);
     }
+}
 
-    fn one(
-        &mut self,
-        node: NodeId,
-        log: LogId,
-        from: Offset,
-        next: Option<Offset>,
-        batch: &Batch,
-    ) -> Result<Offset, Violation> {
-        let (Some(first), Some(last)) = (batch.base_offset(), batch.last_offset()) else {
-            return Err(Violation::of(SAME, format!("log {log} on node {node}: a batch without offset")));
-        };
-        let fits = next.map_or(first <= from && last >= from, |next| first == next);
-        if !fits {
-            return Err(Violation::of(
-                DENSE,
-                format!(
-                    "log {log} on node {node}, read from {from}: batch {first}..={last} where {next:?} follows"
-                ),
-            ));
-        }
-        let name =
-            batch.producer().map(|stamp| BatchName { producer: stamp.id, sequence: stamp.first_sequence });
-        let read = Read { name, last, content: xxh3_64(batch.chain_input()), hash: xxh3_64(batch.bytes()) };
-        if let Some(before) =
-            self.logs.entry(log).or_default().insert(first, read).filter(|before| *before != read)
-        {
-            return Err(Violation::of(
-                SAME,
-                format!("log {log}, offset {first}: {before:?} before, {read:?} on node {node}"),
-            ));
-        }
-        if let Some(name) = name {
-            let place = *self.places.entry((log, name)).or_insert(first);
-            if place != first {
-                return Err(Violation::of(
-                    ONCE,
-                    format!("log {log}: {name:?} stands at {place} and at {first}"),
-                ));
-            }
-        }
-        Ok(last.plus(1))
+/// The batches that `bytes` hold back to back.
+///
+/// # Errors
+/// They are no batches: what was acknowledged cannot be read.
+pub fn parse(node: NodeId, log: LogId, bytes: &Bytes) -> Result<Vec<Read>, Violation> {
+    let broken = |seen: String| Violation::of("what is stored reads as batches", seen);
+    let mut rest = bytes.clone();
+    let mut reads = Vec::new();
+    loop {
+        let batch = Batch::take_first(&mut rest, BatchLimits::CAP)
+            .map_err(|error| broken(format!("log {log} on node {node}: {error}")))?;
+        let Some(batch) = batch else { return Ok(reads) };
+        let read = read_of(&batch)
+            .ok_or_else(|| broken(format!("log {log} on node {node}: a batch without offset")))?;
+        reads.push(read);
     }
+}
+
+/// What is noted of a batch that lies in a log.
+#[must_use]
+pub fn read_of(batch: &Batch) -> Option<Read> {
+    let name = batch.producer().map(|stamp| BatchName { producer: stamp.id, sequence: stamp.first_sequence });
+    Some(Read {
+        first: batch.base_offset()?,
+        last: batch.last_offset()?,
+        name,
+        content: xxh3_64(batch.chain_input()),
+        hash: xxh3_64(batch.bytes()),
+    })
+}
+
+/// A batch of records for the checkers' own tests.
+#[cfg(test)]
+pub(super) fn example(producer: u64, sequence: i32, first: u64, last: u64) -> Read {
+    let name = BatchName { producer: ProducerId(i64::try_from(producer).unwrap()), sequence };
+    let content = producer.wrapping_mul(1_000) ^ u64::try_from(sequence).unwrap();
+    Read { first: Offset(first), last: Offset(last), name: Some(name), content, hash: content ^ first }
 }
