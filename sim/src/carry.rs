@@ -316,7 +316,10 @@ impl World {
             ProposeFailure::NotLeader { .. } => self.coverage.note(Seen::ProposalNotLeader),
             ProposeFailure::Superseded => self.coverage.note(Seen::ProposalSuperseded),
             ProposeFailure::MayHaveCommitted => self.coverage.note(Seen::ProposalMayHaveCommitted),
-            ProposeFailure::Busy | ProposeFailure::NotReady | ProposeFailure::TooLarge => {}
+            ProposeFailure::Busy
+            | ProposeFailure::NotReady
+            | ProposeFailure::TooLarge
+            | ProposeFailure::Members(_) => {}
         }
     }
 

@@ -116,7 +116,7 @@ impl World {
                 Violation::of("what is stored verifies", format!("node {node}, {}: {error}", path.display()))
             })?;
             comparison.file(node, log, base, &bytes)?;
-            self.witness_segment(node, log, base, bytes.into())?;
+            self.witness_segment(node, log, base, &bytes.into())?;
         }
         Ok(())
     }

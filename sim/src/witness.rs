@@ -14,6 +14,7 @@ use tidelog_wire::ids::{Generation, GroupId, LogId, NodeId, Offset, Partition, R
 
 use crate::coverage::Seen;
 use crate::node::{CLUSTER, DATA};
+use crate::oracle::acknowledged_durability::Quorum;
 use crate::oracle::chain_agreement::ChainAgreement;
 use crate::oracle::raft_logs::Reopened;
 use crate::oracle::segments::{Segment, is_sealed, walk};
@@ -52,6 +53,9 @@ impl World {
             self.oracles.raft_logs.reopened(node, group, found)?;
             let last = self.oracles.raft_logs.of(node, group).map_or(base, |held| held.last());
             self.oracles.leader_append_only.begins(node, group, last);
+            if !status.members.voters.is_empty() {
+                self.oracles.acknowledged_durability.begins(group, Quorum::from(&status.members));
+            }
         }
         if durable {
             self.oracles.raft_logs.synced(node);
@@ -163,6 +167,9 @@ impl World {
         let index = committed.index;
         let first = self.oracles.state_machine_safety.applied(node, group, index, hash, outcome)?;
         if first {
+            if let Some(members) = &committed.members {
+                self.oracles.acknowledged_durability.members(group, Quorum::from(members));
+            }
             let entry = EntryId { index, term: committed.term };
             self.oracles.acknowledged_durability.committed(group, entry, &self.oracles.raft_logs)?;
             self.oracles.raft_logs.forget_witnesses(group, index.get());
@@ -185,7 +192,7 @@ impl World {
             }
             state.looked_at.insert((log, base));
             self.coverage.note(Seen::SegmentSealed);
-            self.witness_segment(node, log, base, bytes.into())?;
+            self.witness_segment(node, log, base, &bytes.into())?;
         }
         Ok(())
     }
@@ -196,10 +203,10 @@ impl World {
         node: NodeId,
         log: LogId,
         base: Offset,
-        bytes: Bytes,
+        bytes: &Bytes,
     ) -> Result<Segment, Violation> {
         let place = || format!("segment {base} of log {log} on node {node}");
-        let segment = walk(CLUSTER, &bytes)
+        let segment = walk(CLUSTER, bytes)
             .map_err(|why| Violation::of("what is stored verifies", format!("{}: {why}", place())))?;
         self.oracles.generation_isolation.lies(node, log.generation, segment.header.log)?;
         let mut next = base;
@@ -212,7 +219,7 @@ impl World {
             self.oracles.exactly_once.stands(log, &frame.read)?;
         }
         if segment.sealed {
-            self.oracles.sealed_segments.lies(node, log, base, &bytes)?;
+            self.oracles.sealed_segments.lies(node, log, base, bytes)?;
         }
         Ok(segment)
     }

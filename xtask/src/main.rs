@@ -71,8 +71,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Builds that are broken on purpose, each of which the simulation must catch.
-    Defects,
+    /// Builds that are broken on purpose: says after how many seeds the simulation catches each, and which checker does.
+    Museum,
     /// Each fuzz target for a while, with a table of executions at the end.
     Fuzz {
         /// Seconds for each target.
@@ -119,7 +119,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Simulation { seeds } => steps::simulation(&workspace, &seeds),
         Chore::Interleavings { arguments } => steps::interleavings(&workspace, &arguments),
         Chore::CrashStates { quick, arguments } => steps::crash_states(&workspace, quick, &arguments),
-        Chore::Defects => steps::defects(&workspace),
+        Chore::Museum => steps::museum(&workspace),
         Chore::Fuzz { seconds, target } => steps::fuzz(&workspace, seconds, target.as_deref()),
         Chore::SoakEngine { arguments } => steps::soak_engine(&workspace, &arguments),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),

@@ -61,11 +61,6 @@ pub(crate) enum Failure {
     /// The tree breaks rules; each is printed above.
     #[error("{count} findings, printed above")]
     Findings { count: usize },
-    /// The simulation overlooked a defect.
-    #[error(
-        "the simulation did not catch the defect {defect} within seeds {seeds}: its oracles no longer bite"
-    )]
-    NotCaught { defect: &'static str, seeds: &'static str },
     /// Steps of the gate failed; the table names them.
     #[error("{count} of {total} steps failed; the table above names the command to repeat each")]
     Gate { count: usize, total: usize },
@@ -121,18 +116,6 @@ impl Workspace {
         }
         let status = child.wait().map_err(|source| program.not_started(source))?;
         Ok((told, (!status.success()).then(|| program.failed(&status.to_string()))))
-    }
-
-    /// What `program` prints, if it ends with exit code 1; none if it succeeds.
-    pub(crate) fn told_by_failing(&self, program: &Program) -> Result<Option<String>, Failure> {
-        println!("$ {}", program.shown());
-        let output =
-            program.command(Some(&self.root)).output().map_err(|source| program.not_started(source))?;
-        match output.status.code() {
-            Some(0) => Ok(None),
-            Some(1) => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
-            Some(_) | None => Err(program.failed(&output.status.to_string())),
-        }
     }
 
     /// Makes the folder at `path`.

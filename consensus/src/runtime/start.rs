@@ -20,6 +20,7 @@ use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 use tokio::runtime::Handle;
 
 use super::apply_thread::{ApplyBox, ApplyState, ApplyThread};
+use super::asks::Answers;
 use super::board::Board;
 use super::clock::EngineClock;
 use super::config::{Addresses, NodeConfig, Start, StartError};
@@ -27,7 +28,6 @@ use super::fatal::spawn;
 use super::handle::{NodeHandle, Running, Shared, WeakHandle};
 use super::keeper::{Keeper, KeeperBox};
 use super::mailbox::Mailbox;
-use super::asks::Answers;
 use super::peers::{FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
 use super::register::keep_registered;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::bulk::{BulkReader, Kind, open_request, read_answer};
 use super::error::Remote;
-use super::{Shared, Transport, TransportError, PeerHello};
+use super::{PeerHello, Shared, Transport, TransportError};
 
 /// Questions that may be open to one peer, or from all peers, at once.
 pub(super) const ASKS_MAX: usize = 8;

@@ -153,7 +153,11 @@ impl Peer {
     }
 
     /// Whether the connection is to be used, and whether its other end is a member.
-    fn admits(&self, shared: &Shared, facts: &LinkFacts) -> Result<Result<(), TransportError>, TransportError> {
+    fn admits(
+        &self,
+        shared: &Shared,
+        facts: &LinkFacts,
+    ) -> Result<Result<(), TransportError>, TransportError> {
         let state = self.state();
         let standing = judge(facts, &shared.directory(), state.seen.as_ref());
         let current = state.link.as_ref().map(|link| (&link.facts, link.is_member()));
@@ -238,10 +242,8 @@ async fn take_up_accepted(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), 
     let facts = greeted.facts;
     let node = facts.peer.node;
     let unknown = TransportError::UnknownNode { node };
-    let peer = shared
-        .peer_or_guest(node)
-        .ok_or(unknown)
-        .inspect_err(|error| close(&greeted.connection, error))?;
+    let peer =
+        shared.peer_or_guest(node).ok_or(unknown).inspect_err(|error| close(&greeted.connection, error))?;
     let turn = peer.turn.lock().await;
     let standing = peer.admits(shared, &facts).inspect_err(|error| close(&greeted.connection, error))?;
     let connection = greeted.answer(shared).await?;

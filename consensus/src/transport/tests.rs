@@ -142,7 +142,8 @@ fn start_with(
     };
     let (sender, events) = mpsc::unbounded_channel();
     let sources: (_, Arc<dyn AskSource>) = (bulk, Arc::new(Echo));
-    let transport = Transport::start(config, Arc::new(Recorder(sender)), sources, &Handle::current()).unwrap();
+    let transport =
+        Transport::start(config, Arc::new(Recorder(sender)), sources, &Handle::current()).unwrap();
     TestNode { transport, events }
 }
 

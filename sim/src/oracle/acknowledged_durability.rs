@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft::eraftpb::{Message, MessageType};
-use tidelog_engine::checkpoint::EntryId;
+use tidelog_engine::checkpoint::{EntryId, Members};
 use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset, ReplicaId};
 
 use super::Violation;
@@ -47,6 +47,13 @@ pub struct Quorum {
     pub outgoing: BTreeSet<ReplicaId>,
 }
 
+impl From<&Members> for Quorum {
+    fn from(members: &Members) -> Self {
+        let set = |of: &[ReplicaId]| of.iter().copied().collect();
+        Self { voters: set(&members.voters), outgoing: set(&members.outgoing) }
+    }
+}
+
 impl Quorum {
     fn is_met_by(&self, have: &BTreeSet<ReplicaId>) -> bool {
         let half = |of: &BTreeSet<ReplicaId>| of.is_empty() || of.intersection(have).count() > of.len() / 2;
@@ -64,6 +71,11 @@ pub struct AcknowledgedDurability {
 }
 
 impl AcknowledgedDurability {
+    /// These count in `group` from the beginning, as far as nobody said otherwise.
+    pub fn begins(&mut self, group: GroupId, quorum: Quorum) {
+        self.quorums.entry(group).or_insert_with(|| VecDeque::from([quorum]));
+    }
+
     /// From now on these count in `group`.
     pub fn members(&mut self, group: GroupId, quorum: Quorum) {
         let known = self.quorums.entry(group).or_default();

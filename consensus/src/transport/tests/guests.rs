@@ -20,7 +20,12 @@ fn directory(index: u64, members: &[(u64, SocketAddr)], named: bool) -> Director
 /// Ends once `node` has a connection to `peer` that is a member's or not, as asked.
 async fn stands(node: &TestNode, peer: u64, member: bool) {
     let there = async {
-        while !node.transport.reachable().iter().any(|(hello, is)| hello.node == NodeId(peer) && *is == member) {
+        while !node
+            .transport
+            .reachable()
+            .iter()
+            .any(|(hello, is)| hello.node == NodeId(peer) && *is == member)
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -57,10 +62,7 @@ async fn a_guest_may_ask_and_becomes_a_member_once_it_is_known() {
     assert_eq!(nine.transport.ask(NodeId(0), Bytes::from_static(b"who leads?")).await.unwrap(), "who leads?");
     let fetched = nine.transport.fetch(NodeId(0), Bytes::from_static(b"1"), 0).await.unwrap_err().to_string();
     assert!(fetched.contains("E1323"), "{fetched}");
-    assert_eq!(
-        zero.transport.send(NodeId(9), Lane::Control, GROUP, Bytes::new()),
-        Err(Dropped::Guest)
-    );
+    assert_eq!(zero.transport.send(NodeId(9), Lane::Control, GROUP, Bytes::new()), Err(Dropped::Guest));
     nine.transport.send(NodeId(0), Lane::Control, GROUP, Bytes::from_static(b"vote for me")).unwrap();
     let dropped = async {
         while zero.transport.metrics().dropped_guest.value() < 2 {
@@ -118,7 +120,8 @@ async fn nodes_of_two_foundings_do_not_connect_and_name_both() {
     let one = start(&authority, hello(1, 1), &addresses);
     zero.up_with(1).await;
     let (ours, theirs) = (Incarnation(0xaa), Incarnation(0xbb));
-    let founded = |founding| Directory { founding: Some(founding), index: RaftIndex(5), ..Directory::default() };
+    let founded =
+        |founding| Directory { founding: Some(founding), index: RaftIndex(5), ..Directory::default() };
     one.transport.know(founded(theirs));
     zero.transport.know(founded(ours));
     one.transport.introduce_anew();
