@@ -144,12 +144,12 @@ impl Admin {
     }
 
     fn cover(&mut self, outcome: &Outcome, context: &mut Context<'_>) {
-        if matches!(outcome, Outcome::ChannelCreated { .. }) {
+        if matches!(outcome, Outcome::ChannelsCreated(each) if each.iter().all(Result::is_ok)) {
             context.coverage.note(Seen::Created);
             if !self.created.insert(self.at) {
                 context.coverage.note(Seen::Recreated);
             }
-        } else if matches!(outcome, Outcome::ChannelMarked) {
+        } else if matches!(outcome, Outcome::ChannelsDeleted(each) if each.iter().all(Result::is_ok)) {
             context.coverage.note(Seen::Deleted);
         } else if matches!(outcome, Outcome::LogStartSet { .. }) {
             context.coverage.note(Seen::Trimmed);
