@@ -177,7 +177,7 @@ impl Producer {
             return Ok(());
         };
         match response {
-            Response::Done(outcome) => self.hears_outcome(place, outcome, context),
+            Response::Done(outcome) => self.hears_outcome(place, &outcome, context),
             Response::Failed(failure) => {
                 self.leader = leader_hint(failure);
                 let pause = self.chance.between(1_000, 30_000);
@@ -215,95 +215,45 @@ impl Producer {
     fn hears_outcome(
         &mut self,
         place: usize,
-        outcome: Outcome,
+        outcome: &Outcome,
         context: &mut Context<'_>,
     ) -> Result<(), Violation> {
         let Some((log, _)) = self.target else { return Ok(()) };
-        match outcome {
-            Outcome::Appended { base_offset, last_offset, chain, duplicate, .. } => {
-                let Some(pending) = self.window.get_mut(place) else { return Ok(()) };
-                pending.done = true;
-                let (name, content) = (pending.name, xxh3_64(pending.batch.chain_input()));
-                self.known = true;
-                while self.window.front().is_some_and(|pending| pending.done) {
-                    self.window.pop_front();
-                }
-                if context.calm {
-                    self.acknowledged_in_calm = self.acknowledged_in_calm.saturating_add(1);
-                }
-                context.coverage.add(Seen::Duplicate, u64::from(duplicate));
-                let read =
-                    Read { first: base_offset, last: last_offset, name: Some(name), content, hash: content };
-                acknowledged(log, name, &read, chain, context.oracles)
+        if let Outcome::Appended { base_offset, last_offset, chain, duplicate, .. } = outcome {
+            let Some(pending) = self.window.get_mut(place) else { return Ok(()) };
+            pending.done = true;
+            let (name, content) = (pending.name, xxh3_64(pending.batch.chain_input()));
+            self.known = true;
+            while self.window.front().is_some_and(|pending| pending.done) {
+                self.window.pop_front();
             }
-            Outcome::Refused(Refusal::OutOfOrderSequence { .. }) => {
-                // One before it has not arrived yet.
-                context.coverage.note(Seen::OutOfOrder);
-                let pause = self.chance.between(1_000, 20_000);
-                if let Some(pending) = self.window.get_mut(place) {
-                    pending.again = context.now.after(pause);
-                }
-                Ok(())
+            if context.calm {
+                self.acknowledged_in_calm = self.acknowledged_in_calm.saturating_add(1);
             }
-            Outcome::Refused(Refusal::LogClosed { .. }) => {
-                context.coverage.note(Seen::ClosedRefused);
-                self.target = None;
-                self.window.clear();
-                Ok(())
-            }
-            other @ (Outcome::Refused(
-                Refusal::LogUnknown { .. }
-                | Refusal::InvalidBatch { .. }
-                | Refusal::ProducerFenced { .. }
-                | Refusal::EpochExhausted { .. }
-                | Refusal::OffsetOutOfRange { .. }
-                | Refusal::TooManyLogs { .. }
-                | Refusal::WrongGroup { .. }
-                | Refusal::StaleNode { .. }
-                | Refusal::OtherIncarnation { .. }
-                | Refusal::IncarnationRetired { .. }
-                | Refusal::UnknownNode { .. }
-                | Refusal::NodeState { .. }
-                | Refusal::NodeNotEmpty { .. }
-                | Refusal::TooFewNodes { .. }
-                | Refusal::UnknownGroup { .. }
-                | Refusal::GroupOutOfTurn { .. }
-                | Refusal::TooManyGroups { .. }
-                | Refusal::UnknownReplica { .. }
-                | Refusal::LastVoter { .. }
-                | Refusal::TooManyCursors { .. }
-                | Refusal::ApplyVersionTooLow { .. }
-                | Refusal::TooManyNodes { .. }
-                | Refusal::InvalidName { .. }
-                | Refusal::ChannelExists { .. }
-                | Refusal::ChannelBeingDeleted { .. }
-                | Refusal::UuidTaken { .. }
-                | Refusal::UnknownGeneration { .. }
-                | Refusal::PartitionsOutOfRange { .. }
-                | Refusal::TooManyChannels { .. }
-                | Refusal::TooManyPartitions { .. }
-                | Refusal::ReplicasOutOfRange { .. }
-                | Refusal::SegmentBytesOutOfRange { .. }
-                | Refusal::Exhausted { .. },
-            )
-            | Outcome::LogsOpened
-            | Outcome::LogsClosed
-            | Outcome::LogStartSet { .. }
-            | Outcome::ProducersExpired
-            | Outcome::NodeRegistered
-            | Outcome::CursorSet { .. }
-            | Outcome::CursorDeleted
-            | Outcome::ApplyVersionRaised { .. }
-            | Outcome::Noted
-            | Outcome::GroupCreated { .. }
-            | Outcome::ReplicaPlaced { .. }
-            | Outcome::ChannelsCreated(_)
-            | Outcome::ChannelsDeleted(_)
-            | Outcome::ProducerMinted(_)) => Err(Violation::of(
-                "a valid batch for a channel in use is appended",
-                format!("log {log}: {other:?}"),
-            )),
+            context.coverage.add(Seen::Duplicate, u64::from(*duplicate));
+            let (first, last) = (*base_offset, *last_offset);
+            let read = Read { first, last, name: Some(name), content, hash: content };
+            return acknowledged(log, name, &read, *chain, context.oracles);
         }
+        if matches!(outcome, Outcome::Refused(Refusal::OutOfOrderSequence { .. })) {
+            // One before it has not arrived yet.
+            context.coverage.note(Seen::OutOfOrder);
+            let pause = self.chance.between(1_000, 20_000);
+            if let Some(pending) = self.window.get_mut(place) {
+                pending.again = context.now.after(pause);
+            }
+            return Ok(());
+        }
+        if matches!(outcome, Outcome::Refused(Refusal::LogClosed { .. })) {
+            context.coverage.note(Seen::ClosedRefused);
+            self.target = None;
+            self.window.clear();
+            return Ok(());
+        }
+        Err(Violation::of(
+            "a valid batch for a channel in use is appended",
+            format!("log {log}: {outcome:?}"),
+        ))
     }
 }
 
