@@ -30,7 +30,7 @@ struct Arguments {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Chore {
-    /// The whole gate: every step below except `demo` and `soak-engine`, with a table of times at the end.
+    /// The whole gate: every step below except `demo`, `chaos` and `soak-engine`, with a table of times at the end.
     Verify,
     /// The formatting is rustfmt's.
     Format,
@@ -88,6 +88,15 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Faults upon a cluster of real processes under load: kills, pauses, partitions, power cuts. See docs/chaos.md.
+    Chaos {
+        /// With the programs of the test build, which are there already when the gate has run its tests.
+        #[arg(long)]
+        dev: bool,
+        /// Passed on: `--minutes M`, `--seed S`, `--json`, and what `tidelog-chaos --help` tells.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the release programs and shows a cluster losing its leader under a real stream.
     Demo {
         /// Passed on to `tidelog demo`.
@@ -122,6 +131,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Museum => steps::museum(&workspace),
         Chore::Fuzz { seconds, target } => steps::fuzz(&workspace, seconds, target.as_deref()),
         Chore::SoakEngine { arguments } => steps::soak_engine(&workspace, &arguments),
+        Chore::Chaos { dev, arguments } => steps::chaos(&workspace, dev, &arguments),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),
     }
 }

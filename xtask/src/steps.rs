@@ -190,6 +190,25 @@ pub(crate) fn soak_engine(workspace: &Workspace, arguments: &[String]) -> Result
     workspace.run(&Program::new(soak).arguments(["--dir"]).arguments([&data]).arguments(arguments))
 }
 
+/// Builds the programs and does faults to a cluster of them, below the target directory. Unless `dev` asks for the programs
+/// of the test build, they are as fast as a release, with every assertion on.
+pub(crate) fn chaos(workspace: &Workspace, dev: bool, arguments: &[String]) -> Result<(), Failure> {
+    let (profile, folder) = if dev { ("dev", "debug") } else { ("checks", "checks") };
+    let packages = [
+        "--package",
+        "tidelog-frontends",
+        "--package",
+        "tidelog-tools",
+        "--package",
+        "tidelog-chaos",
+        "--bins",
+    ];
+    workspace.run(&cargo(["build", "--locked", "--profile", profile]).arguments(packages))?;
+    let data = workspace.folder(Path::new("chaos"))?;
+    let program = Program::new(workspace.target.join(folder).join("tidelog-chaos"));
+    workspace.run(&program.arguments(["--dir"]).arguments([&data]).arguments(arguments))
+}
+
 /// Builds the release programs and runs `tidelog demo`.
 pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
     workspace.run(&cargo([

@@ -4,7 +4,7 @@ use super::{Report, numbered};
 use crate::tree::Tree;
 
 /// A crate's folder, and those of our own crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("wire", &[]),
     ("tls", &["wire"]),
     ("engine", &["wire"]),
@@ -14,6 +14,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("tools", &["client", "engine", "tls", "wire"]),
     ("sim", &["consensus", "engine", "wire"]),
     ("crash", &["consensus", "engine", "wire"]),
+    ("chaos", &["client", "engine", "tls", "wire"]),
     ("benches", &["client", "consensus", "engine", "frontends", "tls", "tools", "wire"]),
     ("xtask", &[]),
 ];
