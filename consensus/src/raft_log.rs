@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use raft::eraftpb::{Entry, HardState};
 use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
+mod cut_tail;
 mod engine_log;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -32,6 +33,8 @@ mod watched_files;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod cut_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

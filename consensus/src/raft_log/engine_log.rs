@@ -2,8 +2,8 @@
 //!
 //! - Opening: the directory is made durably, and the names in it are synced, since a killed process may have
 //!   left some in the cache only; files that may have an unsynced tail are synced before they are read
-//!   (`super::watched_files`); raft-engine cuts a tail that does not verify; then a
-//!   batch that is not empty is written and synced, because its own `sync` with nothing to write does
+//!   (`super::watched_files`); raft-engine cuts a tail that does not verify, unless it was synced once
+//!   (`super::cut_tail`): that is damage; then a batch that is not empty is written and synced, because its own `sync` with nothing to write does
 //!   nothing. Only then does what recovery kept count.
 //! - Writing: all gathered writes are one raft-engine batch, so they are atomic and share one sync.
 //! - Entries are synced even when nobody asks for it (nobody but tests does not): opening, raft-engine checks
@@ -24,7 +24,6 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::eraftpb::Entry;
@@ -37,7 +36,7 @@ use super::values::{
     decode_hard_state, decode_index, decode_install_mark, decode_replica, encode_hard_state, encode_index,
     encode_install_mark, encode_replica, note_entry, span_after,
 };
-use super::watched_files::WatchedFiles;
+use super::watched_files::{Opening, WatchedFiles};
 use super::{GroupLog, GroupWrite, InstallChange, InstallMark, RaftLog, RaftLogError, Span, SyncPolicy};
 
 const HARD_STATE: &[u8] = b"hard-state";
@@ -86,7 +85,8 @@ impl MessageExt for Entries {
 pub struct EngineLog<F: FileSystem = DefaultFileSystem> {
     engine: Engine<WatchedFiles<F>>,
     dir: PathBuf,
-    /// Held from a look at what a group has until the batch that follows from it is written.
+    /// Held from a look at what a group has until the batch that follows from it is written, and synced if it has
+    /// entries. So no two batches with entries are on their way at once, which `super::cut_tail` relies on.
     turn: Mutex<()>,
 }
 
@@ -103,8 +103,8 @@ impl EngineLog {
     /// On return, all that the log holds is durable.
     ///
     /// # Errors
-    /// [`RaftLogError::Damaged`] if a file other than the last does not verify, or recovery panicked:
-    /// nothing was changed except a tail that was cut. [`RaftLogError::Io`] if the disk failed.
+    /// [`RaftLogError::Damaged`] if a file other than the last does not verify, or the last one somewhere else than at
+    /// its end, or recovery panicked: nothing was changed except a tail that was cut. [`RaftLogError::Io`] if the disk failed.
     pub fn open(
         storage: Arc<dyn Storage>,
         dir: &Path,
@@ -134,10 +134,15 @@ impl<F: FileSystem + 'static> EngineLog<F> {
         // After a killed process a file may have its name in the cache only: before anything is written to it
         // and acknowledged, its name is made durable too.
         policy.run(dir, &mut || storage.sync_dir(dir)).map_err(at("sync the directory"))?;
-        let opened_now = Arc::new(AtomicBool::new(false));
-        let files = Arc::new(WatchedFiles::new(files, storage, policy, Arc::clone(&opened_now)));
+        let opening = Arc::new(Opening::of(storage.as_ref(), dir).map_err(at("list the directory"))?);
+        let files = Arc::new(WatchedFiles::new(files, storage, policy, Arc::clone(&opening)));
         let config = config(dir, options)?;
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, files)));
+        if let Some(found) = opening.lost() {
+            let (path, place) = (dir.to_path_buf(), "open the raft log".to_owned());
+            let expected = "what was synced once".to_owned();
+            return Err(RaftLogError::Damaged { path, place, expected, found });
+        }
         let engine = match opened {
             Ok(engine) => engine.map_err(|error| engine_error(dir, "open the raft log", error))?,
             Err(panic) if is_want_of_threads(panic.as_ref()) => {
@@ -153,7 +158,7 @@ impl<F: FileSystem + 'static> EngineLog<F> {
                 });
             }
         };
-        opened_now.store(true, Ordering::Release);
+        opening.is_done();
         let log = Self { engine, dir: dir.to_path_buf(), turn: Mutex::new(()) };
         if options.prefill_bytes > 0 && log.engine.is_empty() {
             // The first file was made empty; move on to one that is filled with zeros.

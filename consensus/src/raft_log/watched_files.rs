@@ -1,4 +1,4 @@
-//! The files of raft-engine, with the three things it does not do by itself.
+//! The files of raft-engine, with the things it does not do by itself.
 //!
 //! 1. A failed sync goes to a [`SyncPolicy`], which in a server ends the process: the kernel may
 //!    have marked the lost pages clean, so going on would acknowledge what is not there.
@@ -7,6 +7,7 @@
 //!
 //! 3. While the log is opened, a file of which the disk refused some bytes is not cut: raft-engine takes any error at
 //!    the end of its newest file for a torn tail.
+//! 4. While the log is opened, nothing is cut that was synced once (`super::cut_tail`): that is damage.
 //!
 //! Not here: how the log is tuned and used (`super::engine_log`).
 
@@ -18,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use raft_engine::env::{FileSystem, Handle, Permission};
 use tidelog_engine::storage::{Storage, parent};
+
+use super::cut_tail::{FileNumber, TAIL_BYTES_MAX, was_synced};
 
 /// Runs the syncs of the raft log, and decides what a failed one means.
 pub trait SyncPolicy: fmt::Debug + Send + Sync + 'static {
@@ -52,30 +55,75 @@ pub fn sync_failed(path: &Path, error: &io::Error) -> String {
     )
 }
 
+/// What an opening of the log knows and finds.
+#[derive(Debug)]
+pub(super) struct Opening {
+    newest: Option<FileNumber>,
+    opened: AtomicBool,
+    lost: Mutex<Option<String>>,
+}
+
+impl Opening {
+    /// An opening of the log in `dir`.
+    pub(super) fn of(storage: &dyn Storage, dir: &Path) -> io::Result<Self> {
+        let names = storage.list(dir)?;
+        let newest = names.iter().filter_map(|entry| FileNumber::of(&entry.name)).max();
+        Ok(Self { newest, opened: AtomicBool::new(false), lost: Mutex::default() })
+    }
+
+    /// From now on files are cut as raft-engine likes.
+    pub(super) fn is_done(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
+    /// Which bytes it would have lost that were synced once, in words.
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_under_way(&self) -> bool {
+        !self.opened.load(Ordering::Acquire)
+    }
+
+    /// Refuses to cut `path` at `at`, behind which `tail` stands, if that would lose what was synced.
+    fn check_cut(&self, path: &Path, at: usize, tail: &[u8]) -> io::Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(file) = FileNumber::of(name) else { return Ok(()) };
+        let older = self.newest.is_some_and(|newest| file < newest);
+        if !older && !was_synced(tail, file) {
+            return Ok(());
+        }
+        let why = if older { "a newer file follows" } else { "later batches verify" };
+        let found = format!("{name} does not verify at byte {at}, which was synced: {why}");
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(found.clone());
+        Err(io::Error::other(found))
+    }
+}
+
 /// raft-engine's files under a [`SyncPolicy`].
 pub(super) struct WatchedFiles<F> {
-    files: F,
+    files: Arc<F>,
     /// For directories, which raft-engine's own trait cannot sync.
     storage: Arc<dyn Storage>,
     policy: Arc<dyn SyncPolicy>,
-    opened: Arc<AtomicBool>,
+    opening: Arc<Opening>,
 }
 
 impl<F: FileSystem> WatchedFiles<F> {
-    /// `opened` is to be raised once the log is open.
+    /// The files of the log that `opening` is about.
     pub(super) fn new(
         files: F,
         storage: Arc<dyn Storage>,
         policy: Arc<dyn SyncPolicy>,
-        opened: Arc<AtomicBool>,
+        opening: Arc<Opening>,
     ) -> Self {
-        Self { files, storage, policy, opened }
+        Self { files: Arc::new(files), storage, policy, opening }
     }
 
-    fn handle(&self, path: &Path, inner: F::Handle) -> WatchedHandle<F::Handle> {
-        let refusal = Refusal { opened: Arc::clone(&self.opened), said: Arc::default() };
-        let (inner, policy) = (Arc::new(inner), Arc::clone(&self.policy));
-        WatchedHandle { inner, path: path.to_path_buf(), policy, refusal }
+    fn handle(&self, path: &Path, inner: F::Handle) -> WatchedHandle<F> {
+        let refusal = Refusal { opening: Arc::clone(&self.opening), said: Arc::default() };
+        let (files, inner, policy) = (Arc::clone(&self.files), Arc::new(inner), Arc::clone(&self.policy));
+        WatchedHandle { files, inner, path: path.to_path_buf(), policy, refusal }
     }
 
     fn sync_dir_of(&self, path: &Path) -> io::Result<()> {
@@ -85,23 +133,43 @@ impl<F: FileSystem> WatchedFiles<F> {
 }
 
 /// One open file under a [`SyncPolicy`].
-pub(super) struct WatchedHandle<H> {
-    inner: Arc<H>,
+pub(super) struct WatchedHandle<F: FileSystem> {
+    files: Arc<F>,
+    inner: Arc<F::Handle>,
     path: PathBuf,
     policy: Arc<dyn SyncPolicy>,
     refusal: Refusal,
 }
 
+impl<F: FileSystem> WatchedHandle<F> {
+    /// What stands behind `offset`, as far as it is looked at.
+    fn tail(&self, offset: usize) -> io::Result<Vec<u8>> {
+        let length = self.inner.file_size()?.saturating_sub(offset).min(TAIL_BYTES_MAX);
+        let mut reader = self.files.new_reader(Arc::clone(&self.inner))?;
+        reader.seek(SeekFrom::Start(u64::try_from(offset).map_err(io::Error::other)?))?;
+        let mut tail = vec![0; length];
+        let mut read = 0;
+        while let Some(left) = tail.get_mut(read..).filter(|left| !left.is_empty()) {
+            match reader.read(left)? {
+                0 => break,
+                more => read = read.saturating_add(more),
+            }
+        }
+        tail.truncate(read);
+        Ok(tail)
+    }
+}
+
 /// What the disk said when it refused bytes of a file while the log was opened.
 #[derive(Clone)]
 struct Refusal {
-    opened: Arc<AtomicBool>,
+    opening: Arc<Opening>,
     said: Arc<Mutex<Option<String>>>,
 }
 
 impl Refusal {
     fn note(&self, error: &io::Error) {
-        if error.kind() != ErrorKind::Interrupted && !self.opened.load(Ordering::Acquire) {
+        if error.kind() != ErrorKind::Interrupted && self.opening.is_under_way() {
             self.said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
         }
     }
@@ -114,10 +182,11 @@ impl Refusal {
     }
 }
 
-impl<H: Handle> Handle for WatchedHandle<H> {
+impl<F: FileSystem> Handle for WatchedHandle<F> {
     fn truncate(&self, offset: usize) -> io::Result<()> {
-        if !self.refusal.opened.load(Ordering::Acquire) {
+        if self.refusal.opening.is_under_way() {
             self.refusal.check()?;
+            self.refusal.opening.check_cut(&self.path, offset, &self.tail(offset)?)?;
         }
         self.inner.truncate(offset)
     }
@@ -150,7 +219,7 @@ impl<R: Seek> Seek for WatchedReader<R> {
 }
 
 impl<F: FileSystem> FileSystem for WatchedFiles<F> {
-    type Handle = WatchedHandle<F::Handle>;
+    type Handle = WatchedHandle<F>;
     type Reader = WatchedReader<F::Reader>;
     type Writer = F::Writer;
 
