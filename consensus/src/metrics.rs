@@ -132,6 +132,14 @@ pub struct NodeMetrics {
     pub messages_refused: Counter,
     /// Messages and proposals that found the queue of the node full.
     pub inputs_dropped: Counter,
+    /// Snapshots offered to followers.
+    pub snapshots_offered: Counter,
+    /// Snapshots that this node switched to.
+    pub snapshots_installed: Counter,
+    /// Bytes of snapshots that came over the network.
+    pub snapshot_bytes_fetched: Counter,
+    /// Bytes of staged snapshots that did not have to come: they were here.
+    pub snapshot_bytes_reused: Counter,
     /// Files that the engine holds open.
     pub open_files: Gauge,
     /// Bytes of segments on disk.

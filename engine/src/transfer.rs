@@ -292,6 +292,30 @@ pub fn verify_file(
     Ok(())
 }
 
+/// How many bytes from the beginning of `file` verify as those of `expected`: its header and the frames behind it that
+/// join each other. All of a file that cannot be a part of it counts as nothing.
+///
+/// # Errors
+/// The system's.
+pub fn verified_prefix(
+    file: &dyn File,
+    path: &Path,
+    cluster: ClusterId,
+    expected: &SegmentFile,
+) -> io::Result<u64> {
+    match verify_header(file, path, cluster, expected) {
+        Ok(()) => {}
+        Err(LogError::Io { source, .. }) => return Err(source),
+        Err(_) => return Ok(0),
+    }
+    let begin = Expected { offset: expected.base, chain: expected.chain_start };
+    let limit = file.len()?.min(expected.len);
+    let (summary, _) = verified_summary(file, LogTag::of(cluster, expected.log), begin, limit)?;
+    let of_another =
+        summary.end > expected.end || summary.end == expected.end && summary.chain != expected.chain_end;
+    Ok(if of_another { 0 } else { summary.end_position.get() })
+}
+
 fn verify_header(
     file: &dyn File,
     path: &Path,

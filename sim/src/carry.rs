@@ -76,7 +76,12 @@ impl World {
             life.installs.extend(effects.installs.into_iter().map(|install| (mark, install)));
         }
         for export in effects.exports {
-            self.export(node, export.group)?;
+            self.export(node, export)?;
+        }
+        if let Some(life) = self.life(node) {
+            for group in effects.abandoned {
+                life.pins.remove(&group);
+            }
         }
         for fetch in effects.fetches {
             self.begin_fetch(node, fetch)?;

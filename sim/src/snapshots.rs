@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_consensus::core::{FetchSnapshot, Input, InstallSnapshot, Staged};
+use tidelog_consensus::core::{ExportRequest, FetchSnapshot, Input, InstallSnapshot, Staged};
 use tidelog_consensus::raft_log::RaftLog;
 use tidelog_consensus::snapshot::{Ended, FetchLimits, Fetcher, Next, Switch, build_manifest, install};
 use tidelog_consensus::transport::BulkSource;
@@ -22,11 +22,14 @@ use crate::world::{Event, World};
 const CHUNK_BYTES: usize = 16 << 10;
 
 impl World {
-    /// A follower needs what this node's raft log has no more: offers the newest checkpoint.
-    pub(crate) fn export(&mut self, node: NodeId, group: GroupId) -> Result<(), Violation> {
+    /// A follower needs what this node's raft log has no more: offers the newest checkpoint. If that is too old, the
+    /// core asks again, and a newer one will have been taken by then.
+    pub(crate) fn export(&mut self, node: NodeId, request: ExportRequest) -> Result<(), Violation> {
+        let ExportRequest { group, at_least } = request;
         let Some(storage) = self.nodes.get(&node).map(|state| state.disk.storage()) else { return Ok(()) };
         let Some(life) = self.life(node) else { return Ok(()) };
         let offer = match life.engine.load_checkpoint(group) {
+            Ok(Some(loaded)) if loaded.newest.applied.index < at_least => None,
             Ok(Some(loaded)) => {
                 match build_manifest(storage.as_ref(), Path::new(DATA), CLUSTER, &loaded.newest) {
                     Ok(manifest) => {
@@ -59,10 +62,12 @@ impl World {
         let limits = FetchLimits { reserve_bytes: 0, attempts_max: 8 };
         let fetcher = Fetcher::new(storage, Path::new(DATA), CLUSTER, fetch, limits);
         let group = fetch.group;
+        let others: Vec<_> = self.nodes.keys().copied().filter(|other| *other != node).collect();
         let Some(life) = self.life(node) else { return Ok(()) };
         let number = life.number;
         match fetcher {
-            Ok(fetcher) => {
+            Ok(mut fetcher) => {
+                fetcher.ask_also(&others);
                 life.fetchers.insert(group, (fetch.snapshot, fetcher));
                 let fields =
                     [("node", node.get()), ("group", group.get()), ("index", fetch.snapshot.index.get())];

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! None --offer--> Fetching --Staged::Ready, stepped--> Installing --SnapshotInstalled--> None
-//!                     '------Staged::Failed---------------------------------------------^
+//!                  ^   | '------Staged::Failed, or stale------------------------------------^
+//!                  '---' an offer of a newer term: its leader does not take the older one
 //! ```
 //! raft throws its log and members away the moment it is given a snapshot, so it is given none before
 //! all of it lies in staging, whole and verified. Until then the offer is kept here, and newer offers
@@ -86,28 +87,30 @@ impl Replica {
         let offered = entry_id(metadata.index, metadata.term);
         let Some(data) = OfferData::decode(&message.get_snapshot().data) else { return };
         match &mut self.incoming {
-            Incoming::None => {
-                self.incoming =
-                    Incoming::Fetching { snapshot: offered, digest: data.digest, offer: Box::new(message) };
-                effects.fetches.push(FetchSnapshot {
-                    group: self.group,
-                    from,
-                    snapshot: offered,
-                    digest: data.digest,
-                    manifest_bytes: data.manifest_bytes,
-                });
+            Incoming::Fetching { snapshot, digest, offer }
+                if *snapshot == offered && *digest == data.digest =>
+            {
+                **offer = message;
+                return;
             }
-            Incoming::Fetching { snapshot, digest, offer } => {
-                if *snapshot == offered && *digest == data.digest {
-                    **offer = message;
-                }
-            }
-            Incoming::Installing { .. } => {}
+            // What is staged of the older one is used for the newer.
+            Incoming::Fetching { offer, .. } if message.term <= offer.term => return,
+            Incoming::Installing { .. } => return,
+            Incoming::None | Incoming::Fetching { .. } => {}
         }
+        self.incoming =
+            Incoming::Fetching { snapshot: offered, digest: data.digest, offer: Box::new(message) };
+        effects.fetches.push(FetchSnapshot {
+            group: self.group,
+            from,
+            snapshot: offered,
+            digest: data.digest,
+            manifest_bytes: data.manifest_bytes,
+        });
     }
 
     /// The staging of `snapshot` has ended.
-    pub(super) fn staged(&mut self, snapshot: EntryId, result: Staged) {
+    pub(super) fn staged(&mut self, snapshot: EntryId, result: Staged, effects: &mut Effects) {
         let Incoming::Fetching { snapshot: fetching, offer, .. } = &self.incoming else { return };
         if *fetching != snapshot {
             return;
@@ -116,6 +119,7 @@ impl Replica {
             Staged::Ready => (**offer).clone(),
             Staged::Failed => {
                 self.incoming = Incoming::None;
+                effects.abandoned.push(self.group);
                 return;
             }
         };
@@ -127,6 +131,7 @@ impl Replica {
         }
         if self.raw.raft.raft_log.unstable_snapshot().is_none() {
             self.incoming = Incoming::None;
+            effects.abandoned.push(self.group);
         }
     }
 

@@ -188,6 +188,9 @@ pub struct Effects {
     pub leadership: Vec<LeaderChange>,
     /// Snapshots to bring into staging.
     pub fetches: Vec<FetchSnapshot>,
+    /// Groups whose snapshot, fetched or not, is not switched to: what is held for it may go. Comes before
+    /// [`Effects::fetches`].
+    pub abandoned: Vec<GroupId>,
     /// Staged snapshots to switch to.
     pub installs: Vec<InstallSnapshot>,
     /// Checkpoints that followers need: pin one and say [`Input::SnapshotExported`].
@@ -213,6 +216,7 @@ impl Effects {
             && self.replies.is_empty()
             && self.leadership.is_empty()
             && self.fetches.is_empty()
+            && self.abandoned.is_empty()
             && self.installs.is_empty()
             && self.exports.is_empty()
             && self.compactions.is_empty()

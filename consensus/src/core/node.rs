@@ -257,7 +257,7 @@ fn local(replica: &mut Replica, input: Input, effects: &mut Effects) {
     match input {
         Input::Applied { index, .. } => replica.applied(index),
         Input::Checkpointed { compact_to, .. } => replica.checkpointed(compact_to, effects),
-        Input::SnapshotStaged { snapshot, result, .. } => replica.staged(snapshot, result),
+        Input::SnapshotStaged { snapshot, result, .. } => replica.staged(snapshot, result, effects),
         Input::SnapshotInstalled { snapshot, .. } => replica.installed(snapshot, effects),
         Input::SnapshotExported { offer, .. } => replica.offer(&offer),
         Input::SnapshotWithdrawn { snapshot, .. } => replica.withdraw(snapshot),

@@ -218,10 +218,7 @@ impl Replica {
             // Shortly somebody else leads: there it may be proposed.
             return Err(ProposeFailure::NotLeader { leader: None });
         }
-        if too_much
-            || tail >= self.limits.tail_bytes_max
-            || tokens >= self.limits.tokens_max
-        {
+        if too_much || tail >= self.limits.tail_bytes_max || tokens >= self.limits.tokens_max {
             return Err(ProposeFailure::Busy);
         }
         self.proposal_bytes = self.proposal_bytes.saturating_add(bytes);

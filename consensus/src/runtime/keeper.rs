@@ -95,6 +95,7 @@ impl Keeper {
             Ok(done) => {
                 self.metrics.checkpoint_time.observe(self.clock.now().saturating_sub(begun));
                 self.apply.push(ApplyInput::Checkpointed(done));
+                self.door.checkpointed(group);
                 Ok(())
             }
             Err(error) if error.leaves_disk_unknown() => Err(error.to_string()),

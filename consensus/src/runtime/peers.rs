@@ -13,7 +13,7 @@ use raft::eraftpb::Message;
 use tidelog_wire::ids::{GroupId, NodeId};
 
 use super::raft_thread::{Inbox, Peers};
-use crate::core::{FetchSnapshot, Input, Lane};
+use crate::core::{ExportRequest, FetchSnapshot, Input, Lane};
 use crate::metrics::NodeMetrics;
 use crate::transport::{PeerEvents, PeerHello, Transport, TransportError};
 
@@ -60,8 +60,10 @@ pub(super) struct ToPeers {
 pub(super) trait Snapshots: Send + Sync + 'static {
     /// Begins to fetch; the raft thread is told how it ended.
     fn fetch(&self, fetch: FetchSnapshot);
+    /// Lets go of what is held for the group's fetch: there will be no switch to it.
+    fn abandon(&self, group: GroupId);
     /// Begins to export; the raft thread is told what to offer.
-    fn export(&self, group: GroupId);
+    fn export(&self, request: ExportRequest);
 }
 
 impl Peers for ToPeers {
@@ -77,7 +79,11 @@ impl Peers for ToPeers {
         self.snapshots.fetch(fetch);
     }
 
-    fn export(&self, group: GroupId) {
-        self.snapshots.export(group);
+    fn abandon(&self, group: GroupId) {
+        self.snapshots.abandon(group);
+    }
+
+    fn export(&self, request: ExportRequest) {
+        self.snapshots.export(request);
     }
 }

@@ -24,7 +24,9 @@ use super::keeper::{KeeperBox, KeeperInput};
 use super::mailbox::{Mailbox, NotTaken, Waited};
 use super::waiters::{Told, Waiters};
 use super::writer::{WriterBox, WriterInput};
-use crate::core::{Answer, Effects, FetchSnapshot, Input, InstallSnapshot, Lane, NodeCore, Outgoing, Role};
+use crate::core::{
+    Answer, Effects, ExportRequest, FetchSnapshot, Input, InstallSnapshot, Lane, NodeCore, Outgoing, Role,
+};
 use crate::metrics::NodeMetrics;
 
 /// Messages and proposals that may wait for the raft thread.
@@ -76,8 +78,10 @@ pub(super) trait Peers: Send + Sync + 'static {
     fn send(&self, to: NodeId, lane: Lane, group: GroupId, message: Bytes);
     /// Begins to fetch a snapshot into staging; the raft thread is told how it ended.
     fn fetch(&self, fetch: FetchSnapshot);
+    /// Lets go of what is held for the group's fetch: there will be no switch to it.
+    fn abandon(&self, group: GroupId);
     /// Makes a manifest of the group's newest checkpoint that others can fetch.
-    fn export(&self, group: GroupId);
+    fn export(&self, request: ExportRequest);
 }
 
 /// The raft thread's belongings.
@@ -166,7 +170,8 @@ impl RaftThread {
         for outgoing in effects.sends.drain(..) {
             self.send(&outgoing);
         }
-        let changed = !effects.leadership.is_empty() || !effects.halts.is_empty() || !self.settling.is_empty();
+        let changed =
+            !effects.leadership.is_empty() || !effects.halts.is_empty() || !self.settling.is_empty();
         for change in effects.leadership.drain(..) {
             tracing::info!(group = %change.group, term = %change.term, leader = ?change.leader, "leader");
             self.apply.push(ApplyInput::Leads { group: change.group, here: change.here });
@@ -192,11 +197,14 @@ impl RaftThread {
         for compaction in effects.compactions.drain(..) {
             self.keeper.push(KeeperInput::Compact(compaction));
         }
+        for group in effects.abandoned.drain(..) {
+            self.peers.abandon(group);
+        }
         for fetch in effects.fetches.drain(..) {
             self.peers.fetch(fetch);
         }
         for export in effects.exports.drain(..) {
-            self.peers.export(export.group);
+            self.peers.export(export);
         }
         changed
     }

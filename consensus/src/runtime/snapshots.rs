@@ -1,18 +1,22 @@
 //! Snapshots at the edge of the runtime: offered, fetched and switched to, off the raft thread.
 //!
-//! - **Offering.** The newest checkpoint's manifest is listed on a blocking thread; a pin keeps its files
-//!   until nobody fetches them any more, which the keeper looks after.
-//! - **Fetching.** One fetch a group, on a blocking thread of its own, which waits for the network and
-//!   writes to staging. A newer offer ends an older fetch. Files that are used where they lie stay pinned
-//!   until the switch.
-//! - **Switching.** On the apply thread, with the group's machine closed; or at a start that finds a mark.
+//! - **Offering** (`exporting`). The newest checkpoint's manifest is listed on a blocking thread, after a newer
+//!   checkpoint where that one is too old; a pin keeps its files until nobody fetches them any more.
+//! - **Fetching** (`fetching`). One fetch a group, on a blocking thread of its own, which waits for the network and
+//!   writes to staging, from whichever connected node delivers. A newer offer ends an older fetch. Files that are
+//!   used where they lie stay pinned until the switch, or until the core says that there will be none.
+//! - **Switching**. On the apply thread, with the group's machine closed; or at a start that finds a mark.
+//! - **Sweeping** (`sweeping`). What an abandoned fetch has staged goes after a while.
 //!
 //! When the node ends, fetches end first, so that nothing touches the directory any more.
 //!
 //! Not here: manifests, staging and the switch itself (`crate::snapshot`).
 
+mod exporting;
+mod fetching;
+mod sweeping;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,34 +24,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidelog_engine::checkpoint::Checkpoint;
 use tidelog_engine::{Engine, Pin};
-use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset};
+use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::apply_thread::Installer;
+use self::exporting::WantedExports;
+use super::apply_thread::{ApplyBox, Installer};
 use super::fatal::Fatal;
 use super::peers::Snapshots;
 use super::raft_thread::Inbox;
 use crate::apply::Machines;
-use crate::core::{FetchSnapshot, Input, InstallSnapshot, Staged};
+use crate::core::{ExportRequest, FetchSnapshot, Input, InstallSnapshot};
+use crate::metrics::NodeMetrics;
 use crate::raft_log::RaftLog;
-use crate::snapshot::{
-    Ended, ExportLimits, Exports, FetchLimits, Fetcher, Next, SnapshotError, StagedSnapshot, Switch,
-    build_manifest, install,
-};
+use crate::snapshot::{ExportLimits, Exports, SnapshotError, Switch, install};
 use crate::transport::{BulkObject, BulkSource, Transport};
-
-/// Pause before the next attempt of a fetch, times the attempts that brought nothing.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where snapshots come in and go out.
 pub(super) struct SnapshotDoor {
     inbox: Arc<Inbox>,
+    apply: Arc<ApplyBox>,
+    metrics: Arc<NodeMetrics>,
     runtime: Handle,
     fatal: Fatal,
     /// None once the node has ended.
     open: Mutex<Option<Open>>,
     fetches: Mutex<BTreeMap<GroupId, Fetch>>,
+    wanted_exports: Mutex<WantedExports>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -70,28 +73,38 @@ struct Fetch {
     turn: Arc<Mutex<()>>,
     /// Keeps the files that the staged snapshot uses where they lie.
     pinned: Option<Pin>,
+    /// Since when nothing of it is wanted, as far as was noticed.
+    idle_since: Option<Duration>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whom the door tells, and what it counts.
+pub(super) struct DoorWiring {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) apply: Arc<ApplyBox>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) runtime: Handle,
+    pub(super) fatal: Fatal,
+}
+
 impl SnapshotDoor {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        raft_log: Arc<dyn RaftLog>,
-        inbox: Arc<Inbox>,
-        runtime: Handle,
-        fatal: Fatal,
-    ) -> Arc<Self> {
+    pub(super) fn new(engine: Arc<Engine>, raft_log: Arc<dyn RaftLog>, wiring: DoorWiring) -> Arc<Self> {
+        let DoorWiring { inbox, apply, metrics, runtime, fatal } = wiring;
         let exports = Exports::new(Arc::clone(engine.storage()), engine.dir(), ExportLimits::default());
+        let fetches = sweeping::left_behind(&engine);
         let open = Open { engine, raft_log, exports: Arc::new(exports), transport: None };
         Arc::new(Self {
             inbox,
+            apply,
+            metrics,
             runtime,
             fatal,
             open: Mutex::new(Some(open)),
-            fetches: Mutex::default(),
+            fetches: Mutex::new(fetches),
+            wanted_exports: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
@@ -119,14 +132,17 @@ impl SnapshotDoor {
         locked(&self.fetches).clear();
     }
 
-    /// Ends offers that nobody uses; called about every second.
-    pub(super) fn expire(&self, now: Duration) {
+    /// Ends offers that nobody uses, asks again for checkpoints that are waited for, and sweeps what was abandoned;
+    /// called about every second.
+    pub(super) fn expire(self: &Arc<Self>, now: Duration) {
         let Some(open) = self.files() else { return };
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         for (group, snapshot) in open.exports.expire(now_ms) {
             self.inbox.push_input(Input::SnapshotWithdrawn { group, snapshot });
         }
         locked(&self.tasks).retain(|task| !task.is_finished());
+        self.remind(now);
+        self.sweep(now);
     }
 
     pub(super) fn installer(self: &Arc<Self>) -> Box<dyn Installer> {
@@ -134,54 +150,10 @@ impl SnapshotDoor {
     }
 
     /// Runs `work` on a blocking thread that a close waits for.
-    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
+    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let door = Arc::clone(self);
         let task = self.runtime.spawn_blocking(move || work(&door));
         locked(&self.tasks).push(task);
-    }
-
-    fn offer(&self, group: GroupId) -> Result<(), String> {
-        let Some(Open { engine, exports, .. }) = self.files() else { return Ok(()) };
-        let loaded = engine.load_checkpoint(group).map_err(|error| error.to_string())?;
-        let checkpoint = loaded.ok_or("there is no checkpoint")?.newest;
-        let cluster = engine.identity().cluster;
-        let manifest = build_manifest(engine.storage().as_ref(), engine.dir(), cluster, &checkpoint)
-            .map_err(|error| error.to_string())?;
-        let pin = engine.pin(manifest.files().map(|(log, file)| (log, file.base)).collect());
-        let offer = exports.offer(manifest, Arc::new(pin)).ok_or("it would exceed the limits of exports")?;
-        tracing::info!(%group, snapshot = %offer.snapshot, "offering a snapshot");
-        self.inbox.push_input(Input::SnapshotExported { group, offer });
-        Ok(())
-    }
-
-    /// Whether `offer` is still the one to be fetched.
-    fn is_wanted(&self, offer: &FetchSnapshot) -> bool {
-        let fetches = locked(&self.fetches);
-        fetches.get(&offer.group).is_some_and(|fetch| fetch.wanted.as_ref() == Some(offer))
-    }
-
-    fn fetch_now(&self, offer: FetchSnapshot) {
-        let turn = locked(&self.fetches).get(&offer.group).map(|fetch| Arc::clone(&fetch.turn));
-        let Some(turn) = turn else { return };
-        let _turn = locked(&turn);
-        let result = match self.is_wanted(&offer) {
-            true => self.fetch_all(offer),
-            false => return,
-        };
-        let FetchSnapshot { group, snapshot, .. } = offer;
-        let staged = match result {
-            Ok(Some(staged)) => {
-                tracing::info!(%group, %snapshot, bytes = staged.fetched_bytes, "a snapshot is staged");
-                self.pin(&staged);
-                Staged::Ready
-            }
-            Ok(None) => return,
-            Err(reason) => {
-                tracing::warn!(%group, %snapshot, "a snapshot was not fetched: {reason}");
-                Staged::Failed
-            }
-        };
-        self.inbox.push_input(Input::SnapshotStaged { group, snapshot, result: staged });
     }
 
     /// What `error` says, after the end of the process if it makes that necessary.
@@ -192,62 +164,6 @@ impl SnapshotDoor {
         }
         message
     }
-
-    fn pin(&self, staged: &StagedSnapshot) {
-        let Some(open) = self.files() else { return };
-        let pin = open.engine.pin(staged.reused.clone());
-        if let Some(fetch) = locked(&self.fetches).get_mut(&staged.offer.group) {
-            fetch.pinned = Some(pin);
-        }
-    }
-
-    /// Fetches until all is staged; `None` if it is not wanted any more.
-    fn fetch_all(&self, offer: FetchSnapshot) -> Result<Option<StagedSnapshot>, String> {
-        let Some(Open { engine, transport: Some(transport), .. }) = self.files() else {
-            return Ok(None);
-        };
-        let cluster = engine.identity().cluster;
-        let storage = Arc::clone(engine.storage());
-        let mut fetcher = Fetcher::new(storage, engine.dir(), cluster, offer, FetchLimits::default())
-            .map_err(|error| self.told(&error))?;
-        fetcher.distrust(damage_known(&engine, offer.group));
-        drop(engine);
-        loop {
-            if !self.is_wanted(&offer) || self.files().is_none() {
-                return Ok(None);
-            }
-            match fetcher.next_step().map_err(|error| self.told(&error))? {
-                Next::Staged(staged) => return Ok(Some(staged)),
-                Next::Ask { from, request, position, attempt } => {
-                    self.runtime.block_on(tokio::time::sleep(PAUSE.saturating_mul(attempt)));
-                    let how = self.transfer(&mut fetcher, &transport, from, request, position)?;
-                    fetcher.ended(how).map_err(|error| self.told(&error))?;
-                }
-            }
-        }
-    }
-
-    /// One transfer, to its end however it ends.
-    fn transfer(
-        &self,
-        fetcher: &mut Fetcher,
-        transport: &Transport,
-        from: NodeId,
-        request: Bytes,
-        position: u64,
-    ) -> Result<Ended, String> {
-        let mut reader = match self.runtime.block_on(transport.fetch(from, request, position)) {
-            Ok(reader) => reader,
-            Err(error) => return Ok(Ended::Broken(error.to_string())),
-        };
-        loop {
-            match self.runtime.block_on(reader.next()) {
-                Ok(Some(bytes)) => fetcher.arrived(&bytes).map_err(|error| self.told(&error))?,
-                Ok(None) => return Ok(Ended::Complete),
-                Err(error) => return Ok(Ended::Broken(error.to_string())),
-            }
-        }
-    }
 }
 
 /// The door as the raft thread sees it.
@@ -255,16 +171,20 @@ pub(super) struct DoorSnapshots(pub(super) Arc<SnapshotDoor>);
 
 impl Snapshots for DoorSnapshots {
     fn fetch(&self, offer: FetchSnapshot) {
-        locked(&self.0.fetches).entry(offer.group).or_default().wanted = Some(offer);
+        let mut fetches = locked(&self.0.fetches);
+        let fetch = fetches.entry(offer.group).or_default();
+        fetch.wanted = Some(offer);
+        fetch.idle_since = None;
+        drop(fetches);
         self.0.spawn(move |door| door.fetch_now(offer));
     }
 
-    fn export(&self, group: GroupId) {
-        self.0.spawn(move |door| {
-            if let Err(reason) = door.offer(group) {
-                tracing::warn!(%group, "a follower needs a snapshot, but none can be offered: {reason}");
-            }
-        });
+    fn abandon(&self, group: GroupId) {
+        self.0.let_go(group);
+    }
+
+    fn export(&self, request: ExportRequest) {
+        self.0.spawn(move |door| door.export(request));
     }
 }
 
@@ -289,20 +209,11 @@ impl Installer for DoorInstaller {
         switch(&engine, raft_log.as_ref(), &Switch { group, mark, hard_state }, &before)
             .map_err(|error| self.door.told(&error))?;
         machines.reopen(group).map_err(|error| error.to_string())?;
-        if let Some(fetch) = locked(&self.door.fetches).get_mut(&group) {
-            fetch.pinned = None;
-            fetch.wanted = None;
-        }
+        self.door.let_go(group);
+        self.door.metrics.snapshots_installed.add(1);
         tracing::info!(%group, index = %mark.index, "switched to a snapshot");
         Ok(())
     }
-}
-
-/// Ranges of the group's logs that the newest checkpoint knows to be damaged here.
-fn damage_known(engine: &Engine, group: GroupId) -> Vec<(LogId, Range<Offset>)> {
-    let loaded = engine.load_checkpoint(group).ok().flatten();
-    let logs = loaded.into_iter().flat_map(|loaded| loaded.newest.logs);
-    logs.flat_map(|log| log.damage.into_iter().map(move |range| (log.log, range))).collect()
 }
 
 /// Logs that the group's newest checkpoint names.

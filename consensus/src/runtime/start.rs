@@ -31,7 +31,7 @@ use super::mailbox::Mailbox;
 use super::peers::{FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
 use super::register::keep_registered;
-use super::snapshots::{DoorSnapshots, SnapshotDoor};
+use super::snapshots::{DoorSnapshots, DoorWiring, SnapshotDoor};
 use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
 use crate::apply::{APPLY_VERSION, Machines, genesis_checkpoint};
@@ -302,9 +302,13 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
     let door = SnapshotDoor::new(
         Arc::clone(&recovered.engine),
         Arc::clone(&recovered.raft_log),
-        Arc::clone(&wiring.inbox),
-        runtime.clone(),
-        config.fatal.clone(),
+        DoorWiring {
+            inbox: Arc::clone(&wiring.inbox),
+            apply: Arc::clone(&wiring.apply),
+            metrics: Arc::clone(&config.metrics),
+            runtime: runtime.clone(),
+            fatal: config.fatal.clone(),
+        },
     );
     let transport = start_transport(&config, identity, &wiring.inbox, &this, &door, runtime)?;
     if let Some(transport) = &transport {

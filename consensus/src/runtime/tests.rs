@@ -24,8 +24,8 @@ use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
 use crate::apply::Catalogue;
 use crate::core::{
-    CheckpointFacts, CoreConfig, CoreLimits, FetchSnapshot, GroupStatus, Input, Lane, Members, NodeCore,
-    ReplicaStart, Role, Ticks,
+    CheckpointFacts, CoreConfig, CoreLimits, ExportRequest, FetchSnapshot, GroupStatus, Input, Lane, Members,
+    NodeCore, ReplicaStart, Role, Ticks,
 };
 use crate::metrics::NodeMetrics;
 use crate::raft_log::{GroupLog, GroupWrite, RaftLog, RaftLogError, SimLog, SimLogOptions};
@@ -122,7 +122,9 @@ impl Peers for Wire {
 
     fn fetch(&self, _fetch: FetchSnapshot) {}
 
-    fn export(&self, _group: GroupId) {}
+    fn abandon(&self, _group: GroupId) {}
+
+    fn export(&self, _request: ExportRequest) {}
 }
 
 struct TestNode {

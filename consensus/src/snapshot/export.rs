@@ -5,24 +5,27 @@
 //! for a while, when it grows too old, or when a newer one of its group takes its place. Then the core
 //! is told, and offers it no longer.
 //!
-//! Only what a manifest lists is served, and only by group, log and offset: no peer names a path.
+//! A node that offers nothing serves all the same: any segment that it has and that is the one asked for, by log, base,
+//! length and the chain before it. So a follower needs no particular peer. What the segment holds is verified by
+//! whoever fetches it. No peer names a path.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tidelog_engine::checkpoint::{Checkpoint, EntryId, LogCheckpoint};
 use tidelog_engine::segment;
 use tidelog_engine::storage::{File, OpenMode, Position, Storage};
-use tidelog_wire::ids::{ClusterId, GroupId, NodeId, Offset};
+use tidelog_wire::ids::{ClusterId, GroupId, LogId, NodeId, Offset};
 
 use super::error::SnapshotError;
 use super::manifest::{LogFiles, Manifest, SegmentFile, digest};
 use super::request::{SnapshotPart, SnapshotRequest};
-use super::staging::{log_dir, place};
+use super::staging::{Staging, log_dir, place};
 use super::verify::{Owner, check_ends, header};
 use crate::core::{MANIFEST_BYTES_MAX, SnapshotOffer};
 use crate::transport::{BulkObject, BulkSource};
@@ -128,13 +131,9 @@ pub struct Exports {
     storage: Arc<dyn Storage>,
     data_dir: PathBuf,
     limits: ExportLimits,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    now_ms: u64,
-    exports: BTreeMap<GroupId, Export>,
+    /// As it was told last.
+    now_ms: Arc<AtomicU64>,
+    exports: Mutex<BTreeMap<GroupId, Export>>,
 }
 
 struct Export {
@@ -142,7 +141,8 @@ struct Export {
     bytes: Bytes,
     digest: u64,
     since_ms: u64,
-    used_ms: u64,
+    /// When bytes of it were read last.
+    used_ms: Arc<AtomicU64>,
     /// Held for as long as files are being served, too.
     pin: Arc<dyn Send + Sync>,
 }
@@ -157,7 +157,13 @@ impl Exports {
     /// Nothing is offered yet.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, data_dir: &Path, limits: ExportLimits) -> Self {
-        Self { storage, data_dir: data_dir.to_owned(), limits, state: Mutex::default() }
+        Self {
+            storage,
+            data_dir: data_dir.to_owned(),
+            limits,
+            now_ms: Arc::default(),
+            exports: Mutex::default(),
+        }
     }
 
     /// Offers `manifest`, in place of what its group offered before. `pin` keeps its files.
@@ -168,8 +174,8 @@ impl Exports {
         let checkpoint = manifest.checkpoint().ok()?;
         let bytes = manifest.encode();
         let manifest_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let mut state = self.state();
-        let others = state.exports.iter().filter(|(group, _)| **group != manifest.group);
+        let mut exports = self.exports();
+        let others = exports.iter().filter(|(group, _)| **group != manifest.group);
         let held = others.map(|(_, export)| export.manifest.file_bytes()).fold(0, u64::saturating_add);
         let held = held.saturating_add(manifest.file_bytes());
         if held > self.limits.bytes_max || manifest_bytes > MANIFEST_BYTES_MAX {
@@ -182,64 +188,87 @@ impl Exports {
             manifest_bytes,
             members: checkpoint.members,
         };
-        let now = state.now_ms;
-        let group = manifest.group;
-        let export = Export { manifest: Arc::new(manifest), bytes, digest, since_ms: now, used_ms: now, pin };
-        state.exports.insert(group, export);
+        let (now, group) = (self.now_ms.load(Ordering::Relaxed), manifest.group);
+        let used_ms = Arc::new(AtomicU64::new(now));
+        exports.insert(
+            group,
+            Export { manifest: Arc::new(manifest), bytes, digest, since_ms: now, used_ms, pin },
+        );
         Some(offer)
     }
 
     /// Tells the time, and ends what has lasted long enough: for
     /// [`Input::SnapshotWithdrawn`](crate::core::Input).
     pub fn expire(&self, now_ms: u64) -> Vec<(GroupId, EntryId)> {
-        let mut state = self.state();
-        state.now_ms = now_ms;
+        self.now_ms.store(now_ms, Ordering::Relaxed);
         let limits = self.limits;
         let over = |export: &Export| {
-            now_ms.saturating_sub(export.used_ms) > limits.idle_ms_max
+            now_ms.saturating_sub(export.used_ms.load(Ordering::Relaxed)) > limits.idle_ms_max
                 || now_ms.saturating_sub(export.since_ms) > limits.age_ms_max
         };
-        let ended: Vec<_> = state
-            .exports
-            .iter()
-            .filter(|(_, export)| over(export))
-            .map(|(group, export)| (*group, export.manifest.snapshot))
-            .collect();
-        state.exports.retain(|_, export| !over(export));
-        ended
+        let mut exports = self.exports();
+        let over = exports.extract_if(.., |_, export| over(export));
+        over.map(|(group, export)| (group, export.manifest.snapshot)).collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The newest entry of the group that is offered now.
+    #[must_use]
+    pub fn offered(&self, group: GroupId) -> Option<EntryId> {
+        self.exports().get(&group).map(|export| export.manifest.snapshot)
+    }
+
+    fn exports(&self) -> MutexGuard<'_, BTreeMap<GroupId, Export>> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A segment that no manifest offered here lists, if it is the one asked for.
+    fn unlisted(&self, log: LogId, asked: &SegmentFile) -> Result<Box<dyn BulkObject>, String> {
+        let path = place(&self.data_dir, log, asked.base);
+        let file = open(&*self.storage, &path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let length = file.len().map_err(|error| error.to_string())?;
+        let cluster = header(&*file).ok_or("the header of that segment does not verify")?.cluster;
+        check_ends(&*file, Owner { cluster, log }, asked)?;
+        if length < asked.length {
+            return Err(format!("this replica has {length} bytes of that segment, not {} yet", asked.length));
+        }
+        Ok(Box::new(Prefix { file, total: asked.length, kept: None }))
     }
 }
 
 impl BulkSource for Exports {
     fn open(&self, peer: NodeId, request: Bytes) -> Result<Box<dyn BulkObject>, String> {
         let request = SnapshotRequest::decode(&request).map_err(|error| error.to_string())?;
-        let mut state = self.state();
-        let now = state.now_ms;
-        let export = state
-            .exports
-            .get_mut(&request.group)
-            .filter(|export| export.digest == request.digest)
-            .ok_or_else(|| "that snapshot is not offered, or no longer".to_owned())?;
-        export.used_ms = now;
-        let (bytes, manifest, pin) =
-            (export.bytes.clone(), Arc::clone(&export.manifest), Arc::clone(&export.pin));
-        drop(state);
-        let (log, base) = match request.part {
-            SnapshotPart::Manifest => return Ok(Box::new(Whole(bytes))),
-            SnapshotPart::File { log, base } => (log, base),
+        let kept = self.exports().get(&request.group).filter(|export| export.digest == request.digest).map(
+            |export| {
+                let kept = Kept {
+                    used_ms: Arc::clone(&export.used_ms),
+                    now_ms: Arc::clone(&self.now_ms),
+                    _pin: Arc::clone(&export.pin),
+                };
+                kept.used();
+                (Arc::clone(&export.manifest), export.bytes.clone(), kept)
+            },
+        );
+        let (log, asked) = match (request.part, &kept) {
+            (SnapshotPart::Manifest, Some((_, bytes, _))) => return Ok(Box::new(Whole(bytes.clone()))),
+            (SnapshotPart::Manifest, None) => {
+                let staging = Staging::new(Arc::clone(&self.storage), &self.data_dir, request.group);
+                let staged = staging.manifest(request.digest).map_err(|error| error.to_string())?;
+                let (_, bytes) = staged.ok_or("that snapshot is not offered here, or no longer")?;
+                return Ok(Box::new(Whole(bytes)));
+            }
+            (SnapshotPart::File { log, file }, _) => (log, file),
         };
-        let listed = manifest
-            .files()
-            .find(|(of, file)| *of == log && file.base == base)
-            .ok_or_else(|| format!("segment {base} of log {log} is not part of that snapshot"))?;
-        let path = place(&self.data_dir, log, base);
-        let file = open(&*self.storage, &path).map_err(|error| format!("{}: {error}", path.display()))?;
-        tracing::debug!(peer = peer.get(), path = %path.display(), "serving a segment of a snapshot");
-        Ok(Box::new(Prefix { file, total: listed.1.length, _pin: pin }))
+        tracing::debug!(%peer, %log, base = %asked.base, "serving a segment of a snapshot");
+        match kept {
+            Some((manifest, _, kept)) if manifest.files().any(|file| file == (log, asked)) => {
+                let path = place(&self.data_dir, log, asked.base);
+                let file =
+                    open(&*self.storage, &path).map_err(|error| format!("{}: {error}", path.display()))?;
+                Ok(Box::new(Prefix { file, total: asked.length, kept: Some(kept) }))
+            }
+            Some(_) | None => self.unlisted(log, &asked),
+        }
     }
 }
 
@@ -258,11 +287,25 @@ impl BulkObject for Whole {
     }
 }
 
-/// The first bytes of a file.
+/// Keeps an export from ending while its bytes are read.
+struct Kept {
+    used_ms: Arc<AtomicU64>,
+    now_ms: Arc<AtomicU64>,
+    _pin: Arc<dyn Send + Sync>,
+}
+
+impl Kept {
+    fn used(&self) {
+        self.used_ms.fetch_max(self.now_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// The first bytes of a file. It is open, so they can be read even if its name goes meanwhile.
 struct Prefix {
     file: Arc<dyn File>,
     total: u64,
-    _pin: Arc<dyn Send + Sync>,
+    /// None if no export lists it.
+    kept: Option<Kept>,
 }
 
 impl BulkObject for Prefix {
@@ -275,6 +318,9 @@ impl BulkObject for Prefix {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes_max);
         let mut bytes = vec![0; length];
         self.file.read_at(Position(position), &mut bytes)?;
+        if let Some(kept) = &self.kept {
+            kept.used();
+        }
         Ok(bytes.into())
     }
 }

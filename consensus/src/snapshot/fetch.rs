@@ -4,41 +4,37 @@
 //! [`Fetcher::arrived`] as they come and says with [`Fetcher::ended`] how the transfer ended, until
 //! `next_step` says [`Next::Staged`]. Files go through the engine's storage trait; the network is the caller's.
 //!
-//! For each file of the manifest, in order, the cheapest way that is safe:
-//! 1. it lies in staging, whole: verified when it was put there, verified again after a restart;
-//! 2. it lies in the log already, sealed, with the same length, header and footer: it is synced, and used
-//!    where it is;
-//! 3. its beginning lies in staging, or in the log: that is kept or copied, and the rest fetched;
-//! 4. all of it is fetched.
+//! For each file of the manifest, in order: what lies here already is used (`super::reuse`), and only the rest is
+//! fetched, from whoever delivers (`super::sources`).
 //!
 //! What was fetched counts only after the whole file verified by its chain, was synced and renamed. If it
-//! does not verify, it is fetched once more from the first byte, trusting nothing that was here; after
-//! that the attempt ends.
+//! does not verify, it is cut back to what does, and the rest is fetched from another node; if that does not
+//! help, all of it, from one after the other, trusting nothing that was here. After that the attempt ends.
 //!
-//! Limits: attempts without progress in a row, bytes by the manifest's own lengths, room on the disk.
+//! Limits: rounds through all sources that bring not one byte, tries of a file, bytes by the manifest's own
+//! lengths, room on the disk. In memory: one manifest, and what arrives at once.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_engine::storage::{File, OpenMode, Position, Storage};
+use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_wire::ids::{ClusterId, LogId, NodeId, Offset};
 
-use super::error::{SnapshotError, io, unsynced};
+use super::error::{SnapshotError, io};
 use super::manifest::{Manifest, ManifestFault, SegmentFile, digest};
 use super::request::{SnapshotPart, SnapshotRequest};
+use super::reuse::{Found, Part, Trust, complete, cut_back, look};
+use super::sources::Sources;
 use super::staging::{Kind, Staging};
-use super::verify::{Owner, begins_as, is_same_sealed, verify};
+use super::verify::{Owner, is_same_sealed};
 use crate::core::FetchSnapshot;
-
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 256 * 1024;
 
 /// Bounds of one fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// Attempts in a row that bring not one byte.
+    /// Rounds in a row, through all that may be asked, that bring not one byte.
     pub attempts_max: u32,
     /// Bytes of the disk that stay free.
     pub reserve_bytes: u64,
@@ -61,7 +57,7 @@ pub enum Next {
         request: Bytes,
         /// First byte wanted.
         position: u64,
-        /// Attempts before this one that brought nothing: wait a little longer each time.
+        /// Rounds before this one that brought nothing: wait a little longer each time.
         attempt: u32,
     },
     /// All of it lies in staging or in place.
@@ -77,6 +73,8 @@ pub struct StagedSnapshot {
     pub reused: Vec<(LogId, Offset)>,
     /// Bytes that came over the network.
     pub fetched_bytes: u64,
+    /// Bytes of all its files: what was not fetched was here.
+    pub file_bytes: u64,
 }
 
 /// How a transfer ended.
@@ -99,7 +97,7 @@ pub struct Fetcher {
     state: State,
     /// Damaged here: segments that reach into these are fetched, whatever lies in the log.
     damage: Vec<(LogId, Range<Offset>)>,
-    attempts: u32,
+    sources: Sources,
     progressed: bool,
     last_error: String,
     fetched_bytes: u64,
@@ -120,15 +118,9 @@ struct Files {
     at: usize,
     current: Option<Part>,
     reused: Vec<(LogId, Offset)>,
-    /// The current file did not verify once: nothing that was here is trusted any more.
+    /// The current file did not verify, not even with a beginning that does: nothing that was here is
+    /// trusted any more.
     distrusted: bool,
-}
-
-/// The file on its way.
-#[derive(Debug)]
-struct Part {
-    file: Arc<dyn File>,
-    length: u64,
 }
 
 impl Fetcher {
@@ -153,7 +145,7 @@ impl Fetcher {
             limits,
             state: State::Manifest(Vec::new()),
             damage: Vec::new(),
-            attempts: 0,
+            sources: Sources::new(offer.from),
             progressed: false,
             last_error: String::new(),
             fetched_bytes: 0,
@@ -170,25 +162,32 @@ impl Fetcher {
         self.damage = damage;
     }
 
+    /// Names the nodes that may be asked besides the one that made the offer. May change at any time.
+    pub fn ask_also(&mut self, others: &[NodeId]) {
+        self.sources.set_others(others);
+    }
+
     /// What to do next, when no transfer is running.
     ///
     /// # Errors
     /// The fetch ends; what was fetched stays for the next one.
     pub fn next_step(&mut self) -> Result<Next, SnapshotError> {
-        if self.attempts >= self.limits.attempts_max {
-            let (group, attempts) = (self.offer.group, self.attempts);
+        let attempts = self.sources.rounds();
+        if attempts >= self.limits.attempts_max {
+            let group = self.offer.group;
             return Err(SnapshotError::GaveUp { group, attempts, last: self.last_error.clone() });
         }
         let (part, position) = match &self.state {
             State::Manifest(bytes) => (SnapshotPart::Manifest, wide(bytes.len())),
             State::Files(_) => match self.settle_files()? {
-                Some((log, base, position)) => (SnapshotPart::File { log, base }, position),
+                Some((log, file, position)) => (SnapshotPart::File { log, file }, position),
                 None => return Ok(Next::Staged(self.staged())),
             },
         };
         self.progressed = false;
         let request = SnapshotRequest { group: self.offer.group, digest: self.offer.digest, part }.encode();
-        Ok(Next::Ask { from: self.offer.from, request, position, attempt: self.attempts })
+        let attempt = self.sources.rounds();
+        Ok(Next::Ask { from: self.sources.now(), request, position, attempt })
     }
 
     /// The next bytes of what was asked for.
@@ -254,7 +253,11 @@ impl Fetcher {
                 }
             }
         }
-        self.attempts = if self.progressed { 0 } else { self.attempts.saturating_add(1) };
+        if self.progressed {
+            self.sources.brought();
+        } else {
+            self.sources.brought_nothing();
+        }
         Ok(())
     }
 
@@ -263,9 +266,7 @@ impl Fetcher {
     pub fn progress(&self) -> (u64, Option<u64>) {
         let total = match &self.state {
             State::Manifest(_) => None,
-            State::Files(files) => {
-                Some(files.wanted.iter().map(|(_, file)| file.length).fold(0, u64::saturating_add))
-            }
+            State::Files(files) => Some(files.bytes()),
         };
         (self.fetched_bytes, total)
     }
@@ -299,56 +300,78 @@ impl Fetcher {
     }
 
     /// Goes through the files until one needs bytes: which, and from where on. `None`: all are there.
-    fn settle_files(&mut self) -> Result<Option<(LogId, Offset, u64)>, SnapshotError> {
+    fn settle_files(&mut self) -> Result<Option<(LogId, SegmentFile, u64)>, SnapshotError> {
         loop {
             let State::Files(files) = &mut self.state else { return Ok(None) };
             let Some((log, wanted)) = files.wanted.get(files.at).copied() else { return Ok(None) };
             let owner = Owner { cluster: self.cluster, log };
-            if files.current.is_none() {
-                let damaged = self.damage.iter().any(|(damaged, range)| {
-                    *damaged == log && range.start < wanted.end && wanted.base < range.end
-                });
-                let trust = Trust { own: !damaged && !files.distrusted, part: !files.distrusted };
-                let found = look(&self.staging, owner, &wanted, trust)?;
-                match found {
-                    Found::Staged => {
-                        files.next_file();
-                        continue;
+            let length = match &files.current {
+                Some(part) => part.length,
+                None => {
+                    let damaged = self.damage.iter().any(|(damaged, range)| {
+                        *damaged == log && range.start < wanted.end && wanted.base < range.end
+                    });
+                    let trust = Trust { own: !damaged && !files.distrusted, part: !files.distrusted };
+                    match look(&self.staging, owner, &wanted, trust)? {
+                        Found::Staged => {
+                            files.next_file();
+                            self.sources.next_file();
+                            continue;
+                        }
+                        Found::InPlace => {
+                            files.reused.push((log, wanted.base));
+                            files.next_file();
+                            self.sources.next_file();
+                            continue;
+                        }
+                        Found::Part(part) => files.current.insert(part).length,
                     }
-                    Found::InPlace => {
-                        files.reused.push((log, wanted.base));
-                        files.next_file();
-                        continue;
-                    }
-                    Found::Part(part) => files.current = Some(part),
                 }
-            }
-            let length = files.current.as_ref().map_or(0, |part| part.length);
+            };
             if length < wanted.length {
-                return Ok(Some((log, wanted.base, length)));
+                return Ok(Some((log, wanted, length)));
             }
             match complete(&self.staging, owner, &wanted) {
-                Ok(()) => files.next_file(),
-                Err(error @ SnapshotError::Unverified { .. }) => {
-                    files.current = None;
-                    self.staging.remove(&self.staging.path(log, wanted.base, Kind::Part))?;
-                    if files.distrusted {
-                        return Err(error);
-                    }
-                    tracing::warn!(%error, "fetching the segment again");
-                    files.distrusted = true;
+                Ok(()) => {
+                    files.next_file();
+                    self.sources.next_file();
                 }
+                Err(error @ SnapshotError::Unverified { .. }) => self.try_again(owner, &wanted, error)?,
                 Err(error) => return Err(error),
             }
         }
     }
 
+    /// The current file does not verify: keeps what of it does for the first try, and nothing for those after it.
+    fn try_again(
+        &mut self,
+        owner: Owner,
+        wanted: &SegmentFile,
+        error: SnapshotError,
+    ) -> Result<(), SnapshotError> {
+        let State::Files(files) = &mut self.state else { return Ok(()) };
+        files.current = None;
+        match self.sources.did_not_verify() {
+            Some(1) => cut_back(&self.staging, owner, wanted)?,
+            Some(_) => {
+                files.distrusted = true;
+                self.staging.remove(&self.staging.path(owner.log, wanted.base, Kind::Part))?;
+            }
+            None => {
+                self.staging.remove(&self.staging.path(owner.log, wanted.base, Kind::Part))?;
+                return Err(error);
+            }
+        }
+        tracing::warn!(%error, next = %self.sources.now(), "fetching what does not verify again");
+        Ok(())
+    }
+
     fn staged(&self) -> StagedSnapshot {
-        let reused = match &self.state {
-            State::Manifest(_) => Vec::new(),
-            State::Files(files) => files.reused.clone(),
+        let (reused, file_bytes) = match &self.state {
+            State::Manifest(_) => (Vec::new(), 0),
+            State::Files(files) => (files.reused.clone(), files.bytes()),
         };
-        StagedSnapshot { offer: self.offer, reused, fetched_bytes: self.fetched_bytes }
+        StagedSnapshot { offer: self.offer, reused, fetched_bytes: self.fetched_bytes, file_bytes }
     }
 
     /// The data directory that is being filled.
@@ -364,86 +387,10 @@ impl Files {
         self.current = None;
         self.distrusted = false;
     }
-}
 
-/// What is here of a file.
-enum Found {
-    Staged,
-    InPlace,
-    Part(Part),
-}
-
-/// What of a file that is here may be used.
-#[derive(Clone, Copy, Debug)]
-struct Trust {
-    /// The one in the log.
-    own: bool,
-    /// The one on its way in staging.
-    part: bool,
-}
-
-fn look(staging: &Staging, owner: Owner, wanted: &SegmentFile, trust: Trust) -> Result<Found, SnapshotError> {
-    let whole = staging.path(owner.log, wanted.base, Kind::Whole);
-    let part = staging.path(owner.log, wanted.base, Kind::Part);
-    if let Some(file) = staging.open(&whole, OpenMode::Read)? {
-        if verify(&*file, &whole, owner, wanted).is_ok() {
-            return Ok(Found::Staged);
-        }
-        // Of an older manifest: shorter, perhaps. It is continued, and verified at the end.
-        drop(file);
-        staging.rename(&whole, &part)?;
+    fn bytes(&self) -> u64 {
+        self.wanted.iter().map(|(_, file)| file.length).fold(0, u64::saturating_add)
     }
-    let in_place = staging.open(&staging.place(owner.log, wanted.base), OpenMode::Read)?;
-    if trust.own
-        && let Some(held) = &in_place
-        && is_same_sealed(&**held, owner, wanted)
-    {
-        // Segments are synced by checkpoints only, and no checkpoint of ours may have reached this one.
-        staging.sync_in_place(owner.log, wanted.base)?;
-        return Ok(Found::InPlace);
-    }
-    if let Some(file) = staging.open(&part, OpenMode::ReadWrite)? {
-        let length = file.len().map_err(io(&part, "ask for the length"))?;
-        if trust.part && length <= wanted.length {
-            return Ok(Found::Part(Part { file, length }));
-        }
-        drop(file);
-        staging.remove(&part)?;
-    }
-    let file = staging.storage.open(&part, OpenMode::CreateNew).map_err(io(&part, "create the file"))?;
-    let mut length = 0;
-    if trust.own
-        && let Some(held) = in_place
-        && begins_as(&*held, owner, wanted)
-    {
-        length = copy(&*held, &*file, wanted.length).map_err(io(&part, "copy the beginning"))?;
-    }
-    Ok(Found::Part(Part { file, length }))
-}
-
-/// Copies what `from` has, at most `bytes_max`.
-fn copy(from: &dyn File, to: &dyn File, bytes_max: u64) -> std::io::Result<u64> {
-    let end = from.len()?.min(bytes_max);
-    let mut at = 0u64;
-    let mut buffer = vec![0; COPY_BYTES];
-    while at < end {
-        let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(COPY_BYTES);
-        let Some(piece) = buffer.get_mut(..left) else { break };
-        from.read_at(Position(at), piece)?;
-        to.write_at(Position(at), &[piece])?;
-        at = at.saturating_add(wide(left));
-    }
-    Ok(at)
-}
-
-/// Verifies a file that has its full length, and makes it count.
-fn complete(staging: &Staging, owner: Owner, wanted: &SegmentFile) -> Result<(), SnapshotError> {
-    let part = staging.path(owner.log, wanted.base, Kind::Part);
-    let file = staging.storage.open(&part, OpenMode::ReadWrite).map_err(io(&part, "open the file"))?;
-    verify(&*file, &part, owner, wanted)?;
-    file.sync().map_err(unsynced(&part))?;
-    drop(file);
-    staging.rename(&part, &staging.path(owner.log, wanted.base, Kind::Whole))
 }
 
 fn check_manifest(

@@ -35,6 +35,8 @@ const CHECKED_FROM: usize = 16;
 const LOGS_MAX: usize = 1 << 20;
 /// Most files of a log.
 const FILES_MAX: usize = 1 << 20;
+/// Bytes of a file in a manifest, or in a request.
+pub(super) const FILE_BYTES: usize = 48;
 /// Longest segment that is believed.
 const SEGMENT_BYTES_MAX: u64 = 16 << 30;
 
@@ -77,6 +79,30 @@ pub struct SegmentFile {
     pub chain_end: Chain,
     /// Whether it ends in a footer.
     pub sealed: bool,
+}
+
+impl SegmentFile {
+    /// The 48 bytes of a file, as the table above has them.
+    pub(super) fn write_to(&self, out: &mut FieldWriter) {
+        out.u64(self.base.get()).u64(self.end.get()).u64(self.length);
+        out.u64(self.chain_start.get()).u64(self.chain_end.get());
+        out.u64(u64::from(self.sealed));
+    }
+
+    pub(super) fn read_from(fields: &mut FieldReader<'_>) -> Result<Self, MalformedField> {
+        Ok(Self {
+            base: Offset(fields.u64("base")?),
+            end: Offset(fields.u64("end")?),
+            length: fields.u64("length")?,
+            chain_start: Chain(fields.u64("chain_start")?),
+            chain_end: Chain(fields.u64("chain_end")?),
+            sealed: match fields.u64("sealed")? {
+                0 => false,
+                1 => true,
+                _ => return Err(MalformedField { field: "sealed", problem: "neither 0 nor 1" }),
+            },
+        })
+    }
 }
 
 /// Why bytes are not a manifest to be used.
@@ -126,11 +152,7 @@ impl Manifest {
         out.u32(u32::try_from(self.checkpoint.len()).unwrap_or(u32::MAX));
         out.list(&self.logs, LOGS_MAX, |out, log| {
             out.u64(log.log.generation.get()).u32(log.log.partition.get());
-            out.list(&log.files, FILES_MAX, |out, file| {
-                out.u64(file.base.get()).u64(file.end.get()).u64(file.length);
-                out.u64(file.chain_start.get()).u64(file.chain_end.get());
-                out.u64(u64::from(file.sealed));
-            });
+            out.list(&log.files, FILES_MAX, |out, file| file.write_to(out));
         });
         let mut body = out.into_bytes();
         body.extend_from_slice(&self.checkpoint);
@@ -246,20 +268,7 @@ impl Manifest {
 fn read_log(fields: &mut FieldReader<'_>) -> Result<LogFiles, MalformedField> {
     let generation = Generation(fields.u64("generation")?);
     let partition = Partition(fields.u32("partition")?);
-    let files = fields.list("files", FILES_MAX, 48, |fields| {
-        Ok(SegmentFile {
-            base: Offset(fields.u64("base")?),
-            end: Offset(fields.u64("end")?),
-            length: fields.u64("length")?,
-            chain_start: Chain(fields.u64("chain_start")?),
-            chain_end: Chain(fields.u64("chain_end")?),
-            sealed: match fields.u64("sealed")? {
-                0 => false,
-                1 => true,
-                _ => return Err(MalformedField { field: "sealed", problem: "neither 0 nor 1" }),
-            },
-        })
-    })?;
+    let files = fields.list("files", FILES_MAX, FILE_BYTES, SegmentFile::read_from)?;
     Ok(LogFiles { log: LogId { generation, partition }, files })
 }
 

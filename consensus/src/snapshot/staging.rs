@@ -149,6 +149,21 @@ impl Staging {
     }
 }
 
+/// Groups of which something lies in staging.
+#[must_use]
+pub fn staged_groups(storage: &dyn Storage, data_dir: &Path) -> Vec<GroupId> {
+    let entries = storage.list(&data_dir.join("staging")).unwrap_or_default();
+    entries.iter().filter_map(|entry| entry.name.parse().ok()).map(GroupId).collect()
+}
+
+/// Removes all that lies in staging of a group. Nothing may be fetched into it or switched to meanwhile.
+///
+/// # Errors
+/// The system's; some may be left.
+pub fn discard_staged(storage: &Arc<dyn Storage>, data_dir: &Path, group: GroupId) -> io::Result<()> {
+    Staging::new(Arc::clone(storage), data_dir, group).discard()
+}
+
 /// `DATA/logs/<generation>/<partition>/<base>.seg`.
 pub(super) fn place(data_dir: &Path, log: LogId, base: Offset) -> PathBuf {
     log_dir(data_dir, log).join(segment::file_name(base))

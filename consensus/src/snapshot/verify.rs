@@ -37,15 +37,30 @@ pub(super) fn verify(
     owner: Owner,
     expected: &SegmentFile,
 ) -> Result<(), SnapshotError> {
-    let SegmentFile { base, end, length, chain_start, chain_end, sealed } = *expected;
+    let SegmentFile { base, length, .. } = *expected;
     let unverified = |found: String| SnapshotError::Unverified { log: owner.log, base, found };
     let held = file.len().map_err(|error| unverified(error.to_string()))?;
     if held != length {
         return Err(unverified(format!("{held} bytes long, expected {length}")));
     }
-    let named =
-        transfer::SegmentFile { log: owner.log, base, end, len: length, chain_start, chain_end, sealed };
-    transfer::verify_file(file, path, owner.cluster, &named).map_err(|error| unverified(error.to_string()))
+    transfer::verify_file(file, path, owner.cluster, &named(owner, expected))
+        .map_err(|error| unverified(error.to_string()))
+}
+
+/// The file as the engine names it.
+fn named(owner: Owner, file: &SegmentFile) -> transfer::SegmentFile {
+    let SegmentFile { base, end, length, chain_start, chain_end, sealed } = *file;
+    transfer::SegmentFile { log: owner.log, base, end, len: length, chain_start, chain_end, sealed }
+}
+
+/// How many bytes from the beginning of `file` verify as that segment's.
+pub(super) fn verified_prefix(
+    file: &dyn File,
+    path: &Path,
+    owner: Owner,
+    expected: &SegmentFile,
+) -> std::io::Result<u64> {
+    transfer::verified_prefix(file, path, owner.cluster, &named(owner, expected))
 }
 
 /// Whether `file` is the sealed segment `expected`, judged by its length, header and footer only: enough

@@ -196,6 +196,22 @@ fn below(page: &mut Page, metrics: &NodeMetrics) {
             "Messages and proposals that found the node's queue full.",
             &metrics.inputs_dropped,
         ),
+        ("tidelog_snapshots_offered_total", "Snapshots offered to followers.", &metrics.snapshots_offered),
+        (
+            "tidelog_snapshots_installed_total",
+            "Snapshots that this node switched to.",
+            &metrics.snapshots_installed,
+        ),
+        (
+            "tidelog_snapshot_fetched_bytes_total",
+            "Bytes of snapshots that came over the network.",
+            &metrics.snapshot_bytes_fetched,
+        ),
+        (
+            "tidelog_snapshot_reused_bytes_total",
+            "Bytes of staged snapshots that were here already.",
+            &metrics.snapshot_bytes_reused,
+        ),
     ];
     for (name, help, counter) in counters {
         page.single(name, Family::Counter, help, counter.value());

@@ -9,6 +9,7 @@ use tidelog_wire::ids::{RaftIndex, Term};
 use super::super::clock::SystemClock;
 use super::super::one_log::{GROUP, machines_with_a_batch};
 use super::super::raft_thread::Inbox;
+use super::super::snapshots::DoorWiring;
 use super::*;
 use crate::apply::Catalogue;
 use crate::core::EntryId;
@@ -27,19 +28,25 @@ async fn a_failed_sync_of_a_segment_ends_the_process() {
     let ended: Arc<Mutex<Vec<String>>> = Arc::default();
     let says = Arc::clone(&ended);
     let mailbox: Arc<KeeperBox> = Arc::new(Mailbox::new(0, 0));
-    let inbox = Arc::new(Inbox::new());
-    let runtime = tokio::runtime::Handle::current();
     let fatal = Fatal::new(move |message| says.lock().unwrap().push(message.to_owned()));
+    let apply: Arc<ApplyBox> = Arc::new(Mailbox::new(0, 0));
+    let wiring = DoorWiring {
+        inbox: Arc::new(Inbox::new()),
+        apply: Arc::clone(&apply),
+        metrics: Arc::default(),
+        runtime: tokio::runtime::Handle::current(),
+        fatal: fatal.clone(),
+    };
     let keeper = Keeper {
         mailbox: Arc::clone(&mailbox),
-        apply: Arc::new(Mailbox::new(0, 0)),
+        apply,
         raft_log: Arc::clone(&raft_log),
         engine: Arc::clone(&engine),
         board: Arc::new(Board::new(
             Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),
             Vec::new(),
         )),
-        door: SnapshotDoor::new(engine, raft_log, inbox, runtime, fatal.clone()),
+        door: SnapshotDoor::new(engine, raft_log, wiring),
         metrics: Arc::new(NodeMetrics::default()),
         clock: Arc::new(SystemClock::new()),
         fatal,

@@ -20,7 +20,14 @@ async fn a_failed_sync_ends_the_process_and_nothing_else_about_a_snapshot_does()
     let ended: Arc<Mutex<Vec<String>>> = Arc::default();
     let says = Arc::clone(&ended);
     let fatal = Fatal::new(move |message| says.lock().unwrap().push(message.to_owned()));
-    let door = SnapshotDoor::new(engine, raft_log, Arc::new(Inbox::new()), Handle::current(), fatal);
+    let wiring = DoorWiring {
+        inbox: Arc::new(Inbox::new()),
+        apply: Arc::new(ApplyBox::new(0, 0)),
+        metrics: Arc::default(),
+        runtime: Handle::current(),
+        fatal,
+    };
+    let door = SnapshotDoor::new(engine, raft_log, wiring);
 
     door.told(&SnapshotError::NoRoom { group: GROUP, needed: 10, free: 1 });
     let path = PathBuf::from("/data/staging/1");

@@ -47,7 +47,7 @@ fn format_1_manifest_bytes_never_change() {
 #[test]
 fn format_1_request_bytes_never_change() {
     let log = LogId { generation: Generation(7), partition: Partition(2) };
-    let part = SnapshotPart::File { log, base: Offset(20) };
+    let part = SnapshotPart::File { log, file: format_1_manifest().logs[0].files[1] };
     let request = SnapshotRequest { group: GroupId(1), digest: 0x0102_0304_0506_0708, part };
     let bytes = include_bytes!("../../../testdata/format-1/snapshot/request.bin");
     assert_eq!(&request.encode()[..], bytes);

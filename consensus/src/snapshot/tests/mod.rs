@@ -1,5 +1,6 @@
 //! Snapshots between two data directories on simulated disks.
 
+mod any_source;
 mod formats;
 mod hostile;
 mod site;

@@ -54,6 +54,7 @@ pub(super) struct Site {
     pub(super) dir: PathBuf,
     pub(super) engine: Option<Arc<Engine>>,
     pub(super) writers: Vec<LogWriter>,
+    pub(super) config: LogConfig,
 }
 
 impl Site {
@@ -65,7 +66,7 @@ impl Site {
         storage.sync_dir(Path::new("/")).unwrap();
         let new = NewIdentity { cluster: CLUSTER, node: NodeId(node), incarnation: Incarnation(node.into()) };
         Engine::format(&storage, &dir, new).unwrap();
-        let mut site = Self { disk, storage, dir, engine: None, writers: Vec::new() };
+        let mut site = Self { disk, storage, dir, engine: None, writers: Vec::new(), config: CONFIG };
         site.open();
         site
     }
@@ -100,7 +101,7 @@ impl Site {
 
     pub(super) fn create_logs(&mut self, count: u32) {
         for number in 0..count {
-            let (writer, _) = self.engine().open_log(log(number), CONFIG, None).unwrap();
+            let (writer, _) = self.engine().open_log(log(number), self.config, None).unwrap();
             self.writers.push(writer);
         }
     }
@@ -135,7 +136,7 @@ impl Site {
                 .iter()
                 .map(|writer| LogCheckpoint {
                     log: writer.log(),
-                    config: CONFIG,
+                    config: self.config,
                     state: writer.state(),
                     producers: ProducerTable::new(),
                     damage: Vec::new(),
@@ -177,7 +178,12 @@ pub(super) struct Offering {
 impl Offering {
     /// 60 batches in each of two logs are in the snapshot, 20 more came after it.
     pub(super) fn new() -> Self {
-        let mut site = Site::format(0);
+        Self::of(CONFIG)
+    }
+
+    /// The same with logs of another configuration.
+    pub(super) fn of(config: LogConfig) -> Self {
+        let mut site = Site { config, ..Site::format(0) };
         site.create_logs(3);
         site.append(0, 60);
         site.writers[1].set_log_start(Offset(100)).unwrap();
@@ -199,10 +205,16 @@ impl Offering {
 
     /// A follower that has applied the first `batches`, with a checkpoint of that.
     pub(super) fn follower(&self, batches: u64) -> Site {
-        let mut site = Site::format(1);
+        let mut site = self.peer(1, batches);
+        site.checkpoint(entry(batches + 1, 1), entry(batches + 1, 1));
+        site
+    }
+
+    /// A replica on `node` that has applied the first `batches`, and has no checkpoint of that.
+    pub(super) fn peer(&self, node: u64, batches: u64) -> Site {
+        let mut site = Site { config: self.site.config, ..Site::format(node) };
         site.create_logs(3);
         site.append(0, batches);
-        site.checkpoint(entry(batches + 1, 1), entry(batches + 1, 1));
         site
     }
 
@@ -218,17 +230,7 @@ impl Offering {
         ask: &Next,
         bytes_max: u64,
     ) -> Result<(), SnapshotError> {
-        let Next::Ask { request, position, .. } = ask else { panic!("{ask:?} asks for nothing") };
-        let mut object = match self.exports.open(NodeId(1), request.clone()) {
-            Ok(object) => object,
-            Err(why) => return fetcher.ended(Ended::Broken(why)),
-        };
-        let end = object.total().min(position.saturating_add(bytes_max));
-        if let Err(error) = pump(fetcher, &mut *object, *position, end) {
-            return fetcher.ended(Ended::Broken(error.to_string()));
-        }
-        let how = if end == object.total() { Ended::Complete } else { Ended::Broken("cut off".to_owned()) };
-        fetcher.ended(how)
+        serve(&self.exports, fetcher, ask, bytes_max)
     }
 
     /// Fetches to the end.
@@ -242,6 +244,26 @@ impl Offering {
         }
         panic!("the fetch never ends");
     }
+}
+
+/// Answers one ask from what `exports` has, breaking off after `bytes_max`.
+pub(super) fn serve(
+    exports: &Exports,
+    fetcher: &mut Fetcher,
+    ask: &Next,
+    bytes_max: u64,
+) -> Result<(), SnapshotError> {
+    let Next::Ask { request, position, .. } = ask else { panic!("{ask:?} asks for nothing") };
+    let mut object = match exports.open(NodeId(1), request.clone()) {
+        Ok(object) => object,
+        Err(why) => return fetcher.ended(Ended::Broken(why)),
+    };
+    let end = object.total().min(position.saturating_add(bytes_max));
+    if let Err(error) = pump(fetcher, &mut *object, *position, end) {
+        return fetcher.ended(Ended::Broken(error.to_string()));
+    }
+    let how = if end == object.total() { Ended::Complete } else { Ended::Broken("cut off".to_owned()) };
+    fetcher.ended(how)
 }
 
 fn pump(fetcher: &mut Fetcher, object: &mut dyn BulkObject, from: u64, to: u64) -> Result<(), SnapshotError> {

@@ -9,7 +9,7 @@ use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_wire::ids::Term;
 
 use super::super::*;
-use super::site::{GROUP, Offering, Site, entry};
+use super::site::{CONFIG, GROUP, Offering, Site, entry};
 
 use crate::raft_log::{GroupWrite, InstallChange, InstallMark, RaftLog, SimLog, SimLogOptions};
 
@@ -128,8 +128,14 @@ fn an_empty_replica_is_filled_from_nothing() {
 fn crashed_at(before: &SimDisk, offering: &Offering, change: u64, crash: Crash) -> (Site, bool) {
     let disk = before.fork();
     let storage = disk.storage();
-    let mut site =
-        Site { disk, storage, dir: Path::new("/data").to_owned(), engine: None, writers: Vec::new() };
+    let mut site = Site {
+        disk,
+        storage,
+        dir: Path::new("/data").to_owned(),
+        engine: None,
+        writers: Vec::new(),
+        config: CONFIG,
+    };
     site.open();
     let log = raft_log(&site);
     site.disk.stop_at(site.disk.changes() + change);
