@@ -7,30 +7,31 @@
 //! | check | what raft would do without it |
 //! |---|---|
 //! | kind: only what peers send | take local kinds, forward proposals in circles |
-//! | `to` is this replica, `from` a member on the sending node and not this one | count strangers' votes |
+//! | `to` is this replica, `from` a member on the sending node and not this one; or not known yet, if it begins something | count strangers' votes |
 //! | terms 1..=[`TERM_MAX`] (read-index: 0), indices up to [`INDEX_MAX`] | overflow; treat term 0 as local |
 //! | contexts short, no request for snapshots | grow maps keyed by them; assert on a snapshot's index |
-//! | append: entries follow `index` one by one, terms never fall and stay within the message's, normal kind, within the size limits | underflow in slicing; break the order of terms |
+//! | append: entries follow `index` one by one, terms never fall and stay within the message's, normal kind or a change of members that could be one, within the size limits | underflow in slicing; break the order of terms |
 //! | append, snapshot: what it says about entries committed here agrees with them | stop the process, or never agree |
 //! | heartbeat: commit not beyond our last entry | stop the process |
 //! | append answer: match and rejection within the leader's log, hint not absurd | overflow; count entries that nobody has |
 //! | vote answer: only to a durable candidacy, with the whole log durable | assert that all is durable |
 //! | hand-over: only from the leader, not during an installation | campaign for a stranger; stop on a compacted entry |
 //! | read-index: one entry with a short context, only to the leader, at most so many | index an empty list; forward in circles; grow |
+//! | a replica that has nothing yet: no votes and no hand-over | vote, and stand for election, without a log |
 //! | snapshot: plausible members with this replica among them, index and term in range, a known format | stop on a configuration it cannot restore |
 //!
 //! Two of them are evidence against **ourselves** rather than the sender: a heartbeat that knows more of
 //! our log than we do, and committed entries that differ. Then the replica halts.
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{Raft, StateRole};
 use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
+use super::change::Roll;
 use super::config::CoreLimits;
 use super::error::{HaltReason, MessageRefusal};
+use super::members::{check_members, decode_entry, members_of};
 use super::offer::OfferData;
 use super::store::ReplicaStore;
 use super::tail::entry_bytes;
@@ -42,8 +43,6 @@ pub(super) const TERM_MAX: u64 = 1 << 30;
 pub(super) const INDEX_MAX: u64 = 1 << 62;
 /// Longest context of a heartbeat, vote or read.
 const CONTEXT_BYTES_MAX: usize = 64;
-/// Most members of a group.
-pub(super) const MEMBERS_MAX: usize = 64;
 /// Most entries of one append message.
 const ENTRIES_MAX: usize = 65_536;
 /// Largest manifest that is fetched.
@@ -69,7 +68,9 @@ impl From<MessageRefusal> for Denied {
 /// What the checks look at.
 pub(super) struct Gate<'a> {
     pub(super) group: GroupId,
-    pub(super) members: &'a BTreeMap<ReplicaId, NodeId>,
+    pub(super) roll: &'a Roll,
+    /// Whether this replica's clock stands still: then it knows all members.
+    pub(super) asleep: bool,
     pub(super) raft: &'a Raft<ReplicaStore>,
     pub(super) limits: &'a CoreLimits,
     /// Term and vote that are on disk.
@@ -92,6 +93,11 @@ impl Gate<'_> {
                 self.check_heartbeat(message)
             }
             _ if self.installing => Err(MessageRefusal::NotTaking { group: self.group }.into()),
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote | MessageType::MsgTimeoutNow
+                if self.raft.store().is_blank() =>
+            {
+                Err(MessageRefusal::NotTaking { group: self.group }.into())
+            }
             MessageType::MsgAppend => self.check_append(message),
             MessageType::MsgAppendResponse => self.check_append_answer(message),
             MessageType::MsgRequestVoteResponse => self.check_vote_answer(message, kind),
@@ -127,10 +133,39 @@ impl Gate<'_> {
             .into());
         }
         let claimed = ReplicaId(message.from);
-        if message.from == self.raft.id || self.members.get(&claimed) != Some(&from) {
+        let known = match self.roll.members.get(&claimed) {
+            Some(node) => *node == from && message.from != self.raft.id,
+            None => self.may_begin(from, message),
+        };
+        if !known {
             return Err(MessageRefusal::UnknownSender { group: self.group, node: from, claimed }.into());
         }
         Ok(())
+    }
+
+    /// Whether one that is no member here says something that it may say if it is one all the same.
+    fn may_begin(&self, from: NodeId, message: &Message) -> bool {
+        let claimed = ReplicaId(message.from);
+        let leads = message.from == self.raft.leader_id && self.roll.node_of(claimed) == Some(from);
+        let begins = match message.get_msg_type() {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => !self.asleep,
+            MessageType::MsgTimeoutNow => leads,
+            MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgReadIndex
+            | MessageType::MsgReadIndexResp
+            | MessageType::MsgHup
+            | MessageType::MsgBeat
+            | MessageType::MsgPropose
+            | MessageType::MsgUnreachable
+            | MessageType::MsgSnapStatus
+            | MessageType::MsgCheckQuorum
+            | MessageType::MsgTransferLeader => false,
+        };
+        begins && message.from != self.raft.id && (leads || self.roll.may_be_new(claimed, from))
     }
 
     fn check_numbers(&self, message: &Message) -> Result<(), Denied> {
@@ -190,8 +225,8 @@ impl Gate<'_> {
                 let group = self.group;
                 return Err(MessageRefusal::EntriesOutOfOrder { group, index, term, previous }.into());
             }
-            if entry.get_entry_type() != EntryType::EntryNormal {
-                return Err(self.absurd("entry_type", 1, "normal: membership does not change this way"));
+            if entry.get_entry_type() != EntryType::EntryNormal && decode_entry(entry).is_none() {
+                return Err(self.absurd("entry_type", 1, "normal, or a change of members that is one"));
             }
             let size = entry_bytes(entry);
             if size > self.entry_bytes_max() {
@@ -315,26 +350,17 @@ impl Gate<'_> {
         let bad = |found: String| MessageRefusal::BadSnapshot {
             group: self.group,
             found,
-            expected: "distinct members, this replica among them, and no change under way",
+            expected: "members that can be, this replica among them",
         };
-        if conf.voters.is_empty()
-            || !conf.voters_outgoing.is_empty()
-            || !conf.learners_next.is_empty()
-            || conf.auto_leave
-        {
-            return Err(bad("its members have no voters or are changing".to_owned()).into());
-        }
-        let ids: BTreeSet<_> = conf.voters.iter().chain(&conf.learners).copied().collect();
-        if ids.len() != conf.voters.len().saturating_add(conf.learners.len())
-            || ids.len() > MEMBERS_MAX
-            || ids.contains(&0)
-            || !ids.contains(&self.raft.id)
-        {
-            return Err(bad(format!("its members are {ids:?}")).into());
-        }
         let Some(offer) = OfferData::decode(&message.get_snapshot().data) else {
             return Err(bad("its manifest is named in a format that is not known".to_owned()).into());
         };
+        let members = members_of(conf, &offer.nodes);
+        let this = ReplicaId(self.raft.id);
+        if conf.auto_leave || !(members.counts(this) || members.learners.contains(&this)) {
+            return Err(bad(format!("its members are {members:?}")).into());
+        }
+        check_members(&members).map_err(bad)?;
         if offer.manifest_bytes == 0 || offer.manifest_bytes > MANIFEST_BYTES_MAX {
             return Err(self.oversized_bytes(
                 "a snapshot's manifest",

@@ -81,11 +81,22 @@ pub struct Ticks {
     pub election_max: u32,
     /// A leader offers a snapshot again if the follower has not caught up by then.
     pub snapshot_retry: u32,
+    /// A leader that has nothing to do for so long lets its group sleep.
+    pub quiet: u32,
+    /// A leader whose disk has not finished a write for so long, while others have, hands over.
+    pub slow_disk: u32,
 }
 
 impl Default for Ticks {
     fn default() -> Self {
-        Self { heartbeat: 2, election_min: 12, election_max: 24, snapshot_retry: 120 }
+        Self {
+            heartbeat: 2,
+            election_min: 12,
+            election_max: 24,
+            snapshot_retry: 120,
+            quiet: 40,
+            slow_disk: 20,
+        }
     }
 }
 

@@ -256,6 +256,19 @@ pub enum HaltReason {
         /// What is wrong.
         found: String,
     },
+    /// The raft log holds what another replica of the group left, which this one must not take for its own.
+    #[error(
+        "E1242 group {group}: the raft log is that of replica {found}, this is replica {expected}: this replica stays \
+         out; restart the node, which begins its log anew"
+    )]
+    OthersLog {
+        /// The group.
+        group: GroupId,
+        /// This replica.
+        expected: ReplicaId,
+        /// Whose log it is.
+        found: ReplicaId,
+    },
     /// Applying, or something else outside the core, cannot go on.
     #[error("E1229 group {group}: stopped by the node: {message}")]
     Outside {

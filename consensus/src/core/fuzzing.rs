@@ -7,5 +7,5 @@ use super::offer::OfferData;
 /// An offer, decoded and encoded again.
 #[must_use]
 pub fn offer(bytes: &[u8]) -> Option<Bytes> {
-    OfferData::decode(bytes).map(OfferData::encode)
+    OfferData::decode(bytes).map(|offer| offer.encode())
 }

@@ -15,6 +15,9 @@
 //! | `replica` | one replica: raft and what stands around it |
 //! | `ready` | what raft wants done, and **what may leave when** |
 //! | `incoming` | a snapshot on its way in |
+//! | `members`, `change` | who belongs to a group, the entries that change it, and making them |
+//! | `quiet`, `pace` | groups in which nothing happens, disks that are slow |
+//! | `offer` | a snapshot on its way out |
 //! | `check` | what a peer's message must satisfy before raft sees it, as a table |
 //! | `start` | evidence of lost memory, before raft exists |
 //! | `store`, `tail`, `terms` | what raft reads: memory first, never an error it would die of |
@@ -22,9 +25,9 @@
 //! | `timeouts` | the only place that sets election timeouts |
 //!
 //! Not here: what entries mean ([`crate::apply`]), how effects are carried out, the files of
-//! a snapshot ([`crate::snapshot`]). Membership changes are not here yet: entries and messages
-//! that carry them are refused.
+//! a snapshot ([`crate::snapshot`]), who should belong to a group (`crate::placement`).
 
+mod change;
 mod check;
 mod config;
 mod error;
@@ -36,6 +39,8 @@ mod logging;
 mod members;
 mod node;
 mod offer;
+mod pace;
+mod quiet;
 mod reads;
 mod ready;
 mod replica;

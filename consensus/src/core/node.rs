@@ -27,6 +27,10 @@ pub struct NodeCore {
     slots: BTreeMap<GroupId, Slot>,
     /// Groups that have to be looked at by the next collection.
     dirty: BTreeSet<GroupId>,
+    /// Groups whose clock runs. The others cost nothing, however many they are.
+    awake: BTreeSet<GroupId>,
+    /// Groups with something on its way to the disk.
+    unsettled: BTreeSet<GroupId>,
     last_persist: u64,
     unreported: Vec<Halt>,
 }
@@ -71,6 +75,8 @@ impl NodeCore {
             },
             slots: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            awake: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             last_persist: 0,
             unreported: Vec::new(),
         };
@@ -116,6 +122,7 @@ impl NodeCore {
 
     fn stop(&mut self, group: GroupId, effects: &mut Effects) {
         effects.touched.insert(group);
+        self.awake.remove(&group);
         if let Some(Slot::Active(mut replica)) = self.slots.remove(&group) {
             effects.replies.append(&mut replica.abandon());
             effects.sends.extend(replica.parting());
@@ -131,12 +138,16 @@ impl NodeCore {
     /// Takes an input. Answers that need no more come out at once; the rest with the next collection.
     pub fn feed(&mut self, input: Input, effects: &mut Effects) {
         match input {
-            Input::Tick => self.for_all(|replica| replica.tick()),
+            Input::Tick => self.for_each(self.awake.clone(), Replica::tick),
             Input::Persisted { number } => {
                 assert!(number <= self.last_persist, "persist {number} was never asked for");
-                self.for_all(|replica| replica.persisted(number, effects));
+                let waiting = std::mem::take(&mut self.unsettled);
+                self.for_each(waiting, |replica| replica.persisted(number, effects));
             }
-            Input::PeerDown { node } => self.for_all(|replica| replica.peer_down(node)),
+            Input::PeerDown { node } => {
+                let all = self.slots.keys().copied().collect();
+                self.for_each(all, |replica| replica.peer_down(node));
+            }
             Input::Message { from, group, message } => {
                 let known = self.slots.contains_key(&group);
                 let denied = match self.active(group) {
@@ -187,6 +198,12 @@ impl NodeCore {
             let Some(Slot::Active(replica)) = self.slots.get_mut(&group) else { continue };
             if let Err(reason) = replica.collect(&mut draft, effects) {
                 self.halt(group, reason, effects);
+                continue;
+            }
+            let (asleep, unsettled) = (replica.quiet.is_asleep(), !replica.held.is_empty());
+            let _ = if asleep { self.awake.remove(&group) } else { self.awake.insert(group) };
+            if unsettled {
+                self.unsettled.insert(group);
             }
         }
         if !draft.writes.is_empty() || !draft.votes.is_empty() {
@@ -207,11 +224,11 @@ impl NodeCore {
         self.slots.iter().map(|(group, slot)| slot.status(*group)).collect()
     }
 
-    fn for_all(&mut self, mut act: impl FnMut(&mut Replica)) {
-        for (group, slot) in &mut self.slots {
-            if let Slot::Active(replica) = slot {
+    fn for_each(&mut self, groups: BTreeSet<GroupId>, mut act: impl FnMut(&mut Replica)) {
+        for group in groups {
+            if let Some(Slot::Active(replica)) = self.slots.get_mut(&group) {
                 act(replica);
-                self.dirty.insert(*group);
+                self.dirty.insert(group);
             }
         }
     }
@@ -243,6 +260,7 @@ impl NodeCore {
         effects.touched.insert(group);
         let Some(slot) = self.slots.get_mut(&group) else { return };
         if let Slot::Active(replica) = slot {
+            self.awake.remove(&group);
             effects.replies.append(&mut replica.abandon());
             effects.sends.extend(replica.parting());
             let replica = replica.id;
@@ -296,6 +314,7 @@ impl Slot {
                 snapshot: SnapshotPhase::None,
                 members: Members::default(),
                 peers: Vec::new(),
+                quiet: false,
                 halted: Some(reason.clone()),
             },
         }

@@ -42,6 +42,11 @@ impl Reads {
         self.waiting.len()
     }
 
+    /// Whether anybody waits for an answer.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty() || !self.rounds.is_empty()
+    }
+
     /// Begins a round for all that wait: its context, or `None` if nobody does.
     pub(super) fn begin(&mut self) -> Option<Bytes> {
         if self.waiting.is_empty() {

@@ -22,6 +22,8 @@ use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
 
 use super::error::HaltReason;
 use super::io::{Answer, ApplyTask, Committed, Effects, InstallSnapshot, Lane, ProposeFailure, Reply};
+use super::members::members_of;
+use super::offer::OfferData;
 use super::replica::{Replica, failed};
 use super::start::entry_id;
 use super::tail::entry_bytes;
@@ -44,6 +46,8 @@ pub(super) struct Held {
     vote: (u64, u64),
     /// It is durable only when the snapshot in it is installed as well.
     install: bool,
+    /// The tick it was made in.
+    pub(super) since: u64,
     /// What may leave then.
     messages: Vec<Message>,
 }
@@ -136,7 +140,7 @@ impl Replica {
             if let Some(reason) = self.raw.store().take_failure() {
                 return Err(reason);
             }
-            self.take(ready, draft.number, &mut write, &mut vote, effects);
+            self.take(ready, draft.number, &mut write, &mut vote, effects)?;
             self.timeouts.keep(&mut self.raw.raft);
         }
         if !write.is_empty() {
@@ -167,7 +171,7 @@ impl Replica {
         write: &mut GroupWrite,
         vote: &mut Option<Vote>,
         effects: &mut Effects,
-    ) {
+    ) -> Result<(), HaltReason> {
         let mut must_sync = false;
         if let Some(soft) = ready.ss() {
             self.seen_soft = (soft.leader_id, soft.raft_state);
@@ -203,7 +207,7 @@ impl Replica {
             write.hard_state = Some(hard);
         }
         self.answer_reads(&mut ready, effects);
-        self.hand_to_apply(&mut ready, effects);
+        self.hand_to_apply(&mut ready, effects)?;
         let at_once = ready.take_messages();
         let persisted = ready.take_persisted_messages();
         let ready_number = ready.number();
@@ -211,26 +215,18 @@ impl Replica {
         let held = self.sort_messages(at_once, persisted, effects);
         let vote = (self.raw.raft.term, self.raw.raft.vote);
         let behind = self.held.back().map(|last| last.persist);
-        match (must_sync, behind) {
-            (true, _) => {
-                self.held.push_back(Held {
-                    persist: number,
-                    ready: ready_number,
-                    vote,
-                    install,
-                    messages: held,
-                });
-            }
-            (false, Some(persist)) => {
-                self.held.push_back(Held { persist, ready: ready_number, vote, install, messages: held });
-            }
-            (false, None) => {
-                self.settle(ready_number, vote);
-                for message in held {
-                    effects.sends.extend(self.outgoing(message));
-                }
+        let persist = if must_sync { Some(number) } else { behind };
+        if let Some(persist) = persist {
+            let since = self.clock;
+            let held = Held { persist, ready: ready_number, vote, install, since, messages: held };
+            self.held.push_back(held);
+        } else {
+            self.settle(ready_number, vote);
+            for message in held {
+                effects.sends.extend(self.outgoing(message));
             }
         }
+        Ok(())
     }
 
     /// Sends what may leave at once, and returns what has to wait.
@@ -269,9 +265,9 @@ impl Replica {
         }
     }
 
-    fn hand_to_apply(&mut self, ready: &mut Ready, effects: &mut Effects) {
+    fn hand_to_apply(&mut self, ready: &mut Ready, effects: &mut Effects) -> Result<(), HaltReason> {
         let committed = ready.take_committed_entries();
-        let Some(last) = committed.last().map(|entry| entry.index) else { return };
+        let Some(last) = committed.last().map(|entry| entry.index) else { return Ok(()) };
         let mut bytes = 0u64;
         let mut entries = Vec::with_capacity(committed.len());
         for entry in committed {
@@ -283,7 +279,7 @@ impl Replica {
                 index: RaftIndex(entry.index),
                 term: Term(entry.term),
                 token: decided.committed,
-                members: None,
+                members: self.make_change(&entry)?,
                 entry,
             });
         }
@@ -291,6 +287,7 @@ impl Replica {
         self.applying.push_back((last, bytes));
         self.applying_bytes = self.applying_bytes.saturating_add(bytes);
         effects.applies.push(ApplyTask { group: self.group, entries });
+        Ok(())
     }
 
     fn begin_install(
@@ -302,7 +299,10 @@ impl Replica {
         let metadata = snapshot.get_metadata();
         let id = entry_id(metadata.index, metadata.term);
         let conf = metadata.get_conf_state().clone();
-        self.raw.mut_store().restart_at(id, conf);
+        self.raw.mut_store().restart_at(id, conf.clone());
+        // The gate let no offer pass that says less.
+        let nodes = OfferData::decode(&snapshot.data).map(|offer| offer.nodes).unwrap_or_default();
+        self.roll.become_members(&members_of(&conf, &nodes));
         let mark = self.incoming.install(id);
         write.entries.clear();
         write.install = InstallChange::Set(mark);

@@ -10,24 +10,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use raft::eraftpb::{Entry, HardState, Message, MessageType, Snapshot};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
-use tidelog_engine::checkpoint::EntryId;
+use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
+use raft::{RawNode, StateRole};
 use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
+use super::change::Roll;
 use super::check::{Denied, Gate};
 use super::config::{CoreLimits, ReplicaStart, Ticks};
 use super::incoming::Incoming;
-use super::io::{
-    Answer, Compaction, Effects, ExportRequest, LeaderChange, Outgoing, Proposal, ProposeFailure, Reply,
-    SnapshotOffer, Token,
-};
-use super::members::{MemberChange, members_of};
-use super::offer::OfferData;
+use super::io::{Answer, Effects, LeaderChange, Outgoing, Proposal, ProposeFailure, Reply, Token};
+use super::pace::Pace;
+use super::quiet::Quiet;
 use super::reads::Reads;
 use super::ready::Held;
-use super::start::{Started, conf_state, entry_id};
-use super::status::{GroupStatus, PeerStatus, Role};
+use super::start::Started;
 use super::store::ReplicaStore;
 use super::tail::entry_bytes;
 use super::timeouts::Timeouts;
@@ -37,9 +33,11 @@ use super::tokens::Tokens;
 pub(super) struct Replica {
     pub(super) group: GroupId,
     pub(super) id: ReplicaId,
-    pub(super) members: BTreeMap<ReplicaId, NodeId>,
+    pub(super) roll: Roll,
     pub(super) limits: CoreLimits,
-    ticks: Ticks,
+    pub(super) ticks: Ticks,
+    /// Ticks that it was awake for.
+    pub(super) clock: u64,
     pub(super) raw: RawNode<ReplicaStore>,
     pub(super) timeouts: Timeouts,
     pub(super) tokens: Tokens,
@@ -62,9 +60,11 @@ pub(super) struct Replica {
     shown: Option<LeaderChange>,
     pub(super) incoming: Incoming,
     /// Ticks for which each follower has been waiting for a snapshot.
-    in_snapshot: BTreeMap<u64, u32>,
-    /// Ticks since an export was asked for.
-    export_asked: Option<u32>,
+    pub(super) in_snapshot: BTreeMap<u64, u32>,
+    /// Ticks since an export was asked for, and what it must have applied.
+    pub(super) export_asked: Option<(u32, RaftIndex)>,
+    pub(super) quiet: Quiet,
+    pub(super) pace: Pace,
 }
 
 impl Replica {
@@ -84,9 +84,10 @@ impl Replica {
         Self {
             group: start.group,
             id: start.replica,
-            members,
+            roll: Roll::new(members),
             limits,
             ticks,
+            clock: 0,
             timeouts,
             tokens: Tokens::default(),
             reads: Reads::new(start.replica, boot, limits.reads_max),
@@ -105,6 +106,8 @@ impl Replica {
             incoming: Incoming::None,
             in_snapshot: BTreeMap::new(),
             export_asked: None,
+            quiet: Quiet::AWAKE,
+            pace: Pace::default(),
             raw,
         }
     }
@@ -119,50 +122,31 @@ impl Replica {
     }
 
     pub(super) fn leader_node(&self) -> Option<NodeId> {
-        self.members.get(&ReplicaId(self.raw.raft.leader_id)).copied()
+        self.roll.node_of(ReplicaId(self.raw.raft.leader_id))
     }
 
     pub(super) fn tick(&mut self) {
         // While a snapshot is being switched to, raft's log and applied index are apart, and a
         // campaign would trip over it.
-        if self.is_switching() {
+        if self.is_switching() || self.rests() {
             return;
         }
+        self.clock = self.clock.saturating_add(1);
         self.raw.tick();
         self.timeouts.keep(&mut self.raw.raft);
         for context in self.raw.store().renew_budget(self.limits.read_bytes_per_step_max) {
             self.raw.on_entries_fetched(context);
         }
-        if let Some(ticks) = &mut self.export_asked {
+        if let Some((ticks, _)) = &mut self.export_asked {
             *ticks = ticks.saturating_add(1);
         }
         if self.is_leader() {
             self.retry_snapshots();
+            self.look_at_pace();
+            self.consider_sleep();
         } else {
             self.in_snapshot.clear();
-        }
-    }
-
-    /// A follower that does not catch up after an offer is probed again, which repeats the offer.
-    fn retry_snapshots(&mut self) {
-        let peers: Vec<_> = self.members.keys().map(|id| id.get()).collect();
-        for peer in peers {
-            let waiting = self
-                .raw
-                .raft
-                .prs()
-                .get(peer)
-                .is_some_and(|progress| progress.state == ProgressState::Snapshot);
-            if !waiting {
-                self.in_snapshot.remove(&peer);
-                continue;
-            }
-            let ticks = self.in_snapshot.entry(peer).or_default();
-            *ticks = ticks.saturating_add(1);
-            if *ticks >= self.ticks.snapshot_retry {
-                self.in_snapshot.remove(&peer);
-                self.raw.report_snapshot(peer, SnapshotStatus::Failure);
-            }
+            self.forget_pace();
         }
     }
 
@@ -170,22 +154,30 @@ impl Replica {
     pub(super) fn message(
         &mut self,
         from: NodeId,
-        message: Message,
+        mut message: Message,
         effects: &mut Effects,
     ) -> Result<(), Denied> {
         let gate = Gate {
             group: self.group,
-            members: &self.members,
+            roll: &self.roll,
+            asleep: self.quiet.is_asleep(),
             raft: &self.raw.raft,
             limits: &self.limits,
             durable_vote: self.durable_vote,
             installing: self.is_switching(),
         };
         gate.check(from, &message)?;
+        self.roll.meet(ReplicaId(message.from), from);
+        let sleeps = self.hear(&mut message);
+        let (kind, sender, context) = (message.get_msg_type(), message.from, message.context.clone());
         if message.get_msg_type() == MessageType::MsgSnapshot && self.must_stage(&message) {
             self.stage(from, message, effects);
         } else {
             self.step(message);
+        }
+        self.heard(kind, sender, &context);
+        if sleeps {
+            self.quiet = Quiet::Asleep;
         }
         Ok(())
     }
@@ -200,11 +192,26 @@ impl Replica {
 
     /// Queues a proposal for the next collection, or says why not.
     pub(super) fn propose(&mut self, token: Token, proposal: Proposal) -> Result<(), ProposeFailure> {
+        self.check_proposer()?;
+        self.queue(token, Entry { context: proposal.context, data: proposal.data, ..Entry::default() })
+    }
+
+    pub(super) fn check_proposer(&self) -> Result<(), ProposeFailure> {
+        if self.is_leader() { Ok(()) } else { Err(ProposeFailure::NotLeader { leader: self.leader_node() }) }
+    }
+
+    /// Whether an entry that changes members waits for the next collection.
+    pub(super) fn has_change_queued(&self) -> bool {
+        self.proposals.iter().any(|(_, entry)| entry.get_entry_type() != EntryType::EntryNormal)
+    }
+
+    /// Whether anybody waits for an answer of this replica.
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.proposals.is_empty() || self.tokens.len() > 0 || self.reads.is_waited_for()
+    }
+
+    pub(super) fn queue(&mut self, token: Token, entry: Entry) -> Result<(), ProposeFailure> {
         let raft = &self.raw.raft;
-        if raft.state != StateRole::Leader {
-            return Err(ProposeFailure::NotLeader { leader: self.leader_node() });
-        }
-        let entry = Entry { context: proposal.context, data: proposal.data, ..Entry::default() };
         let bytes = entry_bytes(&entry);
         if bytes > self.limits.entry_bytes_max {
             return Err(ProposeFailure::TooLarge);
@@ -223,6 +230,7 @@ impl Replica {
         }
         self.proposal_bytes = self.proposal_bytes.saturating_add(bytes);
         self.proposals.push((token, entry));
+        self.wake();
         Ok(())
     }
 
@@ -241,11 +249,14 @@ impl Replica {
                 tokens.push(token);
                 entries.push(entry);
             }
+            let changes = entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
             let mut message = Message::default();
             message.set_msg_type(MessageType::MsgPropose);
             message.from = self.id.get();
             message.set_entries(entries.into());
-            let stepped = self.is_leader() && self.raw.step(message).is_ok();
+            // raft would make an empty entry of a change while another may be under way.
+            let possible = !(changes && self.raw.raft.has_pending_conf());
+            let stepped = self.is_leader() && possible && self.raw.step(message).is_ok();
             self.timeouts.keep(&mut self.raw.raft);
             if stepped {
                 let next = self.raw.raft.raft_log.last_index().saturating_add(1);
@@ -264,15 +275,6 @@ impl Replica {
         }
     }
 
-    /// Queues a change of members, or says why not.
-    pub(super) fn change_members(
-        &mut self,
-        _token: Token,
-        _change: &MemberChange,
-    ) -> Result<(), ProposeFailure> {
-        Err(ProposeFailure::NotReady)
-    }
-
     /// Adds a read to the next round, or says why there will be none.
     pub(super) fn read_index(&mut self, token: Token) -> Result<(), ProposeFailure> {
         let raft = &self.raw.raft;
@@ -286,6 +288,7 @@ impl Replica {
             return Err(ProposeFailure::Busy);
         }
         self.reads.ask(token);
+        self.wake();
         Ok(())
     }
 
@@ -300,10 +303,10 @@ impl Replica {
 
     pub(super) fn applied(&mut self, index: RaftIndex) {
         let index = index.get();
-        if index <= self.raw.raft.raft_log.applied {
+        // What is beyond was handed out by an older replica of the group.
+        if index <= self.raw.raft.raft_log.applied || index > self.emitted {
             return;
         }
-        assert!(index <= self.emitted, "entry {index} applied, but only {} were handed out", self.emitted);
         self.raw.advance_apply_to(index);
         while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= index) {
             self.applying_bytes = self.applying_bytes.saturating_sub(bytes);
@@ -319,71 +322,14 @@ impl Replica {
         self.raw.mut_store().tail.evict(settled, keep);
     }
 
-    /// Forgets what no kept checkpoint needs, as far as no offered snapshot needs it.
-    pub(super) fn checkpointed(&mut self, compact_to: RaftIndex, effects: &mut Effects) {
-        if self.is_switching() {
-            return;
-        }
-        let mut to = compact_to.get().min(self.raw.raft.raft_log.applied);
-        if !self.in_snapshot.is_empty()
-            && let Some(offer) = &self.raw.store().offer
-        {
-            to = to.min(offer.get_metadata().index);
-        }
-        let store = self.raw.mut_store();
-        if to <= store.terms.base().index.get() || !store.terms.compact(RaftIndex(to)) {
-            return;
-        }
-        let first_kept = RaftIndex(to.saturating_add(1));
-        effects.compactions.push(Compaction { group: self.group, first_kept });
-    }
-
-    pub(super) fn offer(&mut self, offer: &SnapshotOffer) {
-        self.export_asked = None;
-        let mut snapshot = Snapshot::default();
-        let metadata = snapshot.mut_metadata();
-        metadata.index = offer.snapshot.index.get();
-        metadata.term = offer.snapshot.term.get();
-        metadata.set_conf_state(conf_state(&offer.members));
-        snapshot.data = OfferData { digest: offer.digest, manifest_bytes: offer.manifest_bytes }.encode();
-        self.raw.mut_store().offer = Some(snapshot);
-    }
-
-    pub(super) fn withdraw(&mut self, snapshot: EntryId) {
-        let offer = &mut self.raw.mut_store().offer;
-        if offer.as_ref().is_some_and(|held| held.get_metadata().index == snapshot.index.get()) {
-            *offer = None;
-        }
-    }
-
-    /// Asks for an export if raft wanted to send a snapshot and there was none, not too often.
-    pub(super) fn ask_export(&mut self, effects: &mut Effects) {
-        let due = self.export_asked.is_none_or(|ticks| ticks >= self.ticks.snapshot_retry);
-        if self.raw.store().take_wants_offer() && due {
-            self.export_asked = Some(0);
-            let at_least = self.raw.store().terms.base().index;
-            effects.exports.push(ExportRequest { group: self.group, at_least });
-        }
-    }
-
     /// Hands leadership to the voter on `to`, or to the one that has most of the log.
     pub(super) fn transfer(&mut self, to: Option<NodeId>) {
         if !self.is_leader() {
             return;
         }
-        let progress = self.raw.raft.prs();
-        let target = self
-            .members
-            .iter()
-            .filter(|(id, _)| **id != self.id && progress.conf().voters().contains(id.get()))
-            .filter(|(_, node)| to.is_none_or(|to| to == **node))
-            .filter_map(|(id, _)| {
-                let peer = progress.get(id.get())?;
-                Some((peer.recent_active, peer.matched, id.get()))
-            })
-            .max();
-        if let Some((_, _, target)) = target {
-            self.raw.transfer_leader(target);
+        if let Some(heir) = self.heir(to) {
+            self.wake();
+            self.raw.transfer_leader(heir);
             self.timeouts.keep(&mut self.raw.raft);
         }
     }
@@ -397,9 +343,12 @@ impl Replica {
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {
+        if self.wakes_without(node) {
+            self.wake();
+        }
         if self.is_leader() {
             let gone: Vec<_> =
-                self.members.iter().filter(|(_, at)| **at == node).map(|(id, _)| id.get()).collect();
+                self.roll.members.iter().filter(|(_, at)| **at == node).map(|(id, _)| id.get()).collect();
             for replica in gone {
                 self.raw.report_unreachable(replica);
             }
@@ -447,50 +396,8 @@ impl Replica {
 
     /// Where a message goes, and on which stream. `None` if its recipient is on no node.
     pub(super) fn outgoing(&self, message: Message) -> Option<Outgoing> {
-        let to = *self.members.get(&ReplicaId(message.to))?;
+        let to = self.roll.node_of(ReplicaId(message.to))?;
         Some(Outgoing { to, group: self.group, lane: super::io::Lane::of(message.get_msg_type()), message })
-    }
-
-    pub(super) fn status(&self) -> GroupStatus {
-        let raft = &self.raw.raft;
-        let log = &raft.raft_log;
-        let store = raft.store();
-        let durable_term = store.terms.term(log.persisted).unwrap_or_default();
-        let peers = self.members.iter().filter(|_| self.is_leader()).filter_map(|(replica, node)| {
-            let progress = raft.prs().get(replica.get())?;
-            Some(PeerStatus {
-                replica: *replica,
-                node: *node,
-                matched: RaftIndex(progress.matched),
-                active: progress.recent_active || *replica == self.id,
-                in_snapshot: progress.state == ProgressState::Snapshot,
-                learner: !raft.prs().conf().voters().contains(replica.get()),
-                caught_up: progress.matched >= log.committed,
-            })
-        });
-        GroupStatus {
-            group: self.group,
-            replica: self.id,
-            role: match raft.state {
-                StateRole::Follower => Role::Follower,
-                StateRole::PreCandidate => Role::PreCandidate,
-                StateRole::Candidate => Role::Candidate,
-                StateRole::Leader => Role::Leader,
-            },
-            term: Term(raft.term),
-            leader: self.leader_node(),
-            first: RaftIndex(store.terms.base().index.get().saturating_add(1)),
-            last: RaftIndex(log.last_index()),
-            durable: entry_id(log.persisted, durable_term.get()),
-            committed: RaftIndex(log.committed),
-            applied: RaftIndex(log.applied),
-            serves: self.is_leader() && raft.apply_to_current_term(),
-            tail_bytes: store.tail.bytes(),
-            snapshot: self.incoming.phase(),
-            members: members_of(&raft.prs().conf().to_conf_state(), &self.members),
-            peers: peers.collect(),
-            halted: None,
-        }
     }
 }
 

@@ -7,18 +7,18 @@
 //!
 //! Evidence that only peers have is looked for in [`check`](super::check).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raft::eraftpb::{ConfState, HardState};
+use raft::eraftpb::HardState;
 use raft::{Config, RawNode, ReadOnlyOption};
-use tidelog_engine::checkpoint::{EntryId, Members};
+use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{NodeId, RaftIndex, ReplicaId, Term};
 
-use super::check::MEMBERS_MAX;
 use super::config::{CheckpointFacts, CoreLimits, ReplicaStart, Ticks};
 use super::error::HaltReason;
 use super::logging::raft_logger;
+use super::members::{check_members, conf_state};
 use super::store::ReplicaStore;
 use super::terms::Terms;
 use crate::raft_log::{RaftLog, Span};
@@ -48,7 +48,8 @@ pub(super) fn start(
     let hard_state = hard_state(start);
     let conf = conf_state(&start.checkpoint.members);
     let durable_vote = (hard_state.term, hard_state.vote);
-    let store = ReplicaStore::new(group, log, conf, hard_state, terms);
+    let mut store = ReplicaStore::new(group, log, conf, hard_state, terms);
+    store.members_changed(start.checkpoint.applied.index.get());
     let config = Config {
         id: start.replica.get(),
         election_tick: count(ticks.election_min),
@@ -73,46 +74,30 @@ pub(super) fn start(
     Ok(Started { raw, members, durable_vote })
 }
 
-/// raft's form of the members.
-pub(super) fn conf_state(members: &Members) -> ConfState {
-    let numbers = |ids: &[ReplicaId]| ids.iter().map(|id| id.get()).collect::<Vec<_>>();
-    let mut conf = ConfState::default();
-    conf.set_voters(numbers(&members.voters));
-    conf.set_voters_outgoing(numbers(&members.outgoing));
-    conf.set_learners(numbers(&members.learners));
-    conf.set_learners_next(numbers(&members.learners_next));
-    conf
-}
-
 fn count(ticks: u32) -> usize {
     usize::try_from(ticks).unwrap_or(usize::MAX)
 }
 
+/// Who belongs to the group. A blank replica knows nobody, and learns it from its snapshot.
 fn members(start: &ReplicaStart) -> Result<BTreeMap<ReplicaId, NodeId>, HaltReason> {
+    if start.is_blank() {
+        return Ok(BTreeMap::new());
+    }
     let bad = |found: String| HaltReason::BadMembers { group: start.group, found };
     let facts = &start.checkpoint.members;
-    let listed: Vec<_> = facts.voters.iter().chain(&facts.learners).copied().collect();
-    let distinct: BTreeSet<_> = listed.iter().copied().collect();
-    let placed: BTreeMap<_, _> = facts.replicas.iter().copied().collect();
-    if facts.voters.is_empty() || distinct.len() != listed.len() || listed.len() > MEMBERS_MAX {
-        return Err(bad(format!("{listed:?} are none, too many, or named twice")));
+    check_members(facts).map_err(bad)?;
+    if !facts.contains(start.replica) {
+        return Err(bad(format!("{facts:?} lack replica {} of this node", start.replica)));
     }
-    if !distinct.contains(&start.replica) || distinct.contains(&ReplicaId(0)) {
-        return Err(bad(format!(
-            "{listed:?} lack replica {} of this node, or name replica 0",
-            start.replica
-        )));
-    }
-    if let Some(lost) = distinct.iter().find(|id| !placed.contains_key(id)) {
-        return Err(bad(format!("replica {lost} is on no node")));
-    }
-    Ok(placed.into_iter().filter(|(id, _)| distinct.contains(id)).collect())
+    let placed = facts.replicas.iter().filter(|(replica, _)| facts.contains(*replica));
+    Ok(placed.copied().collect())
 }
 
 /// The terms of what the raft log holds, on the entry before it as a base.
 fn terms(start: &ReplicaStart) -> Terms {
     let (applied, log) = (start.checkpoint.applied, &start.log);
-    let Some(span) = log.span else { return Terms::new(applied) };
+    // What a blank replica's log may hold is of no use without a checkpoint, and goes with the first snapshot.
+    let Some(span) = log.span.filter(|_| !start.is_blank()) else { return Terms::new(applied) };
     // The entry before the first may be of unknown term: then the first itself serves as the base.
     let base = if span.first > applied.index {
         applied
@@ -131,8 +116,14 @@ pub(super) fn row_of(start: &ReplicaStart) -> &'static table::Row {
 
 fn join(start: &ReplicaStart, last: EntryId) -> Join {
     let CheckpointFacts { applied, last_durable: durable, .. } = start.checkpoint;
+    if start.log.replica.is_some_and(|replica| replica != start.replica) {
+        return Join::Others;
+    }
     if start.log.install.is_some() {
         return Join::Marked;
+    }
+    if start.is_blank() {
+        return Join::Blank;
     }
     let Some(span) = start.log.span else {
         return if durable > applied { Join::Emptied } else { Join::Empty };
@@ -170,7 +161,9 @@ fn is_genesis(start: &ReplicaStart) -> bool {
 
 fn voted(start: &ReplicaStart) -> Voted {
     let written = &start.log.hard_state;
-    let Some(vote) = &start.vote else { return Voted::Known };
+    // What an older replica of the group has voted on this node says nothing of this one.
+    let own = start.vote.filter(|vote| vote.replica == start.replica);
+    let Some(vote) = own else { return Voted::Known };
     let voted = vote.vote.map_or(0, ReplicaId::get);
     if vote.term.get() > written.term {
         Voted::Later
@@ -195,6 +188,9 @@ fn check(start: &ReplicaStart, terms: &Terms) -> Result<(), HaltReason> {
     }
     let reason = match row.verdict {
         Verdict::Run => return Ok(()),
+        Verdict::KeepApart => {
+            HaltReason::OthersLog { group, expected: start.replica, found: log.replica.unwrap_or_default() }
+        }
         Verdict::FinishInstall => {
             let index = log.install.map_or(RaftIndex::ZERO, |mark| mark.index);
             HaltReason::InstallUnfinished { group, index }
@@ -207,9 +203,13 @@ fn check(start: &ReplicaStart, terms: &Terms) -> Result<(), HaltReason> {
                     (applied, format!("has that entry with term {:?}", log.term(applied.index)))
                 }
                 Join::Emptied => (last_durable, "is empty".to_owned()),
-                Join::LostDurable | Join::Marked | Join::Empty | Join::BeginsLate | Join::Whole => {
-                    (last_durable, format!("ends with entry {last}"))
-                }
+                Join::LostDurable
+                | Join::Others
+                | Join::Marked
+                | Join::Blank
+                | Join::Empty
+                | Join::BeginsLate
+                | Join::Whole => (last_durable, format!("ends with entry {last}")),
             };
             HaltReason::DurableEntryMissing { group, expected, found }
         }
@@ -239,6 +239,9 @@ fn hard_state(start: &ReplicaStart) -> HardState {
         hard_state.vote = 0;
     }
     hard_state.commit = hard_state.commit.max(applied.index.get());
+    if start.is_blank() {
+        hard_state.commit = 0;
+    }
     hard_state
 }
 

@@ -1,9 +1,12 @@
 //! What can be seen of a replica from outside.
 
+use raft::ProgressState;
 use tidelog_engine::checkpoint::{EntryId, Members};
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::error::HaltReason;
+use super::replica::Replica;
+use super::start::entry_id;
 
 /// One replica, at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct GroupStatus {
     pub members: Members,
     /// The members as it sees them, if it leads.
     pub peers: Vec<PeerStatus>,
+    /// Whether its clock stands still because nothing happens in the group.
+    pub quiet: bool,
     /// Why it does not take part, if so.
     pub halted: Option<HaltReason>,
 }
@@ -90,4 +95,44 @@ pub struct PeerStatus {
     pub learner: bool,
     /// Whether all that was committed a moment ago is durable there: then it can be promoted, or lead.
     pub caught_up: bool,
+}
+
+impl Replica {
+    pub(super) fn status(&self) -> GroupStatus {
+        let raft = &self.raw.raft;
+        let log = &raft.raft_log;
+        let store = raft.store();
+        let durable_term = store.terms.term(log.persisted).unwrap_or_default();
+        let peers = self.roll.members.iter().filter(|_| self.is_leader()).filter_map(|(replica, node)| {
+            let progress = raft.prs().get(replica.get())?;
+            Some(PeerStatus {
+                replica: *replica,
+                node: *node,
+                matched: RaftIndex(progress.matched),
+                active: progress.recent_active || *replica == self.id,
+                in_snapshot: progress.state == ProgressState::Snapshot,
+                learner: !raft.prs().conf().voters().contains(replica.get()),
+                caught_up: self.is_caught_up(*replica),
+            })
+        });
+        GroupStatus {
+            group: self.group,
+            replica: self.id,
+            role: self.role(),
+            term: Term(raft.term),
+            leader: self.leader_node(),
+            first: RaftIndex(store.terms.base().index.get().saturating_add(1)),
+            last: RaftIndex(log.last_index()),
+            durable: entry_id(log.persisted, durable_term.get()),
+            committed: RaftIndex(log.committed),
+            applied: RaftIndex(log.applied),
+            serves: self.is_leader() && raft.apply_to_current_term(),
+            tail_bytes: store.tail.bytes(),
+            snapshot: self.incoming.phase(),
+            members: self.members(),
+            peers: peers.collect(),
+            quiet: self.quiet.is_asleep(),
+            halted: None,
+        }
+    }
 }

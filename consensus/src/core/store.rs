@@ -35,6 +35,8 @@ pub(super) struct ReplicaStore {
     pub(super) tail: Tail,
     pub(super) offer: Option<Snapshot>,
     wants_offer: Cell<bool>,
+    /// The last entry that changed the members: a snapshot of an earlier one may lack some.
+    members_since: RaftIndex,
     failure: RefCell<Option<HaltReason>>,
     deferred: RefCell<Vec<GetEntriesContext>>,
     budget: Cell<u64>,
@@ -49,6 +51,7 @@ impl ReplicaStore {
         terms: Terms,
     ) -> Self {
         let tail = Tail::new(terms.last_index().saturating_add(1));
+        let members_since = terms.base().index;
         Self {
             group,
             log,
@@ -58,6 +61,7 @@ impl ReplicaStore {
             tail,
             offer: None,
             wants_offer: Cell::new(false),
+            members_since,
             failure: RefCell::new(None),
             deferred: RefCell::new(Vec::new()),
             budget: Cell::new(0),
@@ -76,6 +80,17 @@ impl ReplicaStore {
         self.tail = Tail::new(snapshot.index.get().saturating_add(1));
         self.conf = conf;
         self.offer = None;
+        self.members_since = snapshot.index;
+    }
+
+    /// The entry at `index` changed the members.
+    pub(super) const fn members_changed(&mut self, index: u64) {
+        self.members_since = RaftIndex(index);
+    }
+
+    /// Whether there is nothing: no checkpoint was ever applied.
+    pub(super) fn is_blank(&self) -> bool {
+        self.terms.base().index == RaftIndex::ZERO
     }
 
     /// A read that failed since the last call.
@@ -83,9 +98,10 @@ impl ReplicaStore {
         self.failure.take()
     }
 
-    /// Whether raft wanted to send a snapshot and none was offered.
-    pub(super) fn take_wants_offer(&self) -> bool {
-        self.wants_offer.replace(false)
+    /// If raft wanted to send a snapshot and none was fit: what one must have applied.
+    pub(super) fn take_wants_offer(&self) -> Option<RaftIndex> {
+        let at_least = self.terms.base().index.max(self.members_since);
+        self.wants_offer.replace(false).then_some(at_least)
     }
 
     /// Gives the reads of lagging followers a new budget, and returns those that were put off.
@@ -119,6 +135,12 @@ impl ReplicaStore {
         }
         Ok(entries)
     }
+}
+
+/// Whether a snapshot with these members is fit for `replica`: it would not take one that it is not in.
+fn names(conf: &ConfState, replica: u64) -> bool {
+    let lists = [&conf.voters, &conf.voters_outgoing, &conf.learners];
+    lists.iter().any(|list| list.contains(&replica))
 }
 
 impl Storage for ReplicaStore {
@@ -179,10 +201,11 @@ impl Storage for ReplicaStore {
         Ok(self.terms.last_index())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let base = self.terms.base().index.get();
         if let Some(offer) = &self.offer
             && offer.get_metadata().index >= base.max(request_index)
+            && names(offer.get_metadata().get_conf_state(), to)
         {
             return Ok(offer.clone());
         }

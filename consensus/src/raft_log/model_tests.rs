@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
-use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 use super::tests::{entry, hard_state, new_disk, open_engine, open_sim};
 use super::*;
@@ -35,6 +35,11 @@ enum Step {
         group: u64,
         next: u64,
     },
+    /// Another replica begins, on nothing.
+    Replace {
+        group: u64,
+        replica: u64,
+    },
     Purge,
     Reopen,
 }
@@ -47,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (group.clone(), 0..3_u64).prop_map(|(group, vote)| Step::HardState { group, vote }),
         1 => (group.clone(), any::<bool>()).prop_map(|(group, set)| Step::Mark { group, set }),
         3 => (group.clone(), 0..8_u64).prop_map(|(group, keep)| Step::Compact { group, keep }),
+        1 => (group.clone(), 1..9_u64).prop_map(|(group, replica)| Step::Replace { group, replica }),
         1 => (group, 1..50_u64).prop_map(|(group, next)| Step::Clear { group, next }),
         2 => Just(Step::Purge),
         1 => Just(Step::Reopen),
@@ -58,6 +64,7 @@ struct Model {
     entries: BTreeMap<u64, Entry>,
     hard_state: HardState,
     install: Option<InstallMark>,
+    replica: Option<ReplicaId>,
     /// The index after the last, also when every entry was compacted away.
     next: u64,
     first: u64,
@@ -89,12 +96,22 @@ impl Model {
                 write.install = self.install.map_or(InstallChange::Remove, InstallChange::Set);
             }
             Step::Clear { next, .. } => {
-                *self = Self { next, first: next, term: self.term, ..Self::default() };
+                *self = Self { next, first: next, ..self.cleared() };
                 write.clear = true;
+            }
+            Step::Replace { replica, .. } => {
+                *self = Self { replica: Some(ReplicaId(replica)), ..self.cleared() };
+                write.clear = true;
+                write.replica = self.replica;
             }
             Step::Compact { .. } | Step::Purge | Step::Reopen => unreachable!("not a write"),
         }
         write
+    }
+
+    /// What a clear leaves: whose log it is.
+    fn cleared(&self) -> Self {
+        Self { term: self.term, replica: self.replica, ..Self::default() }
     }
 
     fn compact(&mut self, first_kept: u64) {
@@ -106,6 +123,7 @@ impl Model {
         let loaded = log.load(GroupId(group)).unwrap();
         assert_eq!(loaded.hard_state, self.hard_state);
         assert_eq!(loaded.install, self.install);
+        assert_eq!(loaded.replica, self.replica);
         let Some(span) = loaded.span else {
             assert!(self.entries.is_empty(), "group {group} lost its entries");
             return;
@@ -131,7 +149,10 @@ fn run(steps: &[Step], open: &dyn Fn() -> Box<dyn RaftLog>) {
                 let write = models.entry(*group).or_default().write(*group, step);
                 current.write(&[write], *sync).unwrap();
             }
-            Step::HardState { group, .. } | Step::Mark { group, .. } | Step::Clear { group, .. } => {
+            Step::HardState { group, .. }
+            | Step::Mark { group, .. }
+            | Step::Clear { group, .. }
+            | Step::Replace { group, .. } => {
                 let write = models.entry(*group).or_default().write(*group, step);
                 current.write(&[write], true).unwrap();
             }

@@ -9,7 +9,7 @@ use raft::eraftpb::{Entry, HardState};
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::sim_disk::SimDisk;
 use tidelog_engine::storage::{OpenMode, Position, Storage};
-use tidelog_wire::ids::{GroupId, RaftIndex, Term};
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 use super::*;
 
@@ -169,6 +169,29 @@ fn clearing_and_writing_in_one_write_leaves_only_what_was_written() {
     });
 }
 
+/// A snapshot's switch clears the log; were it forgotten then whose log it is, the next start would take an older
+/// replica's checkpoint for this one's.
+#[test]
+fn whose_log_it_is_outlives_a_clear_and_a_newer_replica_takes_nothing_over() {
+    with_each(|open| {
+        let log = open();
+        log.write(&[append(1, vec![entry(1, 1, b"old")])], true).unwrap();
+        let replace = GroupWrite { clear: true, replica: Some(ReplicaId(7)), ..GroupWrite::new(GroupId(1)) };
+        let write = GroupWrite { hard_state: Some(hard_state(3, 0, 0)), ..GroupWrite::new(GroupId(1)) };
+        log.write(&[replace, write], true).unwrap();
+        log.purge().unwrap();
+        drop(log);
+        let log = open();
+        let one = log.load(GroupId(1)).unwrap();
+        assert_eq!((one.replica, one.span, one.hard_state.term), (Some(ReplicaId(7)), None, 3));
+        log.clear(GroupId(1)).unwrap();
+        drop(log);
+        let log = open();
+        let expected = GroupLog { replica: Some(ReplicaId(7)), ..GroupLog::default() };
+        assert_eq!(log.load(GroupId(1)).unwrap(), expected);
+    });
+}
+
 #[test]
 fn compacted_entries_are_refused_by_name_and_the_rest_stays() {
     with_each(|open| {
@@ -306,6 +329,7 @@ fn format_1_values_beside_the_entries_never_change() {
         &values::encode_hard_state(&hard_state(4, 2, 9))[..],
         &values::encode_install_mark(&mark),
         &values::encode_index(RaftIndex(12)),
+        &values::encode_replica(ReplicaId(5)),
     ]
     .concat();
     assert_eq!(bytes, include_bytes!("../../testdata/format-1/raft-log-values.bin"));

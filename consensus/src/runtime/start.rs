@@ -247,6 +247,7 @@ fn halted(group: GroupId, config: &NodeConfig, message: String) -> GroupStatus {
         snapshot: SnapshotPhase::None,
         members: Members::default(),
         peers: Vec::new(),
+        quiet: false,
         halted: Some(HaltReason::Outside { group, message }),
     }
 }

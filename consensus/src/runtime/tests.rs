@@ -221,7 +221,8 @@ fn core(number: u64, raft_log: &Arc<dyn RaftLog>) -> NodeCore {
         node: NodeId(number),
         boot: BootEpoch(1),
         groups: vec![start],
-        ticks: Ticks::default(),
+        // These look at what a leader does all the time, so no group may sleep.
+        ticks: Ticks { quiet: u32::MAX, ..Ticks::default() },
         limits: CoreLimits::default(),
         seed: number,
     };

@@ -289,6 +289,7 @@ impl Consensus for FakeConsensus {
                     learner: false,
                     caught_up: true,
                 }],
+                quiet: false,
                 halted: None,
             })
             .into()

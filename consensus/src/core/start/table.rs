@@ -10,8 +10,12 @@
 /// How the raft log joins the checkpoint. The first that is true counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::core) enum Join {
+    /// It is that of another replica of the group.
+    Others,
     /// An installation was begun and not finished.
     Marked,
+    /// There is no checkpoint that names this replica: it has nothing yet, and what its log holds counts for nothing.
+    Blank,
     /// No entries, though some beyond the checkpoint were durable once.
     Emptied,
     /// No entries, and none was durable beyond the checkpoint.
@@ -31,8 +35,10 @@ pub(in crate::core) enum Join {
 impl Join {
     /// All of them.
     #[cfg(test)]
-    pub(in crate::core) const ALL: [Self; 8] = [
+    pub(in crate::core) const ALL: [Self; 10] = [
+        Self::Others,
         Self::Marked,
+        Self::Blank,
         Self::Emptied,
         Self::Empty,
         Self::BeginsLate,
@@ -82,6 +88,8 @@ impl Voted {
 pub(in crate::core) enum Verdict {
     /// The replica runs.
     Run,
+    /// It does not start on a log that is not its own.
+    KeepApart,
     /// It does not start before the installation is finished.
     FinishInstall,
     /// It lacks entries that were durable: it does not start.
@@ -129,6 +137,10 @@ const fn row(
 pub(in crate::core) const TABLE: &[Row] = &[
     row("log_whole", &[Join::Whole], FITS, KNOWN, Verdict::Run),
     row("log_empty", &[Join::Empty], FITS, KNOWN, Verdict::Run),
+    // It neither votes nor campaigns before it has a snapshot, and acknowledges nothing before.
+    row("blank", &[Join::Blank], ANY_STATE, KNOWN, Verdict::Run),
+    row("blank_vote_lost", &[Join::Blank], ANY_STATE, &[Voted::Later, Voted::Other], Verdict::VoteLost),
+    row("log_of_other_replica", &[Join::Others], ANY_STATE, ANY_VOTE, Verdict::KeepApart),
     // Its entries need not follow the checkpoint meanwhile.
     row("log_marked", &[Join::Marked], ANY_STATE, ANY_VOTE, Verdict::FinishInstall),
     row("log_emptied", &[Join::Emptied], ANY_STATE, ANY_VOTE, Verdict::EntryMissing),
@@ -195,8 +207,10 @@ mod tests {
     #[test]
     fn only_a_replica_without_evidence_against_it_runs() {
         for row in TABLE.iter().filter(|row| row.verdict == Verdict::Run) {
-            assert!(row.join.iter().all(|join| JOINED.contains(join)), "{}", row.name);
-            assert_eq!((row.state, row.voted), (FITS, KNOWN), "{}", row.name);
+            let blank = row.join == [Join::Blank];
+            assert!(blank || row.join.iter().all(|join| JOINED.contains(join)), "{}", row.name);
+            assert!(blank || row.state == FITS, "{}", row.name);
+            assert_eq!(row.voted, KNOWN, "{}", row.name);
         }
     }
 }

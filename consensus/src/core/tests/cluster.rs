@@ -37,6 +37,12 @@ pub(super) struct Machine {
     pub(super) log: MemLog,
     pub(super) votes: BTreeMap<GroupId, Vote>,
     pub(super) checkpoint: CheckpointFacts,
+    /// The replica that it plays, if any.
+    pub(super) replica: Option<ReplicaId>,
+    /// By the entries applied.
+    pub(super) members: Members,
+    /// What was applied at the checkpoint.
+    saved: BTreeMap<u64, (u64, Bytes)>,
     boot: u64,
     pub(super) persists: VecDeque<Persist>,
     pub(super) applied: BTreeMap<u64, (u64, Bytes)>,
@@ -46,13 +52,15 @@ pub(super) struct Machine {
 impl Machine {
     /// What a start of node number `node` finds on its disk.
     pub(super) fn found(&self, node: usize) -> ReplicaStart {
-        ReplicaStart {
-            group: GROUP,
-            replica: ReplicaId(u64::try_from(node).unwrap() + 1),
-            checkpoint: self.checkpoint.clone(),
-            log: self.log.load(GROUP).unwrap(),
-            vote: self.votes.get(&GROUP).copied(),
+        let log = self.log.load(GROUP).unwrap();
+        let named = self.checkpoint.members.replica_on(NodeId(u64::try_from(node).unwrap()));
+        let replica = self.replica.or(log.replica).or(named).unwrap();
+        let vote = self.votes.get(&GROUP).copied();
+        // A checkpoint that does not name this replica is that of another one.
+        if log.replica.is_some() && !self.checkpoint.members.contains(replica) {
+            return ReplicaStart { log, vote, ..ReplicaStart::blank(GROUP, replica) };
         }
+        ReplicaStart { group: GROUP, replica, checkpoint: self.checkpoint.clone(), log, vote }
     }
 
     /// The term on disk.
@@ -69,6 +77,10 @@ pub(super) struct Cluster {
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     /// Whether persists are carried out as soon as they are asked for.
     pub(super) auto_persist: bool,
+    /// Whether snapshots are made, fetched and installed as soon as they are asked for.
+    pub(super) auto_snapshots: bool,
+    /// What was offered: members and state, by digest.
+    pub(super) snapshots: BTreeMap<u64, (CheckpointFacts, BTreeMap<u64, (u64, Bytes)>)>,
     pub(super) limits: CoreLimits,
     /// What was answered, by token.
     pub(super) acked: BTreeMap<Token, (u64, Bytes)>,
@@ -87,6 +99,9 @@ impl Cluster {
             log: MemLog::default(),
             votes: BTreeMap::new(),
             checkpoint: genesis(nodes),
+            replica: None,
+            members: genesis(nodes).members,
+            saved: BTreeMap::new(),
             boot: 0,
             persists: VecDeque::new(),
             applied: BTreeMap::new(),
@@ -97,6 +112,8 @@ impl Cluster {
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
             auto_persist: true,
+            auto_snapshots: false,
+            snapshots: BTreeMap::new(),
             limits: CoreLimits::default(),
             acked: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -115,7 +132,8 @@ impl Cluster {
     pub(super) fn start(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         machine.boot += 1;
-        machine.applied.clear();
+        machine.applied = machine.saved.clone();
+        machine.members = machine.checkpoint.members.clone();
         let start = machine.found(node);
         let config = CoreConfig {
             node: NodeId(u64::try_from(node).unwrap()),
@@ -173,6 +191,50 @@ impl Cluster {
             self.input(node, Input::Applied { group: GROUP, index });
         }
         while self.auto_persist && self.persist(node) {}
+        if self.auto_snapshots {
+            self.carry_snapshots(node);
+        }
+    }
+
+    /// Makes, fetches and installs what was asked for.
+    fn carry_snapshots(&mut self, node: usize) {
+        for export in std::mem::take(&mut self.machines[node].effects.exports) {
+            self.export(node, export);
+        }
+        for fetch in std::mem::take(&mut self.machines[node].effects.fetches) {
+            let (snapshot, result) = (fetch.snapshot, Staged::Ready);
+            self.input(node, Input::SnapshotStaged { group: GROUP, snapshot, result });
+        }
+        // The mark is durable first.
+        if self.machines[node].persists.is_empty() && !self.machines[node].effects.installs.is_empty() {
+            self.install(node);
+        }
+    }
+
+    /// Takes a checkpoint that has applied all that `node` has, and offers it.
+    pub(super) fn export(&mut self, node: usize, export: ExportRequest) {
+        self.checkpoint(node);
+        let machine = &self.machines[node];
+        let facts = machine.checkpoint.clone();
+        assert!(facts.applied.index >= export.at_least, "what is asked for is applied");
+        let digest = facts.applied.index.get() << 16 | facts.applied.term.get();
+        self.snapshots.insert(digest, (facts.clone(), machine.saved.clone()));
+        let (snapshot, members) = (facts.applied, facts.members);
+        let offer = SnapshotOffer { snapshot, digest, manifest_bytes: 1, members };
+        self.input(node, Input::SnapshotExported { group: GROUP, offer });
+    }
+
+    /// Takes a checkpoint of all that is applied on `node`.
+    pub(super) fn checkpoint(&mut self, node: usize) {
+        let durable = self.status(node).durable;
+        let machine = &mut self.machines[node];
+        let Some((index, (term, _))) = machine.applied.last_key_value() else { return };
+        let older = machine.checkpoint.applied.index;
+        let newest = entry(*index, *term);
+        machine.saved = machine.applied.clone();
+        let members = machine.members.clone();
+        machine.checkpoint = CheckpointFacts { applied: newest, last_durable: durable.max(newest), members };
+        self.input(node, Input::Checkpointed { group: GROUP, newest, compact_to: older });
     }
 
     /// Applies one entry, and checks that nobody ever saw another one committed there.
@@ -185,16 +247,25 @@ impl Cluster {
         let first = self.machines[node].checkpoint.applied.index.get() + 1;
         assert_eq!(before.map_or(first, |last| last + 1), index, "entries are applied without gaps");
         self.machines[node].applied.insert(index, value.clone());
+        let before = self.machines[node].members.clone();
+        if let Some(members) = &committed.members {
+            self.machines[node].members = members.clone();
+        }
         if let Some(token) = committed.token {
-            let durable = self
-                .machines
-                .iter()
-                .filter(|machine| {
+            let has = |replica: &&ReplicaId| {
+                let machine = self.machines.iter().enumerate().find(|(node, machine)| {
+                    machine.replica.unwrap_or(ReplicaId(u64::try_from(*node).unwrap() + 1)) == **replica
+                });
+                machine.is_some_and(|(_, machine)| {
                     machine.log.term_at(GROUP, index) == Some(committed.term.get())
                         || machine.checkpoint.applied.index.get() >= index
                 })
-                .count();
-            assert!(durable * 2 > self.machines.len(), "{token:?} acknowledged on {durable} disks only");
+            };
+            // Both sets of voters agree to what comes before the change.
+            for voters in [&before.voters, &before.outgoing].into_iter().filter(|voters| !voters.is_empty()) {
+                let durable = voters.iter().filter(has).count();
+                assert!(durable * 2 > voters.len(), "{token:?} acknowledged on {durable} disks only");
+            }
             assert_eq!(self.acked.insert(token, (index, value.1)), None, "{token:?} was answered twice");
         }
     }
@@ -219,6 +290,12 @@ impl Cluster {
         machine.checkpoint.applied = applied;
         machine.checkpoint.last_durable = applied;
         machine.applied.clear();
+        if let Some((facts, state)) = self.snapshots.get(&install.mark.digest) {
+            machine.checkpoint.members = facts.members.clone();
+            machine.members = facts.members.clone();
+            machine.saved = state.clone();
+            machine.applied = state.clone();
+        }
         let write = GroupWrite {
             clear: true,
             hard_state: Some(install.hard_state),
@@ -280,6 +357,27 @@ impl Cluster {
 
     pub(super) fn status(&self, node: usize) -> GroupStatus {
         self.machines[node].core.as_ref().unwrap().status(GROUP).unwrap()
+    }
+
+    /// From now on `node` plays `replica`, which begins with nothing.
+    pub(super) fn replace(&mut self, node: usize, replica: ReplicaId) {
+        let machine = &mut self.machines[node];
+        let write = GroupWrite { clear: true, replica: Some(replica), ..GroupWrite::new(GROUP) };
+        machine.log.write(&[write], true).unwrap();
+        machine.replica = Some(replica);
+        machine.applied.clear();
+        machine.saved.clear();
+        machine.effects = Effects::default();
+        machine.persists.clear();
+        if machine.core.is_some() {
+            let start = machine.found(node);
+            assert!(start.is_blank());
+            self.input(node, Input::Start(Box::new(start)));
+        }
+    }
+
+    pub(super) fn change(&mut self, node: usize, token: u64, change: MemberChange) {
+        self.input(node, Input::ChangeMembers { group: GROUP, token: Token(token), change });
     }
 
     /// A leader that has applied an entry of its own term and is the newest one.

@@ -73,7 +73,9 @@ fn strangers_and_misdirected_messages_are_refused_by_name() {
     let found = refusal(&mut cluster, other, follower, beat.clone());
     assert!(matches!(found, MessageRefusal::UnknownSender { .. }), "{found}");
 
-    let unknown = Message { from: 99, ..beat.clone() };
+    // Only one that begins something may be a member that is not known yet.
+    let mut unknown = message(MessageType::MsgHeartbeatResponse, leader, follower, term);
+    unknown.from = 99;
     let found = refusal(&mut cluster, node(leader), follower, unknown);
     assert!(matches!(found, MessageRefusal::UnknownSender { claimed: ReplicaId(99), .. }), "{found}");
 
@@ -213,7 +215,7 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
             conf.set_voters(voters);
             snapshot.mut_metadata().set_conf_state(conf);
             if with_offer {
-                snapshot.data = OfferData { digest: 1, manifest_bytes: 10 }.encode();
+                snapshot.data = OfferData { digest: 1, manifest_bytes: 10, nodes: (0..5).map(|id| (ReplicaId(id), NodeId(id))).collect() }.encode();
             }
             message.set_snapshot(snapshot);
         }

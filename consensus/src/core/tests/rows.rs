@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use raft::eraftpb::{Entry, HardState};
-use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{NodeId, RaftIndex, ReplicaId, Term};
 
 use super::super::start::table::{TABLE, Verdict};
 use super::super::*;
@@ -29,7 +29,8 @@ macro_rules! scenarios {
 
 scenarios! {
     log_whole, log_empty, log_marked, log_emptied, log_begins_late, log_ends_early, log_of_other_term,
-    log_lost_durable, state_commit_beyond, state_term_behind, vote_later, vote_other
+    log_lost_durable, log_of_other_replica, state_commit_beyond, state_term_behind, vote_later, vote_other, blank,
+    blank_vote_lost
 }
 
 #[test]
@@ -59,6 +60,7 @@ fn decided_by(name: &str, mut cluster: Cluster) {
         HaltReason::LogBeginsLate { .. } => Verdict::GapBefore,
         HaltReason::HardStateMismatch { .. } => Verdict::StateMismatch,
         HaltReason::VotesAhead { .. } => Verdict::VoteLost,
+        HaltReason::OthersLog { .. } => Verdict::KeepApart,
         other @ (HaltReason::LeaderKnowsMore { .. }
         | HaltReason::CommittedConflict { .. }
         | HaltReason::LogUnreadable { .. }
@@ -84,6 +86,35 @@ fn log_marked() -> Cluster {
     let mark = InstallMark { index: entry(50, 3).index, term: Term(3), digest: 1 };
     let write = GroupWrite { install: InstallChange::Set(mark), ..GroupWrite::new(GROUP) };
     cluster.machines[0].log.write(&[write], true).unwrap();
+    cluster
+}
+
+/// Another replica of the group was to begin here, and its node was killed before it began the log anew.
+fn log_of_other_replica() -> Cluster {
+    let mut cluster = stopped();
+    cluster.replace(0, ReplicaId(7));
+    let foreign = GroupWrite { replica: Some(ReplicaId(6)), ..GroupWrite::new(GROUP) };
+    cluster.machines[0].log.write(&[foreign], true).unwrap();
+    cluster
+}
+
+/// A replica that was placed here and has nothing yet.
+fn blank() -> Cluster {
+    let mut cluster = stopped();
+    cluster.auto_snapshots = true;
+    let leader = cluster.elect();
+    cluster.replace(0, ReplicaId(7));
+    let add = MemberChange { add: vec![(ReplicaId(7), NodeId(0))], ..MemberChange::default() };
+    cluster.change(leader, 90, add);
+    cluster.settle();
+    cluster
+}
+
+/// It saw a term that its raft log has lost.
+fn blank_vote_lost() -> Cluster {
+    let mut cluster = blank();
+    let vote = Vote { group: GROUP, replica: ReplicaId(7), term: Term(5), vote: None };
+    cluster.machines[0].votes.insert(GROUP, vote);
     cluster
 }
 
@@ -183,7 +214,8 @@ fn the_documentation_shows_the_same_rows() {
         })
         .collect();
     let text = include_str!("../../../../docs/recovery.md");
-    let is_row = |line: &&str| ["| log_", "| state_", "| vote_"].iter().any(|name| line.starts_with(name));
+    let is_row =
+        |line: &&str| ["| log_", "| state_", "| vote_", "| blank"].iter().any(|name| line.starts_with(name));
     let shown: Vec<&str> = text.lines().filter(is_row).collect();
     assert_eq!(shown, rows, "as they should be:\n{}", rows.join("\n"));
 }
