@@ -323,6 +323,7 @@ impl Model {
             snapshot: SnapshotPhase::None,
             peers: peers.collect(),
             members: members.clone(),
+            quiet: false,
             halted: None,
         })
     }
