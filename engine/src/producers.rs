@@ -212,6 +212,12 @@ impl ProducerTable {
         known.saturating_sub(self.producers.len())
     }
 
+    /// When the producer that was silent longest appended last.
+    #[must_use]
+    pub fn oldest(&self) -> Option<TimestampMs> {
+        self.producers.values().map(Producer::last_time).min()
+    }
+
     fn forget_most_silent(&mut self) {
         let silent = self.producers.iter().map(|(id, producer)| (producer.last_time(), *id)).min();
         if let Some((_, id)) = silent {

@@ -145,7 +145,7 @@ fn wrong_questions_are_answered_and_harm_nothing() {
         (1, &["consume", "flights", "--from", "17", "--until-end"]),
         (1, &["consume", "flights", "--partition", "9", "--until-end"]),
         (1, &["channel", "create", "flights"]),
-        (1, &["channel", "create", "other", "--replicas", "2"]),
+        (1, &["channel", "create", "other", "--replicas", "9"]),
         (1, &["channel", "delete", "flights", "--generation", "999"]),
         (1, &["channel", "delete", "nowhere"]),
         (1, &["channel", "describe", "nowhere"]),

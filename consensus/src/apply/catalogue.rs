@@ -28,13 +28,16 @@ use tidelog_wire::ids::{
     ChannelUuid, Generation, GroupId, Incarnation, LeaderEpoch, NodeId, ProducerId, ReplicaId,
 };
 
+use super::APPLY_VERSION;
 use super::channel::Channel;
 use super::group_placement::{GroupPlacement, Replica, UNBOUND};
 use super::node_state::NodeState;
 use crate::entry::{MetaCommand, NodeRecord, Replication, Want};
 use crate::outcome::{Outcome, Refusal};
 pub(super) use channels::EndedLife;
-pub use channels::{CHANNELS_MAX, ENDED_LIVES_MAX, PARTITIONS_MAX, PARTITIONS_PER_CHANNEL_MAX};
+pub use channels::{
+    AUTO_COPIES, CHANNELS_MAX, ENDED_LIVES_MAX, PARTITIONS_MAX, PARTITIONS_PER_CHANNEL_MAX, REPLICAS_MAX,
+};
 pub use groups::GROUPS_MAX;
 pub use nodes::{INCARNATIONS_RETIRED_MAX, NODES_MAX};
 
@@ -91,6 +94,7 @@ impl Catalogue {
             replication: Replication::Auto,
             replicas: genesis.iter().map(|(id, node)| (*id, replica(*node))).collect(),
             genesis,
+            genesis_version: APPLY_VERSION,
             reported: None,
         };
         let groups: BTreeMap<GroupId, GroupPlacement> =

@@ -39,7 +39,7 @@ impl Catalogue {
     /// | `epoch_floor`     |    4 | last leader epoch of lives no longer remembered               |
     /// | `retired`         | list | incarnation (16), ascending                                   |
     /// | `nodes`           | list | node (8), state (1), incarnation (16), optional node record as in entries; ascending by node |
-    /// | `groups`          | list | group (8), replication (4), list genesis of: replica (8), node (8); list replicas of: replica (8), node (8), incarnation (16), want (1); optional report: index (8), lists of replica (8): voters, outgoing, learners; all ascending, the meta group first |
+    /// | `groups`          | list | group (8), replication (4), first apply version (2), list genesis of: replica (8), node (8); list replicas of: replica (8), node (8), incarnation (16), want (1); optional report: index (8), lists of replica (8): voters, outgoing, learners; all ascending, the meta group first |
     /// | `channels`        | list | generation (8), text name, uuid (16), state (1), segment bytes (8), epoch base (4), last epoch (4), list of groups (8) by partition, list owing of groups (8) ascending; ascending by generation |
     /// | `ended`           | list | generation (8), text name, last epoch (4); ascending by generation, none of a channel |
     #[must_use]
@@ -111,7 +111,7 @@ impl Catalogue {
 
     fn read_groups(&mut self, from: &mut FieldReader<'_>) -> Result<(), MalformedField> {
         let groups =
-            from.list("groups", items(GROUPS_MAX), 21, |from| Ok((from.group()?, read_placement(from)?)))?;
+            from.list("groups", items(GROUPS_MAX), 23, |from| Ok((from.group()?, read_placement(from)?)))?;
         ascending("groups", groups.iter().map(|(group, _)| group))?;
         let wrong = |problem| Err(MalformedField { field: "groups", problem });
         if groups.first().is_none_or(|(group, _)| *group != GroupId::META) {
@@ -189,7 +189,7 @@ fn read_node(from: &mut FieldReader<'_>) -> Result<(NodeId, Node), MalformedFiel
 }
 
 fn write_placement(out: &mut FieldWriter, placement: &GroupPlacement) {
-    out.u32(placement.replication.number());
+    out.u32(placement.replication.number()).u16(placement.genesis_version);
     out.list(&placement.genesis, MEMBERS_MAX, |out, (replica, node)| {
         out.u64(replica.get()).u64(node.get());
     });
@@ -205,6 +205,7 @@ fn write_placement(out: &mut FieldWriter, placement: &GroupPlacement) {
 
 fn read_placement(from: &mut FieldReader<'_>) -> Result<GroupPlacement, MalformedField> {
     let replication = Replication::from_number(from.u32("replication")?);
+    let genesis_version = from.u16("genesis_version")?;
     let genesis = from.list("genesis", MEMBERS_MAX, 16, |from| Ok((from.replica()?, from.node()?)))?;
     ascending("genesis", genesis.iter())?;
     let replicas = from.list("replicas", REPLICAS_MAX, 33, |from| {
@@ -223,7 +224,13 @@ fn read_placement(from: &mut FieldReader<'_>) -> Result<GroupPlacement, Malforme
         let (voters, outgoing) = (members("voters")?, members("outgoing")?);
         Ok(ReportedMembers { index, voters, outgoing, learners: members("learners")? })
     })?;
-    Ok(GroupPlacement { replication, genesis, replicas: replicas.into_iter().collect(), reported })
+    Ok(GroupPlacement {
+        replication,
+        genesis,
+        genesis_version,
+        replicas: replicas.into_iter().collect(),
+        reported,
+    })
 }
 
 fn write_channel(out: &mut FieldWriter, channel: &Channel) {

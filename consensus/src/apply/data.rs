@@ -5,7 +5,8 @@
 //!   one gets the next offsets, the leader epoch (`epoch_base` plus the entry's term), and a time
 //!   that never falls within the log; its frame is written without a sync, since the raft log is the
 //!   durable copy until the next checkpoint.
-//! - Opening, closing, trimming and expiring change nothing if they are repeated.
+//! - A cursor is a named position of a log; it goes with the log.
+//! - Opening, closing, trimming, expiring and setting cursors change nothing if they are repeated.
 //!
 //! After a restart entries above the checkpoint are applied again. The engine finds their frames in
 //! the files, compares, and writes only what is missing: same entries, same bytes.
@@ -23,11 +24,14 @@ use tidelog_engine::{Engine, LogToOpen};
 use tidelog_wire::batch::{Batch, BatchError, BatchLimits};
 use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch, LogId, Offset, Partition, TimestampMs};
 
-use super::catalogue_bytes::STATE_VERSION;
+use super::channel::check_name;
 use super::closed::ClosedGenerations;
+use super::cursors::{CURSORS_PER_GROUP_MAX, CURSORS_PER_LOG_MAX, Cursors};
+use super::data_bytes::DataState;
 use super::error::ApplyError;
+use super::expiry::{Expiry, expire_before};
 use super::readers::LogReaders;
-use crate::entry::{Command, FieldReader, FieldWriter, MalformedField, OpenLog};
+use crate::entry::{Command, MalformedField, OpenLog};
 use crate::outcome::{Outcome, Refusal};
 
 /// Most logs that a group carries.
@@ -35,9 +39,6 @@ pub const LOGS_PER_GROUP_MAX: u32 = 50_000;
 
 /// The apply version from which on a group keeps cursors.
 const CURSORS_SINCE: u16 = 2;
-
-/// Says in a checkpoint that the state is a data machine's.
-const KIND_DATA: u8 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -49,6 +50,10 @@ pub(super) struct DataMachine {
     closed: ClosedGenerations,
     /// Closed since the last checkpoint was taken, and still in it.
     leaving: BTreeSet<LogId>,
+    /// All cursors of all logs.
+    cursors: u32,
+    /// Logs with producers that are due to be forgotten.
+    expiring: BTreeSet<LogId>,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,8 @@ struct OpenedLog {
     writer: LogWriter,
     config: LogConfig,
     producers: ProducerTable,
+    expiry: Expiry,
+    cursors: Cursors,
     /// Of the last batch; never falls.
     append_time: TimestampMs,
 }
@@ -69,9 +76,17 @@ impl DataMachine {
         logs: Vec<LogCheckpoint>,
         state: &[u8],
     ) -> Result<Self, RestoreError> {
-        let closed = decode(state).map_err(RestoreError::State)?;
-        let leaving = BTreeSet::new();
-        let mut machine = Self { group, engine, readers, logs: BTreeMap::new(), closed, leaving };
+        let DataState { closed, mut cursors } = DataState::decode(state).map_err(RestoreError::State)?;
+        let mut machine = Self {
+            group,
+            engine,
+            readers,
+            logs: BTreeMap::new(),
+            closed,
+            leaving: BTreeSet::new(),
+            cursors: 0,
+            expiring: BTreeSet::new(),
+        };
         let (leaving, logs): (Vec<_>, Vec<_>) = logs.into_iter().partition(|log| log.closed);
         machine.leaving.extend(leaving.iter().map(|log| log.log));
         let wanted: Vec<LogToOpen<'_>> = logs
@@ -83,9 +98,15 @@ impl DataMachine {
             let (writer, _) = opened
                 .map_err(|source| RestoreError::Apply(machine.cannot(log.log, "open the log", source)))?;
             writer.restore_damage(&log.damage);
-            machine.admit(log.log, writer, log.config, log.producers, log.state.append_time);
+            let cursors = Cursors::of(cursors.remove(&log.log).unwrap_or_default());
+            machine.admit(log.log, writer, log.config, (log.producers, log.state.append_time), cursors);
         }
-        Ok(machine)
+        if cursors.is_empty() {
+            Ok(machine)
+        } else {
+            let problem = "of a log that is not open";
+            Err(RestoreError::State(MalformedField { field: "cursors", problem }))
+        }
     }
 
     fn admit(
@@ -93,11 +114,16 @@ impl DataMachine {
         log: LogId,
         writer: LogWriter,
         config: LogConfig,
-        producers: ProducerTable,
-        append_time: TimestampMs,
+        (producers, append_time): (ProducerTable, TimestampMs),
+        cursors: Cursors,
     ) {
-        self.readers.insert(log, writer.reader());
-        self.logs.insert(log, OpenedLog { writer, config, producers, append_time });
+        self.readers.insert(log, writer.reader(), cursors.clone());
+        self.cursors = self.cursors.saturating_add(count(&cursors));
+        let mut expiry = Expiry::of(&producers);
+        if expiry.is_due(&producers, append_time) {
+            self.expiring.insert(log);
+        }
+        self.logs.insert(log, OpenedLog { writer, config, producers, expiry, cursors, append_time });
     }
 
     /// Whether the log is open.
@@ -116,11 +142,16 @@ impl DataMachine {
         self.logs.range(first..=last).map(|(log, _)| *log)
     }
 
-    /// Does what `command` of the entry `at` says.
+    /// Does what `command` of the entry `at` says, by the rules of `version`.
     ///
     /// # Errors
     /// This replica cannot write. The entry is not applied.
-    pub(super) fn apply(&mut self, at: EntryId, command: Command) -> Result<Outcome, ApplyError> {
+    pub(super) fn apply(
+        &mut self,
+        at: EntryId,
+        version: u16,
+        command: Command,
+    ) -> Result<Outcome, ApplyError> {
         match command {
             Command::Append { log, append_time, batch } => self.append(at, log, append_time, batch),
             Command::OpenLogs { logs } => self.open_logs(&logs),
@@ -129,14 +160,19 @@ impl DataMachine {
             Command::ExpireProducers { log, before } => Ok(match self.logs.get_mut(&log) {
                 Some(opened) => {
                     opened.producers.expire(before);
+                    opened.expiry = Expiry::of(&opened.producers);
+                    self.expiring.remove(&log);
                     Outcome::ProducersExpired
                 }
                 None => self.not_open(log),
             }),
-            Command::SetCursor { .. } | Command::DeleteCursor { .. } | Command::RaiseApplyVersion { .. } => {
-                let (current, needed) = (super::APPLY_VERSION, CURSORS_SINCE);
+            Command::SetCursor { .. } | Command::DeleteCursor { .. } if version < CURSORS_SINCE => {
+                let (current, needed) = (version, CURSORS_SINCE);
                 Ok(Outcome::Refused(Refusal::ApplyVersionTooLow { group: self.group, current, needed }))
             }
+            Command::SetCursor { log, name, offset } => Ok(self.set_cursor(log, name, offset)),
+            Command::DeleteCursor { log, name } => Ok(self.delete_cursor(log, &name)),
+            Command::RaiseApplyVersion { .. } => Ok(Outcome::ApplyVersionRaised { version }),
             Command::Meta(_) => Ok(Outcome::Refused(Refusal::WrongGroup { group: self.group })),
         }
     }
@@ -174,6 +210,9 @@ impl DataMachine {
         opened.append_time = append_time;
         if let Some(stamp) = producer {
             opened.producers.record(&stamp, appended.base_offset, appended.chain, append_time);
+            if opened.expiry.is_due(&opened.producers, append_time) {
+                self.expiring.insert(log);
+            }
         }
         Ok(Outcome::Appended {
             base_offset: appended.base_offset,
@@ -231,7 +270,7 @@ impl DataMachine {
                 .engine
                 .open_log(log, config, None)
                 .map_err(|source| self.cannot(log, "open the log", source))?;
-            self.admit(log, writer, config, ProducerTable::new(), TimestampMs(0));
+            self.admit(log, writer, config, (ProducerTable::new(), TimestampMs(0)), Cursors::default());
         }
         Ok(Outcome::LogsOpened)
     }
@@ -245,6 +284,8 @@ impl DataMachine {
             for log in logs {
                 self.readers.remove(log);
                 if let Some(opened) = self.logs.remove(&log) {
+                    self.cursors = self.cursors.saturating_sub(count(&opened.cursors));
+                    self.expiring.remove(&log);
                     let epoch = leader_epoch(opened.config, at).unwrap_or(LeaderEpoch(i32::MAX));
                     last_epoch = last_epoch.max(epoch);
                     self.leaving.insert(log);
@@ -277,6 +318,45 @@ impl DataMachine {
         Ok(Outcome::LogStartSet { start })
     }
 
+    fn set_cursor(&mut self, log: LogId, name: String, offset: Offset) -> Outcome {
+        let not_open = self.not_open(log);
+        let Some(opened) = self.logs.get(&log) else { return not_open };
+        if let Err(reason) = check_name(&name) {
+            return Outcome::Refused(Refusal::InvalidName { reason });
+        }
+        let state = opened.writer.state();
+        if offset > state.end {
+            let (asked, start, end) = (offset, state.start, state.end);
+            return Outcome::Refused(Refusal::OffsetOutOfRange { log, asked, start, end });
+        }
+        if opened.cursors.find(&name).is_none() {
+            let max = CURSORS_PER_LOG_MAX;
+            if count(&opened.cursors) >= max || self.cursors >= CURSORS_PER_GROUP_MAX {
+                return Outcome::Refused(Refusal::TooManyCursors { log, max });
+            }
+            self.cursors = self.cursors.saturating_add(1);
+        }
+        opened.cursors.set(name, offset);
+        Outcome::CursorSet { offset }
+    }
+
+    fn delete_cursor(&mut self, log: LogId, name: &str) -> Outcome {
+        let not_open = self.not_open(log);
+        let Some(opened) = self.logs.get(&log) else { return not_open };
+        if opened.cursors.remove(name) {
+            self.cursors = self.cursors.saturating_sub(1);
+        }
+        Outcome::CursorDeleted
+    }
+
+    /// What to propose so that producers that were silent too long are forgotten.
+    pub(super) fn expirations(&self, max: usize) -> Vec<Command> {
+        let due = self.expiring.iter().filter_map(|log| self.logs.get(log).map(|opened| (*log, opened)));
+        due.map(|(log, opened)| Command::ExpireProducers { log, before: expire_before(opened.append_time) })
+            .take(max)
+            .collect()
+    }
+
     fn not_open(&self, log: LogId) -> Outcome {
         Outcome::Refused(match self.closed.last_epoch(log.generation) {
             Some(_) => Refusal::LogClosed { log },
@@ -289,17 +369,10 @@ impl DataMachine {
     }
 
     /// The machine's own state for a checkpoint: what is not in its logs.
-    ///
-    /// | field             | size | meaning                                                    |
-    /// |-------------------|-----:|------------------------------------------------------------|
-    /// | `version`         |    2 | 1; a reader refuses every value it does not know           |
-    /// | `kind`            |    1 | 2, a data machine                                          |
-    /// | reserved          |    1 | zero, enforced                                             |
-    /// | `forgotten_to`    |    8 | generations up to here are closed unless their logs are open |
-    /// | `forgotten_epoch` |    4 | highest last leader epoch among them                       |
-    /// | `closed`          | list | generation (8), last leader epoch (4), ascending           |
     pub(super) fn encode(&self) -> Vec<u8> {
-        encode(&self.closed)
+        let with_any = self.logs.iter().filter(|(_, opened)| opened.cursors.len() > 0);
+        let cursors = with_any.map(|(log, opened)| (*log, opened.cursors.all())).collect();
+        DataState { closed: self.closed.clone(), cursors }.encode()
     }
 
     /// The logs as a checkpoint keeps them, and what must be synced before it may be written.
@@ -381,30 +454,8 @@ pub(super) enum RestoreError {
     Apply(ApplyError),
 }
 
-/// The state of a data machine that has done nothing yet.
-pub(super) fn genesis_state() -> Vec<u8> {
-    encode(&ClosedGenerations::new())
-}
-
-pub(super) fn encode(closed: &ClosedGenerations) -> Vec<u8> {
-    let mut out = FieldWriter::new();
-    out.u16(STATE_VERSION).u8(KIND_DATA).u8(0);
-    closed.write(&mut out);
-    out.into_bytes()
-}
-
-pub(super) fn decode(state: &[u8]) -> Result<ClosedGenerations, MalformedField> {
-    let mut from = FieldReader::new(state);
-    if from.u16("version")? != STATE_VERSION {
-        return Err(MalformedField { field: "version", problem: "not one that this release reads" });
-    }
-    if from.u8("kind")? != KIND_DATA {
-        return Err(MalformedField { field: "kind", problem: "not a data machine" });
-    }
-    from.zero("reserved")?;
-    let closed = ClosedGenerations::read(&mut from)?;
-    from.end()?;
-    Ok(closed)
+fn count(cursors: &Cursors) -> u32 {
+    u32::try_from(cursors.len()).unwrap_or(u32::MAX)
 }
 
 fn leader_epoch(config: LogConfig, at: EntryId) -> Option<LeaderEpoch> {
@@ -416,34 +467,4 @@ fn producer(batch: &Batch) -> Option<ProducerStamp> {
     let stamp = batch.producer()?;
     let count = batch.count();
     Some(ProducerStamp { id: stamp.id, epoch: stamp.epoch, first_sequence: stamp.first_sequence, count })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn format_1_data_machine_bytes_never_change() {
-        let golden = include_bytes!("../../testdata/format-1/data-machine.bin");
-        let mut closed = ClosedGenerations::new();
-        closed.close(Generation(3), LeaderEpoch(17));
-        closed.close(Generation(9), LeaderEpoch(0));
-        assert_eq!(decode(golden), Ok(closed.clone()));
-        assert_eq!(encode(&closed), golden);
-    }
-
-    /// Another version, another kind, a reserved byte, a byte too many or too few: refused by name.
-    #[test]
-    fn data_machine_bytes_that_are_not_ours_are_refused() {
-        let golden = encode(&ClosedGenerations::new());
-        for at in 0..4 {
-            let mut bytes = golden.clone();
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte = 7;
-            }
-            assert!(decode(&bytes).is_err(), "byte {at}");
-        }
-        assert!(decode(&[golden.as_slice(), &[0]].concat()).is_err());
-        assert!(decode(golden.split_last().map_or(&[], |(_, rest)| rest)).is_err());
-    }
 }

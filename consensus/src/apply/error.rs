@@ -99,10 +99,10 @@ pub enum ApplyError {
         /// What is wrong.
         what: MalformedField,
     },
-    /// A checkpoint names rules of apply that this release does not know.
+    /// A checkpoint or an entry names rules of apply that this release does not know.
     #[error(
-        "E1266 group {group}: the checkpoint asks for apply version {found}, this release knows {known}; the \
-         replica does not start: run a release that knows it"
+        "E1266 group {group}: its members agreed on apply version {found}, this release knows {known}; the \
+         replica does not go on: run a release that knows it"
     )]
     UnknownApplyVersion {
         /// The group.

@@ -3,5 +3,5 @@
 /// The state of a data machine, decoded and encoded again.
 #[must_use]
 pub fn data_state(bytes: &[u8]) -> Option<Vec<u8>> {
-    super::data::decode(bytes).ok().map(|closed| super::data::encode(&closed))
+    super::data_bytes::DataState::decode(bytes).ok().map(|state| state.encode())
 }

@@ -10,7 +10,17 @@ use tidelog_engine::checkpoint::{Checkpoint, EntryId, Members};
 use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, Term};
 
 use super::catalogue::genesis_members;
-use super::{APPLY_VERSION, Catalogue, data};
+use super::data_bytes::DataState;
+use super::{APPLY_VERSION, Catalogue};
+
+/// The first checkpoint of a data group, as each of its first members begins with it: on whatever node and day it
+/// is made, the same. `None` if there is no such group.
+#[must_use]
+pub fn group_genesis(catalogue: &Catalogue, group: GroupId) -> Option<Checkpoint> {
+    let placement = catalogue.group(group).filter(|_| group != GroupId::META)?;
+    let members = Members::of_voters(placement.genesis.clone());
+    Some(first_checkpoint(group, placement.genesis_version, members, DataState::genesis().encode()))
+}
 
 /// The first checkpoint of `group` in a cluster of `nodes`, whose logs are spread over `data_groups`.
 /// Each node has one voter; its replica id is its number plus one, since raft knows no 0.
@@ -22,15 +32,19 @@ pub fn genesis_checkpoint(group: GroupId, nodes: &[NodeId], data_groups: &[Group
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         Catalogue::genesis(data_groups, &nodes).encode()
     } else {
-        data::genesis_state()
+        DataState::genesis().encode()
     };
+    first_checkpoint(group, APPLY_VERSION, Members::of_voters(replicas), state)
+}
+
+fn first_checkpoint(group: GroupId, apply_version: u16, members: Members, state: Vec<u8>) -> Checkpoint {
     let first = EntryId { index: RaftIndex(1), term: Term(1) };
     Checkpoint {
         group,
         applied: first,
         last_durable: first,
-        apply_version: APPLY_VERSION,
-        members: Members::of_voters(replicas),
+        apply_version,
+        members,
         logs: Vec::new(),
         state: Bytes::from(state),
     }

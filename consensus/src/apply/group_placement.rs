@@ -21,6 +21,8 @@ pub struct GroupPlacement {
     pub replication: Replication,
     /// The first members, for ever: what the group's first checkpoint is made of, on whatever node and day.
     pub genesis: Vec<(ReplicaId, NodeId)>,
+    /// The rules of apply that it began with.
+    pub genesis_version: u16,
     /// Its replicas, those that should go among them.
     pub replicas: BTreeMap<ReplicaId, Replica>,
     /// The newest report of its leader.

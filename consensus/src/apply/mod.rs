@@ -18,8 +18,11 @@ pub mod catalogue_bytes;
 pub mod channel;
 mod checkpoints;
 mod closed;
+mod cursors;
 mod data;
+mod data_bytes;
 mod error;
+mod expiry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod genesis;
@@ -40,9 +43,11 @@ use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch, LogId, RaftIndex};
 
 pub use catalogue::Catalogue;
 pub use checkpoints::{CheckpointDone, CheckpointJob};
+pub use cursors::{CURSORS_PER_GROUP_MAX, CURSORS_PER_LOG_MAX};
 pub use data::LOGS_PER_GROUP_MAX;
 pub use error::ApplyError;
-pub use genesis::genesis_checkpoint;
+pub use expiry::EXPIRY_MS;
+pub use genesis::{genesis_checkpoint, group_genesis};
 pub use readers::LogReaders;
 
 use crate::core::{ApplyTask, CheckpointFacts, Committed, Token};
@@ -51,8 +56,8 @@ use crate::outcome::{Outcome, Refusal};
 use data::{DataMachine, RestoreError};
 use reconcile::GroupProgress;
 
-/// The rules of apply that this release knows, and a new cluster begins with.
-pub const APPLY_VERSION: u16 = 1;
+/// The newest rules of apply that this release knows, and that a new cluster begins with. Version 2 has cursors.
+pub const APPLY_VERSION: u16 = 2;
 
 /// The machines of all groups of one node.
 #[derive(Debug)]
@@ -227,11 +232,18 @@ impl Machines {
         }
         let outcome = match (entry::decode(group, &committed.entry)?, &mut state.machine) {
             (None, Machine::Catalogue | Machine::Logs(_)) => None,
+            (Some(Command::RaiseApplyVersion { version: found }), _) if found > APPLY_VERSION => {
+                return Err(ApplyError::UnknownApplyVersion { group, found, known: APPLY_VERSION });
+            }
+            (Some(Command::RaiseApplyVersion { version }), _) => {
+                state.apply_version = state.apply_version.max(version);
+                Some(Outcome::ApplyVersionRaised { version: state.apply_version })
+            }
             (Some(Command::Meta(command)), Machine::Catalogue) => {
                 Some(Arc::make_mut(&mut self.catalogue).apply(command))
             }
             (Some(_), Machine::Catalogue) => Some(Outcome::Refused(Refusal::WrongGroup { group })),
-            (Some(command), Machine::Logs(logs)) => Some(logs.apply(at, command)?),
+            (Some(command), Machine::Logs(logs)) => Some(logs.apply(at, state.apply_version, command)?),
         };
         state.applied = at;
         Ok(outcome)
@@ -265,7 +277,19 @@ impl Machines {
     /// intends; see [`reconcile`](mod@reconcile).
     #[must_use]
     pub fn reconcile(&self, leading: &BTreeSet<GroupId>) -> Vec<(GroupId, Command)> {
-        reconcile::reconcile(&self.catalogue, self, leading)
+        let mut commands = reconcile::reconcile(&self.catalogue, self, leading);
+        for group in leading {
+            if let Some(logs) = self.logs_of(*group) {
+                let due = logs.expirations(reconcile::EXPIRATIONS_MAX).into_iter();
+                commands.extend(due.map(|command| (*group, command)));
+            }
+            let version = self.groups.get(group).map_or(APPLY_VERSION, |state| state.apply_version);
+            let known = reconcile::version_known(&self.catalogue, *group).min(APPLY_VERSION);
+            if version < known {
+                commands.push((*group, Command::RaiseApplyVersion { version: known }));
+            }
+        }
+        commands
     }
 }
 

@@ -23,6 +23,17 @@ use super::catalogue::Catalogue;
 use super::channel::{Channel, ChannelState};
 use crate::entry::{Command, LOGS_PER_ENTRY_MAX, MetaCommand, OpenLog};
 
+/// Most logs whose producers are expired in one call, of each group.
+pub const EXPIRATIONS_MAX: usize = 64;
+
+/// The newest rules of apply that all nodes with a replica of the group know; 0 while one of them has not said.
+pub(super) fn version_known(catalogue: &Catalogue, group: GroupId) -> u16 {
+    let nodes = catalogue.group(group).into_iter().flat_map(|placement| placement.replicas.values());
+    let versions =
+        nodes.map(|replica| catalogue.node(replica.node).map_or(0, |record| record.apply_version_max));
+    versions.min().unwrap_or(0)
+}
+
 /// What a group has done so far, as applied on this node; of a group without a replica here nothing is.
 pub trait GroupProgress {
     /// Whether the log is open.

@@ -1,5 +1,6 @@
 //! Machines against a simulated disk: determinism, restarts, producers, and lives of a channel.
 
+mod cursors;
 mod random;
 mod world;
 

@@ -39,7 +39,7 @@ pub use plan::{PLAN_MAX, UNSETTLED_MAX, is_settled, plan};
 pub use rebalance::rebalance;
 pub use removal::{RemovalRefusal, refuse_removal};
 pub use step::{Step, next_step};
-pub use target::{AUTO_COPIES, Target, target};
+pub use target::{Target, target};
 
 /// The node that should lead a group: by the group's number among the nodes of its voters, sorted, that are not
 /// to go. Everybody comes to the same answer.

@@ -5,11 +5,9 @@
 use tidelog_wire::ids::GroupId;
 
 use crate::apply::Catalogue;
+use crate::apply::catalogue::AUTO_COPIES;
 use crate::apply::node_state::NodeState;
 use crate::entry::Replication;
-
-/// Most copies of a group that leaves their number to the cluster.
-pub const AUTO_COPIES: usize = 3;
 
 /// How many replicas of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +21,19 @@ pub struct Target {
 /// What a group should have in a cluster of this many active nodes, those among them that are down or slow.
 #[must_use]
 pub fn target(group: GroupId, replication: Replication, nodes: usize) -> Target {
+    let auto = usize::try_from(AUTO_COPIES).unwrap_or(usize::MAX);
     let voters = match (group, nodes) {
         (_, 0) => 0,
         (_, 1 | 2) => 1,
         (GroupId::META, 3 | 4) => 3,
         (GroupId::META, _) => 5,
-        (_, _) => AUTO_COPIES,
+        (_, _) => auto,
     };
     match replication {
         Replication::Auto if group == GroupId::META => {
             Target { voters, learners: nodes.saturating_sub(voters) }
         }
-        Replication::Auto => Target { voters, learners: nodes.min(AUTO_COPIES).saturating_sub(voters) },
+        Replication::Auto => Target { voters, learners: nodes.min(auto).saturating_sub(voters) },
         Replication::Fixed(copies) => {
             Target { voters: usize::try_from(copies).unwrap_or(usize::MAX).min(nodes), learners: 0 }
         }

@@ -16,9 +16,14 @@ use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch};
 
 use super::{Catalogue, count};
 use crate::apply::channel::{Channel, ChannelEvent, ChannelState, check_name};
+use crate::apply::node_state::NodeState;
 use crate::entry::{NewChannel, Replication};
 use crate::outcome::{Outcome, Refusal};
 
+/// Most copies of each log of a channel.
+pub const REPLICAS_MAX: u32 = 7;
+/// Most copies of a log that leaves their number to the cluster; with fewer nodes, as many as there are.
+pub const AUTO_COPIES: u32 = 3;
 /// Most channels in a cluster.
 pub const CHANNELS_MAX: u32 = 10_000;
 /// Most partitions of one channel.
@@ -86,7 +91,8 @@ impl Catalogue {
         let exhausted = Refusal::Exhausted { counter: "leader epochs of this name" };
         // Epochs are base + term, and terms begin at 1: the previous life's last epoch is base enough.
         let epoch_base = if last_epoch.get() < i32::MAX { last_epoch.get() } else { return Err(exhausted) };
-        let groups = self.choose_groups(generation, new.partitions, Replication::Auto);
+        let replication = self.replication_of(new.replicas)?;
+        let groups = self.choose_groups(generation, new.partitions, replication);
         if groups.is_empty() {
             return Err(Refusal::TooManyPartitions { asked: new.partitions, max: 0 });
         }
@@ -103,6 +109,24 @@ impl Catalogue {
             groups,
         });
         Ok(generation)
+    }
+
+    /// The kind of group that a channel's logs go to, made first if there is none of it. Who asks for what the cluster
+    /// does by itself gets that.
+    fn replication_of(&mut self, replicas: Option<u32>) -> Result<Replication, Refusal> {
+        let Some(asked) = replicas else { return Ok(Replication::Auto) };
+        if asked == 0 || asked > REPLICAS_MAX {
+            return Err(Refusal::ReplicasOutOfRange { asked, max: REPLICAS_MAX });
+        }
+        let active = self.members().filter(|(_, node)| node.state == NodeState::Active).count();
+        if count(active) < asked {
+            return Err(Refusal::TooFewNodes { nodes: count(active), needed: asked });
+        }
+        if asked == AUTO_COPIES {
+            return Ok(Replication::Auto);
+        }
+        self.ensure_groups(asked)?;
+        Ok(Replication::Fixed(asked))
     }
 
     fn check_new(&self, new: &NewChannel) -> Result<(), Refusal> {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_wire::ids::{GroupId, Incarnation, NodeId, RaftIndex, ReplicaId};
 
 use super::{Catalogue, count};
+use crate::apply::APPLY_VERSION;
+use crate::apply::catalogue_bytes::items;
 use crate::apply::group_placement::{GroupPlacement, Replica, ReportedMembers};
 use crate::apply::node_state::{NodeEvent, NodeState};
 use crate::entry::{MEMBERS_MAX, Replication, Want};
@@ -67,9 +69,6 @@ impl Catalogue {
         if group != self.next_group {
             return Err(Refusal::GroupOutOfTurn { asked: group, next: self.next_group });
         }
-        if count(self.groups.len()) >= GROUPS_MAX {
-            return Err(Refusal::TooManyGroups { max: GROUPS_MAX });
-        }
         let nodes: BTreeSet<NodeId> = nodes.iter().copied().collect();
         let needed = match replication {
             Replication::Auto => 1,
@@ -78,22 +77,79 @@ impl Catalogue {
         if count(nodes.len()) < needed || nodes.len() > MEMBERS_MAX {
             return Err(Refusal::TooFewNodes { nodes: count(nodes.len()), needed });
         }
-        let incarnations: Vec<(NodeId, Incarnation)> = nodes
+        self.begin_group(replication, nodes)
+    }
+
+    /// Mints the next group, with a replica on each of `nodes`. Those that shall count are its first members; any other
+    /// comes as a learner. Two voters are worse than one, so of two nodes that leave it to the cluster one counts.
+    fn begin_group(&mut self, replication: Replication, nodes: BTreeSet<NodeId>) -> Result<Outcome, Refusal> {
+        if count(self.groups.len()) >= GROUPS_MAX {
+            return Err(Refusal::TooManyGroups { max: GROUPS_MAX });
+        }
+        let group = self.next_group;
+        let next = group.get().checked_add(1).ok_or(Refusal::Exhausted { counter: "group ids" })?;
+        let count = nodes.len();
+        let on: Vec<(NodeId, Incarnation)> = nodes
             .into_iter()
             .map(|node| self.active(node).map(|incarnation| (node, incarnation)))
             .collect::<Result<_, _>>()?;
-        let next = group.get().checked_add(1).ok_or(Refusal::Exhausted { counter: "group ids" })?;
-        let mut placement =
-            GroupPlacement { replication, genesis: Vec::new(), replicas: BTreeMap::new(), reported: None };
-        for (node, incarnation) in incarnations {
+        let voters = if replication == Replication::Auto && count == 2 { 1 } else { count };
+        let mut placement = GroupPlacement {
+            replication,
+            genesis: Vec::new(),
+            genesis_version: self.version_known(),
+            replicas: BTreeMap::new(),
+            reported: None,
+        };
+        for (turn, (node, incarnation)) in on.into_iter().enumerate() {
             let id = self.mint_replica()?;
-            placement.genesis.push((id, node));
-            placement.replicas.insert(id, Replica { node, incarnation, want: Want::Voter });
+            let want = if turn < voters { Want::Voter } else { Want::Learner };
+            if want == Want::Voter {
+                placement.genesis.push((id, node));
+            }
+            placement.replicas.insert(id, Replica { node, incarnation, want });
         }
         self.next_group = GroupId(next);
         self.groups.insert(group, placement);
         self.load.insert(group, 0);
         Ok(Outcome::GroupCreated { group })
+    }
+
+    /// Makes the groups for channels that ask for this many copies, unless there are some: as many as there are nodes,
+    /// so that each may lead one.
+    pub(super) fn ensure_groups(&mut self, copies: u32) -> Result<(), Refusal> {
+        let replication = Replication::Fixed(copies);
+        if self.groups.values().any(|placement| placement.replication == replication) {
+            return Ok(());
+        }
+        let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (node, _) in self.members().filter(|(_, node)| node.state == NodeState::Active) {
+            load.insert(node, self.replicas_of(node).count());
+        }
+        if count(load.len()) < copies {
+            return Err(Refusal::TooFewNodes { nodes: count(load.len()), needed: copies });
+        }
+        for made in 0..load.len() {
+            let mut by_load: Vec<(usize, NodeId)> =
+                load.iter().map(|(node, count)| (*count, *node)).collect();
+            by_load.sort_unstable();
+            let least = by_load.into_iter().take(items(copies)).map(|(_, node)| node);
+            let nodes: BTreeSet<NodeId> = least.collect();
+            for node in &nodes {
+                load.entry(*node).and_modify(|count| *count = count.saturating_add(1));
+            }
+            match self.begin_group(replication, nodes) {
+                Ok(_) => {}
+                Err(_) if made > 0 => return Ok(()),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest rules of apply that every node knows that has said so.
+    fn version_known(&self) -> u16 {
+        self.nodes().map(|record| record.apply_version_max).min().unwrap_or(APPLY_VERSION).min(APPLY_VERSION)
     }
 
     /// The data directory of a node that may be given replicas.

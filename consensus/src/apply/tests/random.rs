@@ -34,8 +34,14 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (generation.clone(), 0..40_u64).prop_map(|(generation, start)| Step::Apply(
             Command::SetLogStart { log: log(generation), start: Offset(start) }
         )),
-        1 => (generation, 0..99_i64).prop_map(|(generation, before)| Step::Apply(
+        1 => (generation.clone(), 0..99_i64).prop_map(|(generation, before)| Step::Apply(
             Command::ExpireProducers { log: log(generation), before: TimestampMs(before) }
+        )),
+        2 => (generation.clone(), "[abc]", 0..40_u64).prop_map(|(generation, name, offset)| Step::Apply(
+            Command::SetCursor { log: log(generation), name, offset: Offset(offset) }
+        )),
+        1 => (generation, "[abc]").prop_map(|(generation, name)| Step::Apply(
+            Command::DeleteCursor { log: log(generation), name }
         )),
         1 => Just(Step::NewTerm),
         2 => Just(Step::Checkpoint),
@@ -78,7 +84,8 @@ proptest! {
         for generation in 1..4 {
             let read = |world: &World| world.machines.reader(log(generation)).map(|reader| {
                 let all = reader.read(reader.start(), 1 << 20).unwrap().batches;
-                (reader.start(), reader.end(), all)
+                let cursors = world.machines.readers().cursors(log(generation));
+                (reader.start(), reader.end(), all, cursors)
             });
             prop_assert_eq!(read(&straight), read(&troubled));
         }

@@ -7,10 +7,10 @@ use raft::eraftpb::Entry;
 use tidelog_engine::sim_disk::{Crash, SimDisk};
 use tidelog_engine::{NewIdentity, Options};
 use tidelog_wire::batch::{BatchHeader, MAGIC};
-use tidelog_wire::ids::{ClusterId, Incarnation, NodeId, Partition, Term, TimestampMs};
+use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation, NodeId, Partition, Term, TimestampMs};
 
 use super::super::*;
-use crate::entry::{MetaCommand, OpenLog};
+use crate::entry::{MetaCommand, NodeRecord, OpenLog};
 
 pub(super) const DATA_GROUP: GroupId = GroupId(1);
 const GROUPS: [GroupId; 2] = [GroupId::META, DATA_GROUP];
@@ -27,13 +27,18 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
+        Self::of_version(seed, APPLY_VERSION)
+    }
+
+    /// One whose groups begin with these rules of apply.
+    pub(super) fn of_version(seed: u64, apply_version: u16) -> Self {
         let disk = SimDisk::new(seed);
         let identity = NewIdentity { cluster: ClusterId(1), node: NodeId(0), incarnation: Incarnation(1) };
         Engine::format(&disk.storage(), Path::new("/data"), identity).unwrap();
         let engine = engine(&disk);
         for group in GROUPS {
             let genesis = genesis_checkpoint(group, &[NodeId(0)], &[DATA_GROUP]);
-            engine.write_checkpoint(&genesis).unwrap();
+            engine.write_checkpoint(&Checkpoint { apply_version, ..genesis }).unwrap();
         }
         let machines = Machines::open(engine, &GROUPS).unwrap();
         Self { disk, machines, term: 1, raft_log: Vec::new(), outcomes: BTreeMap::new() }
@@ -76,6 +81,23 @@ impl World {
     pub(super) fn apply_meta(&mut self, command: Command) -> Outcome {
         let task = self.task(GroupId::META, command);
         self.machines.apply(task).outcomes.pop().unwrap().1
+    }
+
+    /// The node says that it knows these rules of apply.
+    pub(super) fn register(&mut self, apply_version_max: u16) {
+        let at = || "127.0.0.1:1".to_owned();
+        let record = NodeRecord {
+            node: NodeId(0),
+            incarnation: Incarnation(1),
+            boot_epoch: BootEpoch(u64::from(apply_version_max)),
+            native: at(),
+            kafka: None,
+            admin: at(),
+            peer: at(),
+            version: at(),
+            apply_version_max,
+        };
+        self.apply_meta(Command::Meta(MetaCommand::RegisterNode(record)));
     }
 
     /// Carries out what reconcile asks for, until it asks for nothing.
