@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::bench::Bench;
+use crate::cluster::arguments::Cluster;
+use crate::cursor::Cursor;
+use crate::import::Import;
 use crate::segment::arguments::Segment;
 use crate::values::{ChannelName, Delimiter, Size, Start};
 
@@ -52,6 +55,9 @@ pub(crate) enum Command {
     Certs(Certs),
     /// Shows nodes, groups and channels, with each replica's chain at one common offset.
     Status,
+    /// Shows and changes the cluster's members, spreads leaders and replicas, and proves replicas equal.
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Makes, lists, describes, deletes and trims channels.
     #[command(subcommand)]
     Channel(Channel),
@@ -62,6 +68,14 @@ pub(crate) enum Command {
     Produce(Produce),
     /// Reads records: their values as they are, one a line.
     Consume(Consume),
+    /// Sets, shows, lists and deletes durable named positions of a partition.
+    #[command(subcommand)]
+    Cursor(Cursor),
+    /// Takes a log into a channel: of an embedded engine's data directory, or a stream of records.
+    ///
+    /// May be interrupted and called again: what is there already is checked against the source, and importing goes on behind it. At
+    /// the end it proves that channel and source are equal: by chain where the source has one, else record by record.
+    Import(Import),
     /// Looks at segment files without a server, and mends them.
     ///
     /// Works on the data directory of a node, running or not, on parts of it and on copies. Only `repair --apply` writes,
@@ -183,14 +197,20 @@ pub(crate) struct CertsIssue {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Channel {
-    /// Makes a channel; returns when it takes records.
+    /// Makes channels; returns when they take records.
+    ///
+    /// Several names, or --count, are agreed on together, a thousand in one request.
     Create {
-        /// Its name: letters, digits, `.`, `_` and `-`, at most 249.
-        name: ChannelName,
+        /// Their names: letters, digits, `.`, `_` and `-`, at most 249.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<ChannelName>,
+        /// Makes so many channels, NAME-0, NAME-1 and so on.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: Option<u32>,
         /// Number of partitions, each a log of its own.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         partitions: u32,
-        /// Copies of each record. This release keeps one on every node and refuses any other number.
+        /// Copies of each record. Otherwise as many as the cluster keeps: three, or one a node if there are fewer.
         #[arg(long, value_name = "R")]
         replicas: Option<u32>,
         /// Size at which a segment file is sealed, as a number or with KiB, MiB or GiB.

@@ -94,6 +94,28 @@ pub(crate) fn make_cluster(folder: &Path, nodes: u64) -> Result<ClusterId, CliEr
     Ok(authority.cluster())
 }
 
+/// Issues a node's certificate from the authority in `folder`, into the same folder. One that is there stays.
+pub(crate) fn issue_node(folder: &Path, node: NodeId) -> Result<(), CliError> {
+    let name = format!("node-{node}");
+    if files::exists(&folder.join(format!("{name}.pem"))) {
+        return Ok(());
+    }
+    let authority = load_authority(folder)?;
+    write_pair(folder, &name, &authority.issue_node(node)?).map(|_| ())
+}
+
+/// Issues a node's certificate from the authority in `ca`, into `folder`, with the authority's own beside it. Gives the cluster.
+pub(crate) fn issue_node_to(ca: &Path, folder: &Path, node: NodeId) -> Result<ClusterId, CliError> {
+    let authority = load_authority(ca)?;
+    files::create_folder(folder)?;
+    files::replace(&folder.join("ca.pem"), authority.cert_pem(), Access::Public)?;
+    let name = format!("node-{node}");
+    if !files::exists(&folder.join(format!("{name}.pem"))) {
+        write_pair(folder, &name, &authority.issue_node(node)?)?;
+    }
+    Ok(authority.cluster())
+}
+
 fn create_authority(folder: &Path) -> Result<Authority, CliError> {
     let authority = Authority::create(random_cluster_id()?)?;
     files::replace(&folder.join("ca.key"), &authority.key_pem(), Access::Owner)?;

@@ -3,10 +3,13 @@
 use serde::Serialize;
 use tidelog_client::{ChannelState, Client, NewChannel};
 use tidelog_wire::ids::{Generation, Offset, Partition};
+use tidelog_wire::protocol::CHANNELS_PER_REQUEST_MAX;
+use tokio::time::Instant;
 
 use crate::arguments::Channel;
 use crate::error::CliError;
 use crate::output::{Answer, Output, table};
+use crate::progress;
 use crate::status;
 use crate::status::view::{ChannelView, PARTITION_HEAD, partition_row};
 
@@ -103,12 +106,25 @@ impl Answer for ChannelView {
 /// Does what is asked for.
 pub(crate) async fn run(channel: Channel, client: &Client, output: &Output) -> Result<(), CliError> {
     match channel {
-        Channel::Create { name, partitions, replicas, segment_bytes } => {
-            let name = name.to_string();
+        Channel::Create { names, count, partitions, replicas, segment_bytes } => {
             let segment_bytes = segment_bytes.map(|size| size.0);
-            let new = NewChannel { name: name.clone(), partitions, replicas, segment_bytes };
-            let (generation, uuid) = client.create_channel(new).await?;
-            output.print(&Created { name, generation, uuid: uuid.to_string(), partitions });
+            let new = |name| NewChannel { name, partitions, replicas, segment_bytes };
+            match (names.as_slice(), count) {
+                ([name], None) => {
+                    let name = name.to_string();
+                    let (generation, uuid) = client.create_channel(new(name.clone())).await?;
+                    output.print(&Created { name, generation, uuid: uuid.to_string(), partitions });
+                }
+                (_, None) => {
+                    let channels = names.iter().map(|name| new(name.to_string()));
+                    create_many(client, channels.collect(), output).await?;
+                }
+                (_, Some(count)) => {
+                    let numbered = |name| (0..count).map(move |number| format!("{name}-{number}"));
+                    let channels = names.iter().flat_map(numbered).map(new);
+                    create_many(client, channels.collect(), output).await?;
+                }
+            }
         }
         Channel::List => output.print(&list(client).await?),
         Channel::Describe { name } => output.print(&status::channel(client, name.as_str()).await?),
@@ -123,6 +139,56 @@ pub(crate) async fn run(channel: Channel, client: &Client, output: &Output) -> R
         }
     }
     Ok(())
+}
+
+/// What came of many channels.
+#[derive(Serialize)]
+struct CreatedMany {
+    created: usize,
+    refused: Vec<RefusedChannel>,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct RefusedChannel {
+    name: String,
+    error: String,
+}
+
+impl Answer for CreatedMany {
+    fn text(&self) -> String {
+        let mut lines: Vec<String> =
+            self.refused.iter().map(|channel| format!("{}: {}", channel.name, channel.error)).collect();
+        lines.push(format!("{} channels take records, after {:.1} s", self.created, self.seconds));
+        lines.join("\n")
+    }
+}
+
+/// Makes channels, a thousand in one request.
+async fn create_many(client: &Client, channels: Vec<NewChannel>, output: &Output) -> Result<(), CliError> {
+    let started = Instant::now();
+    let (names, asked): (Vec<String>, usize) =
+        (channels.iter().map(|channel| channel.name.clone()).collect(), channels.len());
+    let bar = progress::steps(asked, "creating channels");
+    let mut refused = Vec::new();
+    let mut names = names.into_iter();
+    let mut rest = channels.into_iter();
+    loop {
+        let portion: Vec<_> = rest.by_ref().take(CHANNELS_PER_REQUEST_MAX).collect();
+        if portion.is_empty() {
+            break;
+        }
+        for (outcome, name) in client.create_channels(portion).await?.into_iter().zip(names.by_ref()) {
+            if let Err(error) = outcome {
+                refused.push(RefusedChannel { name, error: error.to_string() });
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let failed = refused.len();
+    output.print(&CreatedMany { created: asked - failed, refused, seconds: started.elapsed().as_secs_f64() });
+    if failed == 0 { Ok(()) } else { Err(CliError::NotCreated { refused: failed, asked }) }
 }
 
 async fn list(client: &Client) -> Result<Listed, CliError> {

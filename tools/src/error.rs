@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tidelog_engine::offline::OfflineError;
 use tidelog_engine::offline::repair::RepairError;
-use tidelog_wire::ids::{LogId, NodeId, Offset};
+use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset};
 
 use crate::produce::input::InputError;
 
@@ -143,6 +143,33 @@ pub(crate) enum CliError {
          name another copy of the log with --from"
     )]
     NotMended { ranges: usize },
+    /// A partition that is not the source's copy.
+    #[error(
+        "E3230 log {log} is no copy of the source at offset {offset}: {why}; nothing was appended behind it: import into a \
+         channel of its own, to which nobody else writes"
+    )]
+    NotTheSource { log: LogId, offset: Offset, why: String },
+    /// A source that cannot be imported.
+    #[error("E3231 {}: cannot be imported: {why}", path.display())]
+    Source { path: PathBuf, why: String },
+    /// A change of members that is not done yet.
+    #[error(
+        "E3232 not done after {seconds} s: {waiting_for}; it goes on by itself: look at `tidelog cluster status`, or repeat \
+         the command to go on waiting"
+    )]
+    NotSettled { seconds: u64, waiting_for: String },
+    /// A change of members that would cost the cluster something.
+    #[error("E3233 node {node} cannot be replaced now: {reason}; nothing was changed: bring the other nodes back first")]
+    UnsafeChange { node: u64, reason: String },
+    /// No other member can lead.
+    #[error("E3234 group {group} has no other voter that was heard of lately; its leadership stays: see `tidelog cluster status`")]
+    NobodyToLead { group: GroupId },
+    /// Channels that were refused.
+    #[error("E3235 {refused} of {asked} channels were not created; the others were")]
+    NotCreated { refused: usize, asked: usize },
+    /// No such cursor.
+    #[error("E3236 log {log} has no cursor `{name}`: `tidelog cursor list` shows which there are")]
+    NoCursor { log: LogId, name: String },
     /// What the segments' own library says.
     #[error(transparent)]
     Offline(#[from] OfflineError),
@@ -192,6 +219,13 @@ impl CliError {
             | Self::Differ { .. }
             | Self::NotCompared { .. }
             | Self::NotMended { .. }
+            | Self::NotTheSource { .. }
+            | Self::Source { .. }
+            | Self::NotSettled { .. }
+            | Self::UnsafeChange { .. }
+            | Self::NobodyToLead { .. }
+            | Self::NotCreated { .. }
+            | Self::NoCursor { .. }
             | Self::Offline(_)
             | Self::Repair(_)
             | Self::Client(_)

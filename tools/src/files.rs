@@ -12,6 +12,8 @@ use crate::error::CliError;
 
 /// Most bytes of a file that is read whole.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Most folders that are set aside under one name.
+const SET_ASIDE_MAX: u32 = 100;
 /// How far from its end a log is looked at.
 const TAIL_BYTES: u64 = 4 << 10;
 
@@ -78,6 +80,21 @@ pub(crate) fn replace(path: &Path, text: &str, access: Access) -> Result<(), Cli
 /// Removes a folder and all in it; used for folders that this very command made.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), CliError> {
     fs::remove_dir_all(path).map_err(failed(path, "remove the folder"))
+}
+
+/// Gives a folder another name beside it, the first of `NAME.aside-1`, `NAME.aside-2`, … that is free. None if there is none.
+pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>, CliError> {
+    if !exists(path) {
+        return Ok(None);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let free = (1..=SET_ASIDE_MAX)
+        .map(|number| path.with_file_name(format!("{name}.aside-{number}")))
+        .find(|aside| !exists(aside));
+    let full = io::Error::other(format!("{SET_ASIDE_MAX} folders were set aside here already"));
+    let aside = free.ok_or(full).map_err(failed(path, "set it aside"))?;
+    fs::rename(path, &aside).map_err(failed(path, "set it aside"))?;
+    Ok(Some(aside))
 }
 
 /// Opens a file for reading.

@@ -108,6 +108,13 @@ pub(crate) async fn run(import: Import, client: &Client, output: &Output) -> Res
     Ok(())
 }
 
+/// Which replicas are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    All,
+    Leader,
+}
+
 /// The partition that is written.
 #[derive(Clone)]
 struct Target {
@@ -127,27 +134,39 @@ impl Target {
         Ok(self.client.offset_at(&self.channel, self.log, OffsetSpec::Latest).await?)
     }
 
-    /// Waits until every replica has `end` records, and gives the nodes; all chains there must be `chain`.
-    async fn prove(&self, end: Offset, chain: Chain) -> Result<Vec<NodeId>, CliError> {
-        let info = self.client.channel(&self.channel).await?;
-        let partition = info.partitions.iter().find(|partition| partition.log == self.log);
-        let nodes = partition.map(|partition| partition.replicas.clone()).unwrap_or_default();
+    /// Waits until replicas have `end` records; all chains there must be `chain`. Gives the nodes that were compared: a node
+    /// that does not answer is none of them.
+    async fn prove(&self, end: Offset, chain: Chain, of: Of) -> Result<Vec<NodeId>, CliError> {
         let deadline = Instant::now() + PATIENCE;
-        for node in &nodes {
-            let found = loop {
-                match self.client.chain_at(*node, self.log, end).await {
-                    Ok(found) => break found,
-                    Err(ClientError::Refused { .. }) if Instant::now() < deadline => {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
+        let mut compared = Vec::new();
+        loop {
+            let info = self.client.channel(&self.channel).await?;
+            let partition = info.partitions.iter().find(|partition| partition.log == self.log);
+            let nodes = partition.map(|partition| match of {
+                Of::All => partition.replicas.clone(),
+                Of::Leader => partition.leader.into_iter().collect(),
+            });
+            let mut behind = false;
+            for node in nodes.unwrap_or_default() {
+                if compared.contains(&node) {
+                    continue;
+                }
+                match self.client.chain_at(node, self.log, end).await {
+                    Ok(found) if found == chain => compared.push(node),
+                    Ok(found) => return Err(self.other(end, chain, found, node)),
+                    Err(ClientError::Refused { .. }) => behind = true,
+                    Err(ClientError::Timeout { .. } | ClientError::Unreachable { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
-            };
-            if found != chain {
-                return Err(self.other(end, chain, found, *node));
             }
+            if !behind && !compared.is_empty() {
+                return Ok(compared);
+            }
+            if Instant::now() >= deadline {
+                return Err(CliError::NotCaughtUp { seconds: PATIENCE.as_secs(), records: end.get() });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(nodes)
     }
 
     fn other(&self, offset: Offset, expected: Chain, found: Chain, node: NodeId) -> CliError {

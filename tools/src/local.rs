@@ -13,6 +13,7 @@
 //! Nothing here knows what a node keeps in its data directory, and no directory is ever removed.
 
 mod bring;
+mod change;
 mod layout;
 mod ports;
 mod process;
@@ -21,5 +22,6 @@ mod ready;
 mod tests;
 
 pub(crate) use bring::{Stopped, restart_node, start, stop};
+pub(crate) use change::{NewNode, add_node, begun_node, end_node, make_node, replace_node};
 pub(crate) use layout::{Layout, Shape};
 pub(crate) use process::Ending;

@@ -8,15 +8,19 @@ mod arguments;
 mod bench;
 mod certs;
 mod channel;
+mod cluster;
 mod consume;
+mod cursor;
 mod demo;
 mod error;
 mod files;
+mod import;
 mod local;
 mod local_commands;
 mod online;
 mod output;
 mod produce;
+mod progress;
 mod segment;
 mod status;
 mod values;
@@ -64,9 +68,16 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
         Command::Bench(bench) => Box::pin(bench::run(bench, output)).await,
         Command::Certs(certs) => certs::run(certs, output),
         Command::Status => status::run(&online(Patience::Look)?, output).await,
+        Command::Cluster(cluster) => {
+            Box::pin(cluster::run(cluster, arguments.profile.as_deref(), output)).await
+        }
         Command::Channel(channel) => channel::run(channel, &online(Patience::Work)?, output).await,
         Command::Produce(produce) => produce::run(produce, &online(Patience::Work)?, output).await,
         Command::Consume(consume) => consume::run(consume, &online(Patience::Work)?, output).await,
+        Command::Cursor(cursor) => cursor::run(cursor, &online(Patience::Work)?, output).await,
+        Command::Import(import) => {
+            Box::pin(import::run(import, &online(Patience::Work)?, output)).await
+        }
         Command::Segment(segment) => segment::run(segment, output),
         Command::Version => {
             output.print(&Version::of_this_program());

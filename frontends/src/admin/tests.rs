@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidelog_wire::ids::NodeId;
+use tidelog_tls::{Authority, Credentials, PemFile};
+use tidelog_wire::ids::{ClusterId, NodeId, TimestampMs};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -168,12 +169,22 @@ async fn a_stopped_front_end_no_longer_answers() {
     assert!(TcpStream::connect(served.address).await.is_err());
 }
 
+/// Credentials whose certificate expires: only then is that measured.
+fn expiring() -> Credentials {
+    let end = TimestampMs(1_900_000_000_000);
+    let authority = Authority::create(ClusterId(7)).unwrap().expiring(end);
+    let pair = authority.issue_node(NodeId(0)).unwrap();
+    let file = |text| PemFile { path: std::path::Path::new("n.pem"), text };
+    Credentials::parse(&file(authority.cert_pem()), &file(&pair.cert), &file(&pair.key)).unwrap()
+}
+
 /// The page for operators lists every path and every family of samples, in the words of the code.
 #[tokio::test]
 async fn the_operators_page_lists_all_paths_and_metrics() {
     let page = include_str!("../../../docs/operations/admin.md");
     let served = serve();
     served.broker.attach(FakeConsensus::new(NodeId(0)));
+    served.broker.attach_credentials(expiring());
     for route in ROUTES {
         let row = format!("| `{}` | {} |\n", route.path, route.summary);
         assert!(page.contains(&row), "docs/operations/admin.md lacks the row: {row}");

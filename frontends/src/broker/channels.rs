@@ -177,16 +177,15 @@ impl Broker {
         }
     }
 
-    /// Asks this node, which must lead `group`, to hand over to `to`.
+    /// Asks this node, which must lead `group`, to hand over to `to`; on return another node leads.
     ///
     /// # Errors
     /// [`BrokerError`]; the leader may have changed all the same.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), BrokerError> {
         let consensus = self.open()?;
-        if !consensus.groups().iter().any(|status| status.group == group) {
-            return Err(BrokerError::InvalidRequest {
-                reason: format!("there is no group {group} on this node"),
-            });
+        // A node without a replica knows no leader of the group, and says so: others are asked.
+        if consensus.catalogue().group(group).is_none() {
+            return Err(BrokerError::InvalidRequest { reason: format!("there is no group {group}") });
         }
         self.lead(consensus.as_ref(), group)?;
         let transferred = consensus.transfer(group, to, self.limits.request);

@@ -30,9 +30,9 @@ pub struct LeaderMove {
 /// What would spread replicas and leaders evenly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Next changes of what is wanted.
-    pub replicas: Vec<MetaCommand>,
-    /// Groups of this node that another node should lead.
+    /// The moves of replicas that the cluster makes by itself, in words.
+    pub replicas: Vec<String>,
+    /// Groups that this node has a replica of and another node should lead.
     pub leaders: Vec<LeaderMove>,
 }
 
@@ -50,6 +50,12 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unsafe`] with the reason; all others as any request to the meta group.
     pub async fn drain_node(&self, node: NodeId) -> Result<(), BrokerError> {
+        let consensus = Arc::clone(self.open()?);
+        self.lead(consensus.as_ref(), GroupId::META)?;
+        let catalogue = consensus.catalogue();
+        if let Some(reason) = placement::refuse_removal(&catalogue, node, &alive(consensus.as_ref())) {
+            return Err(BrokerError::Unsafe { node, reason: reason.to_string() });
+        }
         self.noted(node, MetaCommand::DrainNode { node }).await
     }
 
@@ -74,18 +80,15 @@ impl Broker {
             let (from, to) = (status.leader?, placement::preferred_leader(&catalogue, status.group)?);
             (from != to && alive.contains(&to)).then_some(LeaderMove { group: status.group, from, to })
         });
-        Ok(Balance { leaders: leaders.collect(), replicas: placement::plan(&catalogue, &alive) })
+        Ok(Balance { leaders: leaders.collect(), replicas: placement::rebalance(&catalogue, &alive) })
     }
 
-    /// Proposes the changes of `balance`, and hands over what this node leads and should not.
+    /// Hands over at once what this node leads and should not. Replicas move by themselves, and other leaders hand over in
+    /// their own time.
     ///
     /// # Errors
-    /// [`BrokerError`] of the first step that failed; the others before it are done.
+    /// [`BrokerError`] of the first hand-over that failed; those before it are done.
     pub async fn rebalance(&self, balance: &Balance) -> Result<(), BrokerError> {
-        for command in &balance.replicas {
-            // One that is refused was overtaken by what others did meanwhile: the next plan sees it.
-            self.meta(command.clone()).await?;
-        }
         let consensus = Arc::clone(self.open()?);
         for moved in balance.leaders.iter().filter(|moved| moved.from == self.node) {
             let transferred = consensus.transfer(moved.group, moved.to, self.limits.request);

@@ -67,8 +67,8 @@ impl Broker {
         // Whether it changed or not, what is known then is answered.
         drop(tokio::time::timeout(PUT_OFF_MAX, consensus.leader_change(group)).await);
         match consensus.leader(group) {
-            Some(leader) => BrokerError::NotLeader { group, leader },
-            None => error,
+            Some(leader) if leader != self.node => BrokerError::NotLeader { group, leader },
+            Some(_) | None => error,
         }
     }
 

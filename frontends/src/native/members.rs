@@ -102,34 +102,11 @@ pub(super) async fn rebalance(broker: &Arc<Broker>, dry_run: bool) -> Result<Ans
         broker.rebalance(&balance).await?;
     }
     Ok(Answer::Balance {
-        replicas: balance.replicas.iter().map(step).collect(),
+        replicas: balance.replicas,
         leaders: balance
             .leaders
             .iter()
             .map(|moved| format!("group {}: leader from node {} to node {}", moved.group, moved.from, moved.to))
             .collect(),
     })
-}
-
-/// A change of what is wanted, in words.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a plan is about nodes, groups and replicas")]
-fn step(command: &entry::MetaCommand) -> String {
-    use entry::MetaCommand as M;
-    match command {
-        M::PlaceReplica { group, node, want } => {
-            let as_what = match want {
-                entry::Want::Voter => "a voter",
-                entry::Want::Learner => "a learner",
-                entry::Want::Gone => "no replica",
-            };
-            format!("group {group}: {as_what} on node {node}")
-        }
-        M::RetireReplica { group, replica } => format!("group {group}: replica {replica} leaves"),
-        M::ReplaceReplica { group, lost } => format!("group {group}: replica {lost} is replaced"),
-        M::CreateGroup { group, nodes, .. } => {
-            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            format!("group {group} is made on nodes {}", nodes.join(", "))
-        }
-        other => format!("{other:?}"),
-    }
 }

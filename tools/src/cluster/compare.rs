@@ -224,10 +224,19 @@ pub(crate) fn offline(dirs: &[PathBuf], output: &Output) -> Result<(), CliError>
     let mut compared = Compared::default();
     for (log, copies) in &logs {
         let mut differs = false;
-        // Each against the next: what is equal to its neighbour is equal to all, as far as they go.
-        for pair in copies.windows(2) {
-            let [(one_dir, one), (other_dir, other)] = pair else { continue };
+        // Every two: a short copy may be the beginning of two that part behind its end.
+        let pairs = copies.iter().enumerate().flat_map(|(at, one)| {
+            copies.iter().skip(at + 1).map(move |other| (one, other))
+        });
+        for ((one_dir, one), (other_dir, other)) in pairs {
             let found = offline::compare(&OsStorage, one, other)?;
+            let [a, b] = &found.ranges;
+            if found.difference.is_none() && found.equal_to.is_none() && !a.is_empty() && !b.is_empty() {
+                let why = format!("no offsets in common with {} that are intact in both", other_dir.display());
+                let side = one_dir.display().to_string();
+                compared.missing.push(Missing { log: log.to_string(), side, why });
+                differs = true;
+            }
             if let Some([a, b]) = &found.difference {
                 differs = true;
                 let side = |dir: &Path, frame: &offline::FrameAt| {

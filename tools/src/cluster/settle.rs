@@ -26,21 +26,18 @@ pub(super) async fn until(
 ) -> Result<ClusterInfo, CliError> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let bar = progress::waiting(what.to_owned());
-    let mut waiting_for = "no node has answered".to_owned();
     loop {
-        match client.cluster().await {
+        let waiting_for = match client.cluster().await {
             Ok(info) => match missing(&info) {
                 None => {
                     bar.finish_and_clear();
                     return Ok(info);
                 }
-                Some(text) => waiting_for = text,
+                Some(text) => text,
             },
-            Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })) => {
-                waiting_for = error.to_string();
-            }
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })) => error.to_string(),
             Err(error) => return Err(error.into()),
-        }
+        };
         if Instant::now() >= deadline {
             bar.finish_and_clear();
             return Err(CliError::NotSettled { seconds, waiting_for });

@@ -19,7 +19,7 @@ use tidelog_wire::batch::{Batch, BatchLimits};
 use tidelog_wire::ids::{Chain, Offset};
 use tokio::sync::mpsc;
 
-use super::{Imported, Target};
+use super::{Imported, Of, Target};
 use crate::error::CliError;
 use crate::{files, progress};
 
@@ -40,10 +40,8 @@ struct Step {
 /// Imports one log of a data directory.
 pub(super) async fn import(target: &Target, dir: &Path, log: Option<&str>) -> Result<Imported, CliError> {
     let dir = files::absolute(dir)?;
-    let mut files = choose(offline::find(&OsStorage, &dir)?.logs, &dir, log)?;
     let _held = lock::take(&OsStorage, &dir).map_err(|error| source(&dir, error.to_string()))?;
-    // What stood at the end of the source before the lock was taken may be gone.
-    files = choose(offline::find(&OsStorage, &dir)?.logs, &dir, log)?;
+    let files = choose(offline::find(&OsStorage, &dir)?.logs, &dir, log)?;
     let bytes = files.segments.iter().map(|segment| segment.len).sum();
     let bar = progress::bytes(bytes, "importing");
     let resumed_at = target.settled_end().await?;
@@ -70,7 +68,7 @@ pub(super) async fn import(target: &Target, dir: &Path, log: Option<&str>) -> Re
         let why = format!("it holds {resumed_at} records, and the source {end}");
         return Err(CliError::NotTheSource { log: target.log, offset: end, why });
     }
-    let compared = target.prove(end, chain).await?;
+    let compared = target.prove(end, chain, Of::All).await?;
     bar.finish_and_clear();
     Ok(Imported {
         channel: target.channel.clone(),
@@ -87,8 +85,7 @@ pub(super) async fn import(target: &Target, dir: &Path, log: Option<&str>) -> Re
 impl Target {
     /// What is there already must be the source's beginning.
     async fn check_prefix(&self, step: &Step) -> Result<(), CliError> {
-        let found = self.prove(step.end, step.chain).await;
-        found.map(|_| ())
+        self.prove(step.end, step.chain, Of::Leader).await.map(|_| ())
     }
 }
 

@@ -132,12 +132,13 @@ pub(crate) async fn restart_node(
 }
 
 /// Starts one node. Only a cluster that has never stood may format data directories: a node whose directory was
-/// emptied later must not come back as a voter that remembers nothing.
-fn start_node(layout: &Layout, node: u64, server: &Path) -> Result<(), CliError> {
-    let arguments: &[&str] = if layout.is_formed() {
-        &["--config", "config.toml"]
-    } else {
-        &["--config", "config.toml", "--bootstrap"]
-    };
-    layout.process(node).start(server, arguments).map(|_| ())
+/// emptied later must not come back as a voter that remembers nothing. One that was told to join asks the others.
+pub(super) fn start_node(layout: &Layout, node: u64, server: &Path) -> Result<(), CliError> {
+    let mut arguments = vec!["--config", "config.toml"];
+    if layout.is_joining(node) {
+        arguments.push("--join");
+    } else if !layout.is_formed() {
+        arguments.push("--bootstrap");
+    }
+    layout.process(node).start(server, &arguments).map(|_| ())
 }

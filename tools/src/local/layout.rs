@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tidelog_wire::ids::NodeId;
 
 use super::ports::{self, NodeAddresses};
 use super::process::NodeProcess;
@@ -14,6 +15,8 @@ use crate::files::{self, Access};
 const NODES_DEFAULT: u64 = 3;
 /// Data groups of a cluster when none are asked for.
 const GROUPS_DEFAULT: u64 = 4;
+/// A node's data directory, in its folder.
+const DATA: &str = "data";
 /// The version of `cluster.toml`.
 const VERSION: u32 = 1;
 
@@ -39,7 +42,13 @@ pub(crate) struct Layout {
 struct Facts {
     version: u32,
     cluster_id: String,
-    nodes: u64,
+    /// The nodes there are; a number is never given twice.
+    nodes: Vec<u64>,
+    next_node: u64,
+    /// Nodes that were begun and do not hold yet what they should: they are started with `--join`.
+    joining: Vec<u64>,
+    /// Those of them that were members before, with another data directory.
+    replacing: Vec<u64>,
     groups: u64,
     base_port: u16,
     /// Whether all nodes were ready once. From then on no data directory may be formatted again.
@@ -100,8 +109,10 @@ impl Layout {
         if facts.version != VERSION {
             return Err(wrong(format!("version {}, and this command knows {VERSION}", facts.version)));
         }
-        if facts.nodes == 0 || ports::addresses(facts.base_port, facts.nodes - 1).is_none() {
-            return Err(wrong(format!("{} nodes from port {}", facts.nodes, facts.base_port)));
+        let last = facts.nodes.iter().copied().max();
+        let fits = |last: u64| last < facts.next_node && ports::addresses(facts.base_port, last).is_some();
+        if !last.is_some_and(fits) {
+            return Err(wrong(format!("nodes {:?} from port {}", facts.nodes, facts.base_port)));
         }
         Ok(Some(Self { dir: files::absolute(dir)?, facts }))
     }
@@ -126,22 +137,89 @@ impl Layout {
         let facts = Facts {
             version: VERSION,
             cluster_id: cluster.to_string(),
-            nodes,
+            nodes: (0..nodes).collect(),
+            next_node: nodes,
+            joining: Vec::new(),
+            replacing: Vec::new(),
             groups,
             base_port,
             formed: false,
         };
         let layout = Self { dir, facts };
         for node in layout.nodes() {
-            files::create_folder(&layout.node_folder(node))?;
-            let path = layout.node_folder(node).join("config.toml");
-            let head = "# Written by `tidelog up`. Every key: `tidelogd --print-config-reference`.\n";
-            write_toml(&path, head, &layout.node_config(node))?;
+            layout.write_config(node)?;
         }
-        let head = "# How clients reach this cluster: give it to --profile or TIDELOG_PROFILE.\n";
-        write_toml(&layout.profile(), head, &layout.client_profile())?;
+        layout.write_profile()?;
         layout.save()?;
         Ok(layout)
+    }
+
+    /// Begins a new node, or takes up one that was begun and interrupted: its certificate, its configuration, and its place in
+    /// `cluster.toml`, which comes last. Starts nothing.
+    pub(crate) fn begin_node(&mut self) -> Result<u64, CliError> {
+        // A node that is being replaced holds a number that others know already.
+        if let Some(node) = self.facts.joining.iter().find(|node| !self.facts.replacing.contains(node)) {
+            return Ok(*node);
+        }
+        let node = self.facts.next_node;
+        self.addresses(node)?;
+        certs::issue_node(&self.dir.join("tls"), NodeId(node))?;
+        let mut facts = self.facts.clone();
+        facts.nodes.push(node);
+        facts.joining.push(node);
+        facts.next_node += 1;
+        self.facts = facts;
+        self.write_config(node)?;
+        self.write_profile()?;
+        self.save()?;
+        Ok(node)
+    }
+
+    /// From now on the node comes back with an empty directory, until [`Self::set_joined`]: it is started with `--join`.
+    pub(crate) fn set_replacing(&mut self, node: u64) -> Result<(), CliError> {
+        if !self.is_joining(node) {
+            self.facts.joining.push(node);
+            self.facts.replacing.push(node);
+        }
+        self.save()
+    }
+
+    /// The node holds what it should.
+    pub(crate) fn set_joined(&mut self, node: u64) -> Result<(), CliError> {
+        self.facts.joining.retain(|joining| *joining != node);
+        self.facts.replacing.retain(|replacing| *replacing != node);
+        self.save()
+    }
+
+    /// The node left. Its folder stays.
+    pub(crate) fn forget_node(&mut self, node: u64) -> Result<(), CliError> {
+        self.facts.nodes.retain(|known| *known != node);
+        self.facts.joining.retain(|joining| *joining != node);
+        self.facts.replacing.retain(|replacing| *replacing != node);
+        self.write_profile()?;
+        self.save()
+    }
+
+    /// Whether the node is to be started with `--join`.
+    pub(crate) fn is_joining(&self, node: u64) -> bool {
+        self.facts.joining.contains(&node)
+    }
+
+    /// Where the node keeps its data.
+    pub(crate) fn data_dir(&self, node: u64) -> PathBuf {
+        self.node_folder(node).join(DATA)
+    }
+
+    fn write_config(&self, node: u64) -> Result<(), CliError> {
+        files::create_folder(&self.node_folder(node))?;
+        let path = self.node_folder(node).join("config.toml");
+        let head = "# Written by `tidelog up`. Every key: `tidelogd --print-config-reference`.\n";
+        write_toml(&path, head, &self.node_config(node))
+    }
+
+    fn write_profile(&self) -> Result<(), CliError> {
+        let head = "# How clients reach this cluster: give it to --profile or TIDELOG_PROFILE.\n";
+        write_toml(&self.profile(), head, &self.client_profile())
     }
 
     /// Refuses a shape that this cluster does not have.
@@ -155,7 +233,8 @@ impl Layout {
             }),
             Some(_) | None => Ok(()),
         };
-        asked("nodes", self.facts.nodes, shape.nodes)?;
+        let nodes = u64::try_from(self.facts.nodes.len()).unwrap_or(u64::MAX);
+        asked("nodes", nodes, shape.nodes)?;
         asked("groups", self.facts.groups, shape.groups)?;
         let base_port = shape.base_port.filter(|port| *port != 0).map(u64::from);
         asked("base-port", u64::from(self.facts.base_port), base_port)
@@ -183,16 +262,17 @@ impl Layout {
     }
 
     /// The nodes' numbers.
-    pub(crate) fn nodes(&self) -> std::ops::Range<u64> {
-        0..self.facts.nodes
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = u64> {
+        self.facts.nodes.iter().copied()
     }
 
     /// Refuses a node that the cluster does not have.
     pub(crate) fn check_node(&self, node: u64) -> Result<(), CliError> {
-        if self.nodes().contains(&node) {
+        if self.facts.nodes.contains(&node) {
             return Ok(());
         }
-        Err(CliError::NoNode { node, have: format!("0 to {}", self.facts.nodes - 1) })
+        let have: Vec<String> = self.nodes().map(|node| node.to_string()).collect();
+        Err(CliError::NoNode { node, have: have.join(", ") })
     }
 
     /// The profile for online commands.
@@ -221,7 +301,7 @@ impl Layout {
         let addresses = self.nodes().filter_map(|node| Some((node, self.addresses(node).ok()?)));
         NodeConfig {
             node,
-            data_dir: "data",
+            data_dir: DATA,
             base_port: self.facts.base_port,
             peers: addresses
                 .map(|(node, addresses)| Peer { node, address: addresses.peers.to_string() })

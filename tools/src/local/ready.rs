@@ -44,6 +44,19 @@ pub(crate) async fn wait(layout: &Layout, nodes: &[u64], seconds: u64) -> Result
     result.unwrap_or(Err(CliError::NotReady { seconds, waiting_for }))
 }
 
+/// Waits until one node is ready, but at most `seconds`; as [`wait`].
+pub(crate) async fn wait_one(
+    node: u64,
+    process: &NodeProcess,
+    admin: SocketAddr,
+    seconds: u64,
+) -> Result<(), CliError> {
+    let mut waiting_for = String::from("it has not answered");
+    let limit = Duration::from_secs(seconds);
+    let asked = tokio::time::timeout(limit, wait_for(node, process, admin, &mut waiting_for)).await;
+    asked.unwrap_or(Err(CliError::NotReady { seconds, waiting_for }))
+}
+
 async fn wait_for(
     node: u64,
     process: &NodeProcess,

@@ -87,7 +87,7 @@ fn a_cluster_is_made_once_and_found_again() {
     let made = Layout::make(dir.path(), Shape { nodes: Some(3), ..Shape::default() }).unwrap();
     let found = Layout::existing(dir.path()).unwrap();
     assert_eq!(found.cluster_id(), made.cluster_id());
-    assert_eq!(found.nodes(), 0..3);
+    assert_eq!(found.nodes().collect::<Vec<_>>(), [0, 1, 2]);
 
     let profile = files::read(&found.profile()).unwrap();
     assert!(profile.contains(&format!("cluster_id = \"{}\"", made.cluster_id())), "{profile}");
