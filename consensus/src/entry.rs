@@ -144,7 +144,7 @@ pub struct OpenLog {
 /// |    6 | `SetCursor`       | log, text name, offset (8)                                           |
 /// |    7 | `DeleteCursor`    | log, text name                                                       |
 /// |    8 | `RaiseApplyVersion` | version (2)                                                        |
-/// |   16 | `RegisterNode`    | node record: node (8), incarnation (16), boot epoch (8), texts: native, optional kafka, admin, peer, version; apply version max (2) |
+/// |   16 | `RegisterNode`    | node record: node (8), incarnation (16), boot epoch (8), session (8), texts: native, optional kafka, admin, peer, version; apply version max (2) |
 /// |   17 | `CreateChannels`  | list of: text name, uuid (16), partitions (4), optional replicas (4), segment bytes (8) |
 /// |   18 | `ReportLogs`      | group (8), list opened of: generation (8), list closed of: generation (8), last epoch (4) |
 /// |   19 | `DeleteChannels`  | list of: generation (8)                                              |

@@ -167,6 +167,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives a directory that no process uses a new incarnation, see [`Identity::renew`].
+    ///
+    /// # Errors
+    /// [`OpenError::Lock`], [`OpenError::Identity`].
+    pub fn renew(storage: &dyn Storage, dir: &Path, incarnation: Incarnation) -> Result<(), OpenError> {
+        let lock = lock::take(storage, dir)?;
+        Identity::renew(storage, dir, incarnation)?;
+        drop(lock);
+        Ok(())
+    }
+
     /// Takes the directory for this process, raises its boot epoch durably and looks what is there.
     ///
     /// # Errors
@@ -339,6 +350,18 @@ impl Engine {
     /// [`CheckpointError::Io`].
     pub fn groups_with_checkpoints(&self) -> Result<Vec<GroupId>, CheckpointError> {
         store::groups(self.core.storage.as_ref(), &self.core.data_dir)
+    }
+
+    /// Removes all checkpoints of a group, durably: it has ended here. Its logs are the caller's to remove.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`]: some of them may be there still.
+    pub fn forget_group(&self, group: GroupId) -> Result<(), CheckpointError> {
+        let dir = store::group_dir(&self.core.data_dir, group);
+        store::remove_others(self.core.storage.as_ref(), &dir, &[])?;
+        self.core.keep.forget(group);
+        self.core.unlink_unnamed();
+        Ok(())
     }
 
     /// The kept checkpoints that name a log.

@@ -47,11 +47,36 @@ pub enum Invocation {
     Run {
         /// With these settings.
         configuration: Box<Configuration>,
-        /// As a member of a new cluster, if the data directory is not formatted.
-        bootstrap: bool,
+        /// What may be done to the data directory.
+        founding: Founding,
     },
     /// Print this text and stop.
     Print(String),
+}
+
+/// What may be done to the data directory at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Founding {
+    /// Nothing: it is formatted.
+    Resume,
+    /// Format it if it is new, as a member of a new cluster.
+    Bootstrap,
+    /// Format it if it is new, and join the cluster of the peers.
+    Join,
+    /// Set aside what it holds, and join the cluster of the peers.
+    Rejoin,
+}
+
+impl Founding {
+    /// The flags are refused together by the command line itself; the last one here would win.
+    fn of(matches: &clap::ArgMatches) -> Self {
+        match (matches.get_flag("rejoin"), matches.get_flag("join"), matches.get_flag("bootstrap")) {
+            (true, _, _) => Self::Rejoin,
+            (false, true, _) => Self::Join,
+            (false, false, true) => Self::Bootstrap,
+            (false, false, false) => Self::Resume,
+        }
+    }
 }
 
 /// Reads the command line `arguments` (without the program's name), the environment and the file that they name.
@@ -84,7 +109,7 @@ pub fn load(
     if matches.get_flag("check-config") {
         return Ok(Invocation::Print(configuration.effective()));
     }
-    Ok(Invocation::Run { configuration: Box::new(configuration), bootstrap: matches.get_flag("bootstrap") })
+    Ok(Invocation::Run { configuration: Box::new(configuration), founding: Founding::of(&matches) })
 }
 
 impl Configuration {

@@ -47,6 +47,8 @@ pub struct Catalogue {
     /// The meta group's too.
     pub(super) groups: BTreeMap<GroupId, GroupPlacement>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// The first data directory that was entered.
+    pub(super) founding: Option<Incarnation>,
     /// Data directories that were given up, for ever.
     pub(super) retired: BTreeSet<Incarnation>,
     pub(super) channels: BTreeMap<Generation, Channel>,
@@ -107,6 +109,7 @@ impl Catalogue {
             next_replica: ReplicaId(above(placement.replicas.keys().next_back().map(|id| id.get()))),
             groups,
             nodes: nodes.into_iter().map(|id| (id, node.clone())).collect(),
+            founding: None,
             retired: BTreeSet::new(),
             channels: BTreeMap::new(),
             names: BTreeMap::new(),

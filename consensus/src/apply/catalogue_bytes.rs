@@ -12,7 +12,7 @@ use super::catalogue::{
     Node, PARTITIONS_PER_CHANNEL_MAX,
 };
 use super::channel::{Channel, ChannelState, NAME_BYTES_MAX};
-use super::group_placement::{GroupPlacement, Replica, ReportedMembers};
+use super::group_placement::{GroupPlacement, Replica, ReportedMembers, UNBOUND};
 use super::node_state::NodeState;
 use crate::entry::{FieldReader, FieldWriter, MEMBERS_MAX, MalformedField, NodeRecord, Replication};
 
@@ -37,6 +37,7 @@ impl Catalogue {
     /// | `next_group`      |    8 | never goes back                                               |
     /// | `next_replica`    |    8 | never goes back                                               |
     /// | `epoch_floor`     |    4 | last leader epoch of lives no longer remembered               |
+    /// | `founding`        |   16 | first incarnation that was entered; 0 before                  |
     /// | `retired`         | list | incarnation (16), ascending                                   |
     /// | `nodes`           | list | node (8), state (1), incarnation (16), optional node record as in entries; ascending by node |
     /// | `groups`          | list | group (8), replication (4), first apply version (2), list genesis of: replica (8), node (8); list replicas of: replica (8), node (8), incarnation (16), want (1); optional report: index (8), lists of replica (8): voters, outgoing, learners; all ascending, the meta group first |
@@ -48,6 +49,7 @@ impl Catalogue {
         out.u16(STATE_VERSION).u8(KIND_CATALOGUE).u8(0);
         out.u64(self.next_generation.get()).i64(self.next_producer.get());
         out.u64(self.next_group.get()).u64(self.next_replica.get()).i32(self.epoch_floor.get());
+        out.u128(self.founding.map_or(0, |founding| founding.0));
         let retired: Vec<_> = self.retired.iter().collect();
         out.list(&retired, items(INCARNATIONS_RETIRED_MAX), |out, incarnation| {
             out.u128(incarnation.0);
@@ -90,6 +92,8 @@ impl Catalogue {
         catalogue.next_group = GroupId(from.u64("next_group")?);
         catalogue.next_replica = ReplicaId(from.u64("next_replica")?);
         catalogue.epoch_floor = LeaderEpoch(from.i32("epoch_floor")?);
+        catalogue.founding =
+            Some(Incarnation(from.u128("founding")?)).filter(|founding| *founding != UNBOUND);
         let retired = from.list("retired", items(INCARNATIONS_RETIRED_MAX), 16, |from| {
             from.u128("incarnation").map(Incarnation)
         })?;

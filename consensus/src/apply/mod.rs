@@ -133,9 +133,19 @@ impl Machines {
         }
     }
 
-    /// The logs that a closed machine had, when nothing will take its place: they are the caller's to remove.
-    pub fn take_closed(&mut self, group: GroupId) -> Vec<LogId> {
-        self.closed_logs.remove(&group).unwrap_or_default().into_iter().collect()
+    /// The logs that a closed machine had. If nothing takes its place they are the caller's to remove.
+    #[must_use]
+    pub fn closed_logs(&self, group: GroupId) -> Vec<LogId> {
+        self.closed_logs.get(&group).into_iter().flatten().copied().collect()
+    }
+
+    /// Closes a group and leaves its files alone, as if it had never been opened.
+    pub fn forget(&mut self, group: GroupId) {
+        self.close(group);
+        self.closed_logs.remove(&group);
+        if group == GroupId::META {
+            self.catalogue = Arc::new(Catalogue::genesis(&[], &[]));
+        }
     }
 
     /// Restores a group's machine from its newest checkpoint, after [`Machines::close`] or at a start. Logs
@@ -253,6 +263,12 @@ impl Machines {
     #[must_use]
     pub fn applied(&self, group: GroupId) -> Option<EntryId> {
         self.groups.get(&group).map(|state| state.applied)
+    }
+
+    /// The last applied entry of each group that has a machine.
+    #[must_use]
+    pub fn all_applied(&self) -> Vec<(GroupId, EntryId)> {
+        self.groups.iter().map(|(group, state)| (*group, state.applied)).collect()
     }
 
     /// The catalogue as applied here: immutable, later changes make another one.

@@ -13,6 +13,8 @@ pub struct NodeRecord {
     pub incarnation: Incarnation,
     /// Its start; a record with a lower one than is known is refused.
     pub boot_epoch: BootEpoch,
+    /// Drawn at random by the process: tells it from another that claims the same start.
+    pub session: u64,
     /// Address of the native protocol, `host:port`.
     pub native: String,
     /// Address of the Kafka protocol, if served.
@@ -30,7 +32,7 @@ pub struct NodeRecord {
 impl NodeRecord {
     /// Writes the fields of kind 16; see [`encode`](super::encode).
     pub(crate) fn write(&self, to: &mut FieldWriter) {
-        to.u64(self.node.get()).u128(self.incarnation.0).u64(self.boot_epoch.get());
+        to.u64(self.node.get()).u128(self.incarnation.0).u64(self.boot_epoch.get()).u64(self.session);
         to.text(&self.native, TEXT_BYTES_MAX);
         to.optional(self.kafka.as_ref(), |to, kafka| {
             to.text(kafka, TEXT_BYTES_MAX);
@@ -47,6 +49,7 @@ impl NodeRecord {
             node: NodeId(from.u64("node")?),
             incarnation: Incarnation(from.u128("incarnation")?),
             boot_epoch: BootEpoch(from.u64("boot_epoch")?),
+            session: from.u64("session")?,
             native: from.text("native", TEXT_BYTES_MAX)?,
             kafka: from.optional("kafka", |from| from.text("kafka", TEXT_BYTES_MAX))?,
             admin: from.text("admin", TEXT_BYTES_MAX)?,

@@ -12,6 +12,7 @@ fn record() -> NodeRecord {
         node: NodeId(2),
         incarnation: Incarnation(0x1122),
         boot_epoch: BootEpoch(7),
+        session: 9,
         native: "127.0.0.1:9020".to_owned(),
         kafka: None,
         admin: "127.0.0.1:9023".to_owned(),

@@ -53,7 +53,8 @@ pub fn local(
     };
     for (group, replica) in running {
         let starts = changes.start.iter().any(|(starting, _, _)| starting == group);
-        if !starts && !known(*group, *replica) {
+        // One that was minted after what is applied of the catalogue here is not forgotten by it.
+        if !starts && !known(*group, *replica) && catalogue.was_replica_minted(*replica) {
             changes.stop.push(*group);
         }
     }

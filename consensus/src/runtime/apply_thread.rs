@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_wire::ids::{GroupId, LogId};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::board::Board;
 use super::clock::Clock;
@@ -29,7 +29,7 @@ use super::raft_thread::Inbox;
 use super::waiters::{Told, Waiters};
 use crate::apply::{ApplyError, CheckpointDone, Machines};
 use crate::core::{ApplyTask, Committed, HaltReason, Input, InstallSnapshot, Proposal, Token};
-use crate::entry;
+use crate::entry::{self, Command, MetaCommand};
 use crate::outcome::Outcome;
 
 /// How often paces are looked at when nothing happens.
@@ -83,6 +83,8 @@ pub(super) struct ApplyThread {
     pub(super) board: Arc<Board>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) installer: Box<dyn Installer>,
+    /// Reports for the meta group, if another node leads it.
+    pub(super) reports: mpsc::Sender<MetaCommand>,
     pub(super) state: ApplyState,
 }
 
@@ -96,6 +98,8 @@ pub(super) struct ApplyState {
     /// Proposals of reconcile without an answer, and when they were made.
     reconciling: BTreeSet<Token>,
     reconciled_at: Duration,
+    /// Whether reports are on their way to another node, which may not get them.
+    reported: bool,
     /// Who waits for the last checkpoints.
     finish: Option<oneshot::Sender<()>>,
 }
@@ -115,6 +119,7 @@ impl ApplyState {
             reconcile_due: false,
             reconciling: BTreeSet::new(),
             reconciled_at: Duration::ZERO,
+            reported: false,
             finish: None,
         }
     }
@@ -181,7 +186,7 @@ impl ApplyThread {
         self.state.stalled.remove(&group);
         self.state.leading.remove(&group);
         self.board.forget(group);
-        self.machines.take_closed(group)
+        self.machines.closed_logs(group)
     }
 
     fn apply(&mut self, task: ApplyTask) {
@@ -276,6 +281,9 @@ impl ApplyThread {
     fn reconcile(&mut self) {
         let now = self.clock.now();
         let patient = now.saturating_sub(self.state.reconciled_at) < RECONCILE_PATIENCE;
+        if self.state.reported && !patient {
+            self.state.reconcile_due = true;
+        }
         if self.state.reconciling.is_empty() && !self.state.reconcile_due
             || !self.state.reconciling.is_empty() && patient
             || self.board.is_stopping()
@@ -285,7 +293,16 @@ impl ApplyThread {
         self.state.reconcile_due = false;
         self.state.reconciling.clear();
         self.state.reconciled_at = now;
+        self.state.reported = false;
         for (group, command) in self.machines.reconcile(&self.state.leading) {
+            let command = match command {
+                Command::Meta(report) if !self.state.leading.contains(&group) => {
+                    // If there is no room, or it gets lost, it is made again.
+                    self.state.reported |= self.reports.try_send(report).is_ok();
+                    continue;
+                }
+                command => command,
+            };
             let token = self.waiters.token();
             let (context, data) = entry::encode(command);
             let bytes = data.len();

@@ -8,9 +8,10 @@
 //!
 //! | answer at | size | field                                                                  |
 //! |---:|-----:|--------------------------------------------------------------------------------|
-//! |  0 |    1 | `status`: 0 done, 1 refused, 2 refused as stale, 3 not the leader, 4 not now   |
+//! |  0 |    1 | `status`: 0 done, 1 refused, 2 refused as stale, 3 not the leader, 4 not now, 5 refused for ever |
 //! |  1 |    8 | of status 3: the leader's node, all ones if not known                          |
-//! |  1 |   .. | of 1, 2 and 4: the reason, as text                                             |
+//! |  1 |    8 | of status 0, if the node joined: its replica of the meta group                 |
+//! |  1 |   .. | of the others: the reason, as text                                             |
 //!
 //! A question is an entry's context and data, as `crate::entry` defines them.
 
@@ -19,14 +20,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::Entry;
-use tidelog_wire::ids::{GroupId, NodeId};
+use tidelog_wire::ids::{GroupId, Incarnation, NodeId, ReplicaId};
 use tokio::time::timeout;
 
 use super::handle::{NodeHandle, WeakHandle};
+use super::register::seat_of;
 use super::waiters::ProposeError;
-use crate::entry::{self, Command, MetaCommand};
+use crate::entry::{self, Command, MetaCommand, NodeRecord};
 use crate::outcome::{Outcome, Refusal};
-use crate::transport::{AskSource, LaterAnswer, PeerHello, Transport};
+use crate::transport::{AskSource, Asker, LaterAnswer, Transport};
 
 /// How long the leader tries to have a command applied.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,12 +43,14 @@ const NOBODY: u64 = u64::MAX;
 /// What came of an ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The command was applied.
-    Done,
+    /// The command was applied. Whoever joined is told its replica of the meta group.
+    Done(Option<ReplicaId>),
     /// It was agreed on and refused.
     Refused(String),
     /// It was refused because what is known of the asking node is newer than what it says.
     Stale(String),
+    /// It was refused because the asking node's data directory was given up for ever.
+    Retired(String),
     /// Another node leads, or nobody knows one.
     NotLeader(Option<NodeId>),
     /// It may have been applied or not: ask again.
@@ -56,13 +60,14 @@ pub(super) enum Asked {
 impl Asked {
     fn of(result: Result<Outcome, ProposeError>) -> Self {
         match result {
-            Ok(Outcome::Refused(
-                stale @ (Refusal::StaleNode { .. }
-                | Refusal::OtherIncarnation { .. }
-                | Refusal::IncarnationRetired { .. }),
-            )) => Self::Stale(stale.to_string()),
+            Ok(Outcome::Refused(stale @ (Refusal::StaleNode { .. } | Refusal::OtherIncarnation { .. }))) => {
+                Self::Stale(stale.to_string())
+            }
+            Ok(Outcome::Refused(retired @ Refusal::IncarnationRetired { .. })) => {
+                Self::Retired(retired.to_string())
+            }
             Ok(Outcome::Refused(refusal)) => Self::Refused(refusal.to_string()),
-            Ok(_) => Self::Done,
+            Ok(_) => Self::Done(None),
             Err(ProposeError::NotLeader { leader }) => Self::NotLeader(leader),
             Err(error) => Self::NotNow(error.to_string()),
         }
@@ -70,11 +75,13 @@ impl Asked {
 
     fn encode(&self) -> Bytes {
         let (status, rest) = match self {
-            Self::Done => (0, Vec::new()),
+            Self::Done(None) => (0, Vec::new()),
+            Self::Done(Some(replica)) => (0, replica.get().to_le_bytes().to_vec()),
             Self::Refused(text) => (1, text.clone().into_bytes()),
             Self::Stale(text) => (2, text.clone().into_bytes()),
             Self::NotLeader(leader) => (3, leader.map_or(NOBODY, NodeId::get).to_le_bytes().to_vec()),
             Self::NotNow(text) => (4, text.clone().into_bytes()),
+            Self::Retired(text) => (5, text.clone().into_bytes()),
         };
         [vec![status], rest].concat().into()
     }
@@ -84,13 +91,14 @@ impl Asked {
         let Some((status, rest)) = bytes.split_first() else { return unread() };
         let text = || String::from_utf8_lossy(rest).into_owned();
         match (status, rest.first_chunk()) {
-            (0, _) => Self::Done,
+            (0, replica) => Self::Done(replica.map(|replica| ReplicaId(u64::from_le_bytes(*replica)))),
             (1, _) => Self::Refused(text()),
             (2, _) => Self::Stale(text()),
             (3, Some(leader)) => {
                 Self::NotLeader(Some(NodeId(u64::from_le_bytes(*leader))).filter(|node| node.get() != NOBODY))
             }
             (4, _) => Self::NotNow(text()),
+            (5, _) => Self::Retired(text()),
             (_, _) => unread(),
         }
     }
@@ -149,7 +157,7 @@ async fn follow_hints(transport: &Transport, leader: Option<NodeId>, question: &
             Err(error) => Asked::NotNow(error.to_string()),
         };
         next = match &last {
-            Asked::Done | Asked::Refused(_) | Asked::Stale(_) => return last,
+            Asked::Done(_) | Asked::Refused(_) | Asked::Stale(_) | Asked::Retired(_) => return last,
             Asked::NotLeader(Some(leader)) if *leader != node => Some(*leader),
             Asked::NotLeader(_) | Asked::NotNow(_) => others.find(|other| *other != node),
         };
@@ -164,42 +172,73 @@ pub(super) struct Answers {
 }
 
 impl AskSource for Answers {
-    fn ask(&self, peer: PeerHello, request: Bytes) -> LaterAnswer {
+    fn ask(&self, peer: Asker, request: Bytes) -> LaterAnswer {
         let node = self.node.get().and_then(WeakHandle::upgrade);
         Box::pin(async move {
             let node = node.ok_or("this node is starting or stopping")?;
             let command = decode_question(request)?;
             may_say(&node, &peer, &command)?;
+            let joining = match &command {
+                MetaCommand::JoinNode(record) => Some(record.clone()),
+                _ => None,
+            };
             let submitted = node.submit(GroupId::META, Command::Meta(command), ANSWER_PATIENCE);
-            Ok(Asked::of(submitted.await).encode())
+            let mut asked = Asked::of(submitted.await);
+            if let (Asked::Done(seat), Some(record)) = (&mut asked, joining) {
+                *seat = seat_of(&node, peer.hello.node, &record).await;
+            }
+            Ok(asked.encode())
         })
     }
 }
 
-/// Whether the asking node may have this said of itself.
-fn may_say(_node: &NodeHandle, peer: &PeerHello, command: &MetaCommand) -> Result<(), String> {
-    let of_itself = |record: &entry::NodeRecord| {
-        record.node == peer.node
-            && record.incarnation == peer.incarnation
-            && record.boot_epoch == peer.boot_epoch
+/// Whether the asking node may have this said: of itself, and of groups if it is a member.
+fn may_say(node: &NodeHandle, peer: &Asker, command: &MetaCommand) -> Result<(), String> {
+    let hello = &peer.hello;
+    let of_itself = |record: &NodeRecord| {
+        record.node == hello.node
+            && record.incarnation == hello.incarnation
+            && record.boot_epoch == hello.boot_epoch
     };
     match command {
-        MetaCommand::RegisterNode(record) if of_itself(record) => Ok(()),
-        MetaCommand::RegisterNode(record) => {
-            Err(format!("node {} asks to be entered as node {}", peer.node, record.node))
+        MetaCommand::RegisterNode(record) | MetaCommand::JoinNode(record) if of_itself(record) => {
+            same_cluster(node, peer.founding)
         }
-        MetaCommand::JoinNode(_)
-        | MetaCommand::DrainNode { .. }
+        MetaCommand::RegisterNode(record) | MetaCommand::JoinNode(record) => {
+            Err(format!("node {} asks to be entered as node {}", hello.node, record.node))
+        }
+        MetaCommand::ReplaceReplica { group, lost } => {
+            let catalogue = node.catalogue();
+            let replica = catalogue.group(*group).and_then(|placement| placement.replicas.get(lost));
+            let own = replica.is_some_and(|known| {
+                known.node == hello.node && known.incarnation == hello.incarnation
+            });
+            if own { Ok(()) } else { Err(format!("replica {lost} is not one of node {}", hello.node)) }
+        }
+        MetaCommand::ReportMembers { .. } | MetaCommand::ReportLogs { .. } if peer.member => Ok(()),
+        MetaCommand::ReportMembers { .. } | MetaCommand::ReportLogs { .. } => {
+            Err("a guest reports nothing".to_owned())
+        }
+        MetaCommand::DrainNode { .. }
         | MetaCommand::ForgetNode { .. }
         | MetaCommand::CreateGroup { .. }
         | MetaCommand::PlaceReplica { .. }
         | MetaCommand::RetireReplica { .. }
-        | MetaCommand::ReplaceReplica { .. }
-        | MetaCommand::ReportMembers { .. }
-        | MetaCommand::ReportLogs { .. }
         | MetaCommand::CreateChannels(_)
         | MetaCommand::DeleteChannels(_)
         | MetaCommand::MintProducer => Err("a command that nodes do not ask for".to_owned()),
+    }
+}
+
+/// A node that knows a founding does not belong to a cluster that has none, or another.
+fn same_cluster(node: &NodeHandle, theirs: Option<Incarnation>) -> Result<(), String> {
+    let ours = node.catalogue().founding();
+    match theirs {
+        Some(theirs) if ours != Some(theirs) => Err(format!(
+            "E1321 it belongs to the cluster founded by {theirs}, this one was founded by {}",
+            ours.map_or_else(|| "nobody yet".to_owned(), |ours| ours.to_string())
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -211,7 +250,9 @@ mod tests {
     fn every_answer_survives_its_bytes_and_no_bytes_panic() {
         let text = || "why".to_owned();
         let all = [
-            Asked::Done,
+            Asked::Done(None),
+            Asked::Done(Some(ReplicaId(9))),
+            Asked::Retired(text()),
             Asked::Refused(text()),
             Asked::Stale(text()),
             Asked::NotLeader(None),

@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// What to do if the data directory is new.
     pub start: Start,
+    /// A random number: the directory gets it when it is formatted, or begins a new life.
+    pub incarnation: Incarnation,
     /// Where other nodes reach this one (UDP).
     pub listen: SocketAddr,
     /// The other nodes.
@@ -71,9 +73,23 @@ pub enum Start {
     Bootstrap {
         /// All nodes of the new cluster; the same list on each of them.
         voters: Vec<NodeId>,
-        /// A random number for this formatting.
-        incarnation: Incarnation,
     },
+    /// Format it if it is new, and ask the peers to let the node into their cluster. One that is formatted already is resumed.
+    Join,
+    /// Give it a new life, whatever is in it, and ask the peers to let it in again. What is given up goes to quarantine.
+    Rejoin {
+        /// How much of it.
+        given_up: GivenUp,
+    },
+}
+
+/// What a data directory gives up when it begins a new life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// What its replicas have promised: raft log and votes. Checkpoints and segments stay, to be reused.
+    Promises,
+    /// All of it, since it is of another cluster.
+    Everything,
 }
 
 /// Addresses of a node, for the catalogue.

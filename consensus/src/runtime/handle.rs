@@ -26,6 +26,7 @@ use super::clock::Clock;
 use super::keeper::KeeperBox;
 use super::mailbox::NotTaken;
 use super::raft_thread::Inbox;
+use super::register::NewLife;
 use super::snapshots::SnapshotDoor;
 use super::waiters::{ProposeError, Told, Waiters};
 use super::writer::WriterBox;
@@ -64,6 +65,11 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) transport: Option<Transport>,
     pub(super) notes: Vec<String>,
+    /// Whether replicas of this node are forgotten, so that it begins none before its new life.
+    pub(super) forgetful: bool,
+    /// Whether it was let into a running cluster, or is to be.
+    pub(super) joined: bool,
+    pub(super) new_life: watch::Sender<Option<NewLife>>,
     /// Threads and tasks; taken by whoever ends the node.
     pub(super) running: Mutex<Option<Running>>,
 }
@@ -74,8 +80,8 @@ pub(super) struct Running {
     pub(super) writer: JoinHandle<()>,
     pub(super) apply: JoinHandle<()>,
     pub(super) keeper: JoinHandle<()>,
-    /// Keeps the node in the catalogue; ends by itself once the node stops.
-    pub(super) register: tokio::task::JoinHandle<()>,
+    /// Keep the node in the catalogue, and its replicas as they should be; end by themselves once the node stops.
+    pub(super) tasks: [tokio::task::JoinHandle<()>; 2],
     pub(super) door: Arc<SnapshotDoor>,
 }
 
@@ -281,6 +287,50 @@ impl NodeHandle {
         self.shared.readers.logs()
     }
 
+    /// This node's replica of a group, as it was a moment ago.
+    #[must_use]
+    pub fn status(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
+        self.shared.board.status(group)
+    }
+
+    /// Turns to something when the node cannot go on as it is: stop it, and start it again as
+    /// [`Start::Rejoin`](super::Start::Rejoin).
+    #[must_use]
+    pub fn watch_new_life(&self) -> watch::Receiver<Option<NewLife>> {
+        self.shared.new_life.subscribe()
+    }
+
+    pub(super) fn new_life(&self) -> Option<NewLife> {
+        self.shared.new_life.borrow().clone()
+    }
+
+    pub(super) fn demand(&self, new_life: NewLife) {
+        tracing::error!("this node begins a new life: {}", new_life.why);
+        self.shared.new_life.send_replace(Some(new_life));
+    }
+
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.shared.forgetful
+    }
+
+    pub(super) fn has_joined(&self) -> bool {
+        self.shared.joined
+    }
+
+    /// The last entry that a group has applied here; 0 if it is not here.
+    pub(super) fn applied(&self, group: GroupId) -> RaftIndex {
+        self.shared.board.watch_applied(group).map_or(RaftIndex::ZERO, |applied| *applied.borrow())
+    }
+
+    /// A token that nobody waits for.
+    pub(super) fn token(&self) -> Token {
+        self.shared.waiters.token()
+    }
+
+    pub(super) fn push_input(&self, input: Input) {
+        self.shared.inbox.push_input(input);
+    }
+
     /// The node that leads `group`, if known.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {
@@ -440,9 +490,11 @@ impl NodeHandle {
     /// Closes the mailboxes in the order of the work's way and joins the threads.
     async fn end(&self) {
         let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { raft, writer, apply, keeper, register, door }) = running else { return };
-        if register.await.is_err() {
-            tracing::error!("the task that registers the node had panicked");
+        let Some(Running { raft, writer, apply, keeper, tasks, door }) = running else { return };
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("a task of the node had panicked");
+            }
         }
         door.close().await;
         let shared = Arc::clone(&self.shared);

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidelog_engine::Engine;
+use tokio::sync::oneshot;
 
 use super::apply_thread::{ApplyBox, ApplyInput};
 use super::board::Board;
@@ -45,6 +46,8 @@ pub(super) enum KeeperInput {
     Checkpoint(Box<CheckpointJob>),
     /// Forget a prefix of a group's entries.
     Compact(Compaction),
+    /// Say so once all that was asked for before is done.
+    Barrier(oneshot::Sender<()>),
 }
 
 /// The keeper's belongings.
@@ -73,6 +76,11 @@ impl Keeper {
                     KeeperInput::Compact(compaction) => {
                         compacted = true;
                         self.compact(compaction)
+                    }
+                    KeeperInput::Barrier(done) => {
+                        // Whoever asked may have gone.
+                        done.send(()).unwrap_or_default();
+                        Ok(())
                     }
                 };
                 if let Err(message) = result {

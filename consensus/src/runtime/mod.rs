@@ -19,6 +19,10 @@
 //! machines, votes, core. A replica that cannot vouch for its log does not start and says why; the
 //! others do. When something fails that would make promises worthless, the process ends (`fatal`).
 //!
+//! Two tasks run beside the threads: `register` keeps the node in the catalogue, and `membership` does what turns
+//! intent into fact: replicas begin and end (`replicas`), members change, groups report. What a node has to say to the
+//! leader of the meta group it asks (`asks`).
+//!
 //! Not here: consensus itself (`crate::core`), what entries mean (`crate::apply`), bytes on the wire
 //! (`crate::transport`).
 
@@ -34,6 +38,7 @@ pub mod fuzzing;
 mod handle;
 mod keeper;
 mod mailbox;
+mod membership;
 #[cfg(test)]
 mod one_log;
 #[cfg(test)]
@@ -42,6 +47,7 @@ mod pace;
 mod peers;
 mod raft_thread;
 mod register;
+mod replicas;
 mod snapshots;
 mod start;
 #[cfg(test)]
@@ -50,9 +56,10 @@ mod waiters;
 mod writer;
 
 pub use clock::{Clock, SystemClock};
-pub use config::{Addresses, NodeConfig, NodeTuning, Start, StartError};
+pub use config::{Addresses, GivenUp, NodeConfig, NodeTuning, Start, StartError};
 pub use fatal::Fatal;
 pub use handle::{NodeHandle, Readiness};
 pub use pace::CheckpointPace;
+pub use register::NewLife;
 pub use start::Node;
 pub use waiters::ProposeError;

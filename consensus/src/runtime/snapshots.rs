@@ -145,6 +145,11 @@ impl SnapshotDoor {
         self.sweep(now);
     }
 
+    /// The group's replica here ends, or another one begins: what is being fetched for it is given up.
+    pub(super) fn forget(&self, group: GroupId) {
+        locked(&self.fetches).remove(&group);
+    }
+
     pub(super) fn installer(self: &Arc<Self>) -> Box<dyn Installer> {
         Box::new(DoorInstaller { door: Arc::clone(self) })
     }

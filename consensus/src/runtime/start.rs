@@ -1,12 +1,11 @@
 //! From a data directory to a running node.
 //!
-//! 1. Identity: format a new directory if asked to, else compare it with the configuration.
-//! 2. Engine; raft log (`raft_log`).
-//! 3. A bootstrapped group without anything gets its genesis checkpoint.
-//! 4. Installations that were begun are finished.
-//! 5. Machines are restored, votes read, the core built. Whatever keeps a single replica from starting is
+//! 1. Identity: format a new directory if asked to, else compare it with the configuration; give it a new life if it
+//!    must have one (`directory`).
+//! 2. Engine; raft log (`raft_log`). A new cluster's groups get their first checkpoints. Installations that were begun
+//!    are finished. Each replica that the disk knows is found (`recover`); whatever keeps a single one from starting is
 //!    noted with its code and next step, and the others go on.
-//! 6. Threads, transport, and the task that keeps the node in the catalogue.
+//! 3. Threads, transport, and the tasks that keep the node in the catalogue and its replicas as they should be.
 //!
 //! Not here: whether the raft log joins a replica's checkpoint (`crate::core`).
 
@@ -14,57 +13,50 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use tidelog_engine::identity::{Identity, IdentityError};
-use tidelog_engine::{Engine, NewIdentity, Options};
-use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_engine::Engine;
+use tidelog_engine::identity::Identity;
+use tidelog_wire::ids::GroupId;
 use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 
 use super::apply_thread::{ApplyBox, ApplyState, ApplyThread};
 use super::asks::Answers;
 use super::board::Board;
-use super::clock::EngineClock;
 use super::config::{Addresses, NodeConfig, Start, StartError};
 use super::fatal::spawn;
 use super::handle::{NodeHandle, Running, Shared, WeakHandle};
 use super::keeper::{Keeper, KeeperBox};
 use super::mailbox::Mailbox;
+use super::membership::{Membership, State};
 use super::peers::{FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
-use super::register::keep_registered;
-use super::snapshots::{DoorSnapshots, DoorWiring, SnapshotDoor};
+use super::register::Registration;
+use super::replicas::Replicas;
+use super::snapshots::{DoorSnapshots, SnapshotDoor};
 use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
-use crate::apply::{APPLY_VERSION, Machines, genesis_checkpoint};
-use crate::core::{
-    CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart, Role,
-    SnapshotPhase,
-};
-use crate::entry::NodeRecord;
+use crate::apply::{APPLY_VERSION, Machines};
+use crate::core::{GroupStatus, NodeCore};
+use crate::entry::{MetaCommand, NodeRecord};
 use crate::raft_log::RaftLog;
 use crate::transport::{BulkSource, Directory, PeerHello, Transport, TransportConfig};
-use crate::votes::{Vote, Votes, VotesFound};
+use crate::votes::Votes;
 
+mod directory;
 mod raft_log;
+mod recover;
 #[cfg(test)]
 mod tests;
+
+pub(super) use recover::{facts, genesis_of};
+use recover::{Recovered, recover};
+
+/// Reports of the apply thread that may wait to be carried to the meta group's leader.
+const REPORTS_MAX: usize = 256;
 
 /// Starts nodes.
 #[derive(Debug)]
 pub struct Node;
-
-/// What recovery brought back.
-struct Recovered {
-    engine: Arc<Engine>,
-    identity: Identity,
-    raft_log: Arc<dyn RaftLog>,
-    votes: Votes,
-    machines: Machines,
-    core: NodeCore,
-    groups: Vec<GroupId>,
-    /// Replicas that do not start, as everybody shall see them.
-    absent: Vec<GroupStatus>,
-    notes: Vec<String>,
-}
 
 impl Node {
     /// Recovers the data directory and starts the node on the current tokio runtime.
@@ -86,184 +78,6 @@ impl Node {
     }
 }
 
-fn recover(config: &NodeConfig) -> Result<Recovered, StartError> {
-    let mut notes = Vec::new();
-    identify(config)?;
-    let groups: Vec<_> = (0..=u64::from(config.data_groups)).map(GroupId).collect();
-    config.metrics.groups.set(count(groups.len()));
-    let engine = Engine::open(Arc::clone(&config.storage), &config.data_dir, engine_options(config))?;
-    let identity = engine.identity();
-    let raft_log = raft_log::open(config, &engine, &mut notes)?;
-    let (mut votes, found) = Votes::open(config.storage.as_ref(), &config.data_dir)?;
-    notes.extend(found.damage.iter().map(ToString::to_string));
-    if let Start::Bootstrap { voters, .. } = &config.start {
-        write_genesis(&engine, raft_log.as_ref(), &found, voters, &groups)?;
-    }
-    super::snapshots::finish_installs(&engine, raft_log.as_ref(), &groups, &mut notes);
-    let mut machines = Machines::open(Arc::clone(&engine), &[])
-        .map_err(|error| StartError::Interrupted { reason: error.to_string() })?;
-    let mut starts = Vec::new();
-    let mut absent = Vec::new();
-    for group in &groups {
-        match recover_group(&engine, &mut machines, raft_log.as_ref(), config, *group) {
-            Ok(mut start) => {
-                start.vote = found.votes.get(group).copied();
-                starts.push(start);
-            }
-            Err(message) => absent.push(halted(*group, config, message)),
-        }
-        config.metrics.recovered_groups.set(config.metrics.recovered_groups.value().saturating_add(1));
-    }
-    votes.record(&votes_behind(&starts))?;
-    notes.extend(engine.report().notes());
-    engine.keep_report();
-    config.metrics.set_recovered(engine.recovery_counts());
-    notes.extend(absent.iter().filter_map(|status| Some(status.halted.as_ref()?.to_string())));
-    let core = NodeCore::new(
-        CoreConfig {
-            node: config.node,
-            boot: identity.boot_epoch,
-            groups: starts,
-            ticks: config.tuning.ticks,
-            limits: config.tuning.limits,
-            seed: config.seed,
-        },
-        &raft_log,
-    )?;
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    Ok(Recovered { engine, identity, raft_log, votes, machines, core, groups, absent, notes })
-}
-
-/// Formats a new directory if asked to; else makes sure that it is this node's.
-fn identify(config: &NodeConfig) -> Result<(), StartError> {
-    let found = match Identity::read(config.storage.as_ref(), &config.data_dir) {
-        Ok(opened) => opened.identity,
-        Err(IdentityError::Missing { .. }) if matches!(config.start, Start::Bootstrap { .. }) => {
-            return format(config);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if found.cluster != config.cluster || found.node != config.node {
-        return Err(StartError::Foreign {
-            dir: config.data_dir.clone(),
-            node: config.node,
-            cluster: config.cluster,
-            found_node: found.node,
-            found_cluster: found.cluster,
-        });
-    }
-    Ok(())
-}
-
-fn format(config: &NodeConfig) -> Result<(), StartError> {
-    let Start::Bootstrap { voters, incarnation } = &config.start else { return Ok(()) };
-    let mut distinct = voters.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
-    if distinct.len() != voters.len() || !voters.contains(&config.node) {
-        return Err(StartError::BadVoters { voters: voters.clone(), node: config.node });
-    }
-    let (cluster, node, incarnation) = (config.cluster, config.node, *incarnation);
-    Engine::format(&config.storage, &config.data_dir, NewIdentity { cluster, node, incarnation })?;
-    Ok(())
-}
-
-/// Gives each group that has nothing its genesis checkpoint: also what a crash while formatting left out.
-fn write_genesis(
-    engine: &Engine,
-    raft_log: &dyn RaftLog,
-    votes: &VotesFound,
-    voters: &[NodeId],
-    groups: &[GroupId],
-) -> Result<(), StartError> {
-    let known = raft_log.groups();
-    let is_new = |group: &&GroupId| !known.contains(group) && !votes.votes.contains_key(group);
-    let data_groups: Vec<_> = groups.iter().copied().filter(|group| *group != GroupId::META).collect();
-    for group in groups.iter().filter(is_new) {
-        if let Ok(None) = engine.load_checkpoint(*group) {
-            engine.write_checkpoint(&genesis_checkpoint(*group, voters, &data_groups))?;
-        }
-    }
-    Ok(())
-}
-
-/// Restores a group's machine and gathers what the core needs of it; or why it does not start.
-fn recover_group(
-    engine: &Engine,
-    machines: &mut Machines,
-    raft_log: &dyn RaftLog,
-    config: &NodeConfig,
-    group: GroupId,
-) -> Result<ReplicaStart, String> {
-    machines.reopen(group).map_err(|error| error.to_string())?;
-    let loaded = engine.load_checkpoint(group).map_err(|error| error.to_string())?;
-    let checkpoint = loaded.ok_or("its checkpoint is gone")?.newest;
-    let log = raft_log::load(raft_log, group)?;
-    let replica = checkpoint.members.replica_on(config.node).ok_or("this node is no member of the group")?;
-    let checkpoint = CheckpointFacts {
-        applied: checkpoint.applied,
-        last_durable: checkpoint.last_durable,
-        members: checkpoint.members,
-    };
-    Ok(ReplicaStart { group, replica, checkpoint, log, vote: None })
-}
-
-/// What the votes file lacks of what the raft log knows: a crash came between their two syncs, or the
-/// file was lost. The raft log is durable, so the votes may follow it.
-fn votes_behind(starts: &[ReplicaStart]) -> Vec<Vote> {
-    let behind = |start: &&ReplicaStart| {
-        let state = &start.log.hard_state;
-        state.term > 0
-            && start.vote.is_none_or(|vote| {
-                let forgot = vote.vote.is_none() && state.vote != 0;
-                vote.term.get() < state.term || (vote.term.get() == state.term && forgot)
-            })
-    };
-    let vote = |start: &ReplicaStart| {
-        let state = &start.log.hard_state;
-        let voted = (state.vote != 0).then_some(ReplicaId(state.vote));
-        Vote { group: start.group, replica: start.replica, term: Term(state.term), vote: voted }
-    };
-    starts.iter().filter(behind).map(vote).collect()
-}
-
-/// How a replica that did not start is shown.
-fn halted(group: GroupId, config: &NodeConfig, message: String) -> GroupStatus {
-    GroupStatus {
-        group,
-        replica: ReplicaId(config.node.get().saturating_add(1)),
-        role: Role::Halted,
-        term: Term::ZERO,
-        leader: None,
-        first: RaftIndex::ZERO,
-        last: RaftIndex::ZERO,
-        durable: EntryId::default(),
-        committed: RaftIndex::ZERO,
-        applied: RaftIndex::ZERO,
-        serves: false,
-        tail_bytes: 0,
-        snapshot: SnapshotPhase::None,
-        members: Members::default(),
-        peers: Vec::new(),
-        quiet: false,
-        halted: Some(HaltReason::Outside { group, message }),
-    }
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-fn engine_options(config: &NodeConfig) -> Options {
-    Options {
-        progress: Some(config.metrics.clone()),
-        clock: Some(Arc::new(EngineClock(Arc::clone(&config.clock)))),
-        ..Options::consensus(config.clock.wall())
-    }
-}
-
 /// How the threads reach each other.
 struct Wiring {
     board: Arc<Board>,
@@ -275,12 +89,10 @@ struct Wiring {
 }
 
 impl Wiring {
-    fn new(groups: &[GroupId], machines: &Machines, absent: Vec<GroupStatus>) -> Self {
+    fn new(machines: &Machines, absent: Vec<GroupStatus>) -> Self {
         let board = Board::new(machines.catalogue(), absent);
-        for group in groups {
-            if let Some(applied) = machines.applied(*group) {
-                board.set_applied(*group, applied.index);
-            }
+        for (group, applied) in machines.all_applied() {
+            board.set_applied(group, applied.index);
         }
         Self {
             board: Arc::new(board),
@@ -295,34 +107,32 @@ impl Wiring {
 
 /// Starts transport, threads and tasks.
 fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<NodeHandle, StartError> {
-    let wiring = Wiring::new(&recovered.groups, &recovered.machines, recovered.absent);
+    let Recovered { engine, identity, raft_log, votes, found, machines, core, absent, forgotten, notes } =
+        recovered;
+    let wiring = Wiring::new(&machines, absent);
     // Whoever has the node sees its replicas, also those that did not start.
-    wiring.board.show(recovered.core.statuses());
-    let (identity, readers) = (recovered.identity, recovered.machines.readers());
+    wiring.board.show(core.statuses());
+    let readers = machines.readers();
     let this = Arc::new(OnceLock::new());
     let door = SnapshotDoor::new(
-        Arc::clone(&recovered.engine),
-        Arc::clone(&recovered.raft_log),
-        DoorWiring {
-            inbox: Arc::clone(&wiring.inbox),
-            apply: Arc::clone(&wiring.apply),
-            metrics: Arc::clone(&config.metrics),
-            runtime: runtime.clone(),
-            fatal: config.fatal.clone(),
-        },
+        Arc::clone(&engine),
+        Arc::clone(&raft_log),
+        Arc::clone(&wiring.inbox),
+        runtime.clone(),
+        config.fatal.clone(),
     );
-    let transport = start_transport(&config, identity, &wiring.inbox, &this, &door, runtime)?;
+    let transport = start_transport(&config, identity, &wiring, &this, &door, runtime)?;
     if let Some(transport) = &transport {
         door.connect(transport.clone());
     }
-    let work = Work {
-        engine: recovered.engine,
-        raft_log: recovered.raft_log,
-        votes: recovered.votes,
-        machines: recovered.machines,
-        core: recovered.core,
+    let replicas = wiring.replicas(Arc::clone(&engine), Arc::clone(&raft_log), found, &door);
+    let (reports, reported) = mpsc::channel(REPORTS_MAX);
+    let work = Work { engine, raft_log, votes, machines, core };
+    let threads = start_threads(&config, work, &wiring, reports, &door, transport.clone())?;
+    let joined = match config.start {
+        Start::Join | Start::Rejoin { .. } => true,
+        Start::Resume | Start::Bootstrap { .. } => false,
     };
-    let threads = start_threads(&config, work, &wiring, &recovered.groups, &door, transport.clone())?;
     let shared = Shared {
         identity,
         board: wiring.board,
@@ -335,17 +145,48 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
         metrics: config.metrics,
         clock: config.clock,
         transport: transport.clone(),
-        notes: recovered.notes,
+        notes,
+        forgetful: forgotten.is_some(),
+        joined,
+        new_life: watch::Sender::new(None),
         running: Mutex::new(None),
     };
     let node = NodeHandle { shared: Arc::new(shared) };
     assert!(this.set(node.downgrade()).is_ok(), "the node is known once");
-    let record = record(identity, config.addresses);
-    let register = runtime.spawn(keep_registered(node.clone(), record));
+    let replicas = Arc::new(tokio::sync::Mutex::new(replicas));
+    let record = record(identity, config.session, config.addresses);
+    let registration =
+        Registration { node: node.clone(), replicas: Arc::clone(&replicas), record, forgotten };
+    let state = State::default();
+    let membership = Membership { node: node.clone(), replicas, transport, reports: reported, state };
+    let tasks = [runtime.spawn(registration.keep()), runtime.spawn(membership.keep())];
     let Threads { raft, writer, apply, keeper } = threads;
-    let running = Running { raft, writer, apply, keeper, register, door };
+    let running = Running { raft, writer, apply, keeper, tasks, door };
     *node.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     Ok(node)
+}
+
+impl Wiring {
+    /// What replicas are begun and ended with.
+    fn replicas(
+        &self,
+        engine: Arc<Engine>,
+        raft_log: Arc<dyn RaftLog>,
+        votes: std::collections::BTreeMap<GroupId, crate::votes::Vote>,
+        door: &Arc<SnapshotDoor>,
+    ) -> Replicas {
+        Replicas {
+            engine,
+            raft_log,
+            votes,
+            board: Arc::clone(&self.board),
+            inbox: Arc::clone(&self.inbox),
+            writer: Arc::clone(&self.writer),
+            apply: Arc::clone(&self.apply),
+            keeper: Arc::clone(&self.keeper),
+            door: Arc::clone(door),
+        }
+    }
 }
 
 /// What the threads work on.
@@ -368,7 +209,7 @@ fn start_threads(
     config: &NodeConfig,
     work: Work,
     wiring: &Wiring,
-    groups: &[GroupId],
+    reports: mpsc::Sender<MetaCommand>,
     door: &Arc<SnapshotDoor>,
     transport: Option<Transport>,
 ) -> Result<Threads, StartError> {
@@ -384,8 +225,10 @@ fn start_threads(
         clock: Arc::clone(&config.clock),
         fatal: config.fatal.clone(),
     };
+    let groups: Vec<_> = machines.all_applied().into_iter().map(|(group, _)| group).collect();
     let apply = ApplyThread {
         machines,
+        reports,
         mailbox: Arc::clone(&wiring.apply),
         raft: Arc::clone(&wiring.inbox),
         keeper: Arc::clone(&wiring.keeper),
@@ -393,7 +236,7 @@ fn start_threads(
         board: Arc::clone(&wiring.board),
         clock: Arc::clone(&config.clock),
         installer: door.installer(),
-        state: ApplyState::new(config.tuning.checkpoints, groups, config.clock.now()),
+        state: ApplyState::new(config.tuning.checkpoints, &groups, config.clock.now()),
     };
     let writer = Writer {
         mailbox: Arc::clone(&wiring.writer),
@@ -429,11 +272,12 @@ fn start_threads(
     })
 }
 
-fn record(identity: Identity, addresses: Addresses) -> NodeRecord {
+fn record(identity: Identity, session: u64, addresses: Addresses) -> NodeRecord {
     NodeRecord {
         node: identity.node,
         incarnation: identity.incarnation,
         boot_epoch: identity.boot_epoch,
+        session,
         native: addresses.native,
         kafka: addresses.kafka,
         admin: addresses.admin,
@@ -446,7 +290,7 @@ fn record(identity: Identity, addresses: Addresses) -> NodeRecord {
 fn start_transport(
     config: &NodeConfig,
     identity: Identity,
-    inbox: &Arc<Inbox>,
+    wiring: &Wiring,
     this: &Arc<OnceLock<WeakHandle>>,
     door: &Arc<SnapshotDoor>,
     runtime: &Handle,
@@ -467,7 +311,7 @@ fn start_transport(
         directory: Directory::default(),
         tuning: config.tuning.transport,
     };
-    let events = Arc::new(FromPeers { inbox: Arc::clone(inbox), metrics: Arc::clone(&config.metrics) });
+    let events = Arc::new(FromPeers { inbox: Arc::clone(&wiring.inbox), metrics: Arc::clone(&config.metrics) });
     let snapshots: Arc<dyn BulkSource> = Arc::<SnapshotDoor>::clone(door);
     let asks = Arc::new(Answers { node: Arc::clone(this) });
     Ok(Some(Transport::start(settings, events, (snapshots, asks), runtime)?))

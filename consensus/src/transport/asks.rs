@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use tidelog_wire::ids::NodeId;
+use tidelog_wire::ids::{Incarnation, NodeId};
 use tidelog_wire::limits::KIB;
 use tokio::time::timeout;
 
@@ -27,10 +27,21 @@ pub const ANSWER_BYTES_MAX: usize = 64 * KIB;
 /// An answer that comes later, or the reason why there is none.
 pub type LaterAnswer = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// As it introduced itself; its number is proved by its certificate.
+    pub hello: PeerHello,
+    /// Of its cluster, as far as it knows.
+    pub founding: Option<Incarnation>,
+    /// Whether it is a member.
+    pub member: bool,
+}
+
 /// Answers questions.
 pub trait AskSource: Send + Sync + 'static {
-    /// Answers `request` of `peer`, a member or a guest. At most [`ANSWER_BYTES_MAX`] bytes.
-    fn ask(&self, peer: PeerHello, request: Bytes) -> LaterAnswer;
+    /// Answers `request`. At most [`ANSWER_BYTES_MAX`] bytes.
+    fn ask(&self, asker: Asker, request: Bytes) -> LaterAnswer;
 }
 
 /// A source that knows nothing.
@@ -38,7 +49,7 @@ pub trait AskSource: Send + Sync + 'static {
 pub struct NoAsks;
 
 impl AskSource for NoAsks {
-    fn ask(&self, _: PeerHello, _: Bytes) -> LaterAnswer {
+    fn ask(&self, _: Asker, _: Bytes) -> LaterAnswer {
         Box::pin(std::future::ready(Err("this node answers nothing".to_owned())))
     }
 }

@@ -26,11 +26,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::asks::ANSWER_BYTES_MAX;
+use super::asks::{ANSWER_BYTES_MAX, Asker};
 use super::error::Remote;
 use super::frames::{broken_off, read_bytes};
 use super::metrics::TransportMetrics;
-use super::{PeerHello, Shared, TransportError};
+use super::link::LinkFacts;
+use super::{Shared, TransportError};
 
 /// Largest request for a bulk transfer.
 pub const BULK_REQUEST_BYTES_MAX: usize = 64 * KIB;
@@ -124,7 +125,7 @@ impl Pace {
 pub(super) async fn serve(
     shared: Arc<Shared>,
     connection: quinn::Connection,
-    peer: PeerHello,
+    facts: LinkFacts,
     member: Arc<AtomicBool>,
 ) -> TransportError {
     let mut requests = JoinSet::new();
@@ -132,7 +133,7 @@ pub(super) async fn serve(
         let (send, receive) = tokio::select! {
             streams = connection.accept_bi() => match streams {
                 Ok(streams) => streams,
-                Err(source) => return TransportError::from_closed(Remote::Node(peer.node), source),
+                Err(source) => return TransportError::from_closed(Remote::Node(facts.peer.node), source),
             },
             Some(ended) = requests.join_next() => match ended {
                 Ok(Err(error)) => return error,
@@ -140,7 +141,7 @@ pub(super) async fn serve(
             },
         };
         let (shared, member) = (Arc::clone(&shared), Arc::clone(&member));
-        requests.spawn(async move { serve_one(&shared, peer, &member, send, receive).await });
+        requests.spawn(async move { serve_one(&shared, &facts, &member, send, receive).await });
     }
 }
 
@@ -148,11 +149,12 @@ pub(super) async fn serve(
 /// to tell.
 async fn serve_one(
     shared: &Arc<Shared>,
-    peer: PeerHello,
+    facts: &LinkFacts,
     member: &AtomicBool,
     mut send: quinn::SendStream,
     mut receive: quinn::RecvStream,
 ) -> Result<(), TransportError> {
+    let peer = facts.peer;
     let stall = shared.tuning.bulk_stall;
     // How many may wait here at once is the limit of streams that a connection has.
     let Ok(request) = timeout(stall, read_request(&mut receive, peer.node)).await else { return Ok(()) };
@@ -165,7 +167,9 @@ async fn serve_one(
             let Ok(_permit) = shared.ask_slots.try_acquire() else {
                 return refuse(&mut send, "busy with other questions").await.or(Ok(()));
             };
-            match shared.asks.ask(peer, request).await {
+            let member = member.load(Ordering::Acquire);
+            let asker = Asker { hello: peer, founding: facts.founding, member };
+            match shared.asks.ask(asker, request).await {
                 Ok(answer) if answer.len() > ANSWER_BYTES_MAX => {
                     refuse(&mut send, "the answer is longer than any may be").await.or(Ok(()))
                 }

@@ -44,7 +44,7 @@ use tidelog_wire::ids::{GroupId, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use self::asks::{ANSWER_BYTES_MAX, AskSource, LaterAnswer, NoAsks};
+pub use self::asks::{ANSWER_BYTES_MAX, AskSource, Asker, LaterAnswer, NoAsks};
 pub use self::bulk::{BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
 pub use self::directory::{Directory, KnownLife, KnownNode, Seen};
 pub use self::error::{Remote, TransportError};

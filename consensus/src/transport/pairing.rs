@@ -307,7 +307,7 @@ fn take_up(
     let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
     tokio::spawn(async move {
         let drains = Drains { control: control_drain, append: append_drain };
-        let cause = session::run(&shared, &connection, facts.peer, drains, member).await;
+        let cause = session::run(&shared, &connection, facts, drains, member).await;
         give_up(&shared, &peer, serial, &cause).await;
     });
 }

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use super::bulk;
 use super::error::Remote;
 use super::frames::{Drain, FRAME_HEAD, broken_off, lane_of, read_frame, send_lane};
-use super::{PeerHello, Shared, TransportError};
+use super::link::LinkFacts;
+use super::{Shared, TransportError};
 use crate::core::Lane;
 
 /// Queues of a new connection.
@@ -28,17 +29,17 @@ pub(super) struct Drains {
 pub(super) async fn run(
     shared: &Arc<Shared>,
     connection: &quinn::Connection,
-    peer: PeerHello,
+    facts: LinkFacts,
     drains: Drains,
     member: Arc<AtomicBool>,
 ) -> TransportError {
-    let node = peer.node;
+    let node = facts.peer.node;
     let mut tasks = JoinSet::new();
     let metrics = || Arc::clone(&shared.metrics);
     tasks.spawn(send_lane(connection.clone(), node, Lane::Control, drains.control, metrics()));
     tasks.spawn(send_lane(connection.clone(), node, Lane::Append, drains.append, metrics()));
     tasks.spawn(receive_lanes(Arc::clone(shared), connection.clone(), node, Arc::clone(&member)));
-    tasks.spawn(bulk::serve(Arc::clone(shared), connection.clone(), peer, member));
+    tasks.spawn(bulk::serve(Arc::clone(shared), connection.clone(), facts, member));
     let cause = tokio::select! {
         source = connection.closed() => TransportError::from_closed(Remote::Node(node), source),
         ended = tasks.join_next() => match ended {

@@ -62,7 +62,7 @@ impl PeerEvents for Recorder {
 struct Echo;
 
 impl AskSource for Echo {
-    fn ask(&self, _: PeerHello, request: Bytes) -> LaterAnswer {
+    fn ask(&self, _: Asker, request: Bytes) -> LaterAnswer {
         Box::pin(std::future::ready(Ok(request)))
     }
 }

@@ -269,6 +269,33 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Gives the directory a new incarnation: nothing that was promised under the one before binds it any more. Durable
+    /// on return. The caller holds the directory's lock, and has set aside what must not outlive the old one.
+    ///
+    /// One copy goes before the other is written, since two that name different incarnations would be refused: a crash
+    /// leaves one whole copy, of the old or of the new incarnation.
+    ///
+    /// # Errors
+    /// As [`Identity::read`]; [`IdentityError::Io`].
+    pub fn renew(
+        storage: &dyn Storage,
+        data_dir: &Path,
+        incarnation: Incarnation,
+    ) -> Result<Self, IdentityError> {
+        let OpenedIdentity { mut identity, .. } = Self::read(storage, data_dir)?;
+        identity.incarnation = incarnation;
+        let [kept, gone] = paths(data_dir);
+        let failed = |path: &Path, action, source| IdentityError::Io { path: path.to_path_buf(), action, source };
+        // Whichever copy is bad was healed when the directory was last opened; if not, `write_both` does it.
+        if read_copy(storage, &kept).is_ok() && read_copy(storage, &gone).is_ok() {
+            storage.remove(&gone).map_err(|source| failed(&gone, "remove a copy of", source))?;
+            let dir = data_dir.join("identity");
+            storage.sync_dir(&dir).map_err(|source| failed(&dir, "sync", source))?;
+        }
+        write_both(storage, data_dir, &identity)?;
+        Ok(identity)
+    }
+
     /// Reads the identity and changes nothing, for tools that look at a stopped node.
     ///
     /// # Errors

@@ -139,6 +139,13 @@ impl Keep {
         known.iter().map(|named| named.entry).collect()
     }
 
+    /// The group has no checkpoints any more.
+    pub(crate) fn forget(&self, group: GroupId) {
+        let mut state = self.state();
+        state.named.remove(&group);
+        state.doubted.remove(&group);
+    }
+
     /// A checkpoint of the group failed to be written and may be there. Nothing is unlinked until one is.
     pub(crate) fn doubts(&self, group: GroupId) {
         self.state().doubted.insert(group);

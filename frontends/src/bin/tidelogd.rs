@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Invocation::Run { configuration, bootstrap }) => server::run(&configuration, bootstrap).into(),
+        Ok(Invocation::Run { configuration, founding }) => server::run(&configuration, founding).into(),
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => {
             eprintln!("{error}");

@@ -240,6 +240,7 @@ impl Consensus for FakeConsensus {
             node: self.node,
             incarnation: Incarnation(8),
             boot_epoch: BootEpoch(1),
+            session: 1,
             native: "127.0.0.1:7400".to_owned(),
             kafka: None,
             admin: "127.0.0.1:7403".to_owned(),

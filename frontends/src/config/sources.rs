@@ -66,6 +66,14 @@ pub(super) fn command() -> Command {
         .after_help("Each key is also a variable TIDELOG_… and a key of the file. Flags win over variables, variables over the file.")
         .arg(Arg::new("config").long("config").value_name("FILE").help("Configuration file (TOML); also TIDELOG_CONFIG"))
         .arg(switch("bootstrap", "Format the data directory as a member of a new cluster; does nothing if it is formatted"))
+        .arg(
+            switch("join", "Join the cluster of `peers`, with a certificate of its authority; may stay: does nothing once the node is a member")
+                .conflicts_with("bootstrap"),
+        )
+        .arg(
+            switch("rejoin", "Set aside what the data directory holds, in its quarantine, and join the cluster of `peers` anew; for one start")
+                .conflicts_with_all(["bootstrap", "join"]),
+        )
         .arg(switch("check-config", "Print the configuration that would hold, and where each value comes from; start nothing"))
         .arg(switch("print-config-reference", "Print the table of all keys (Markdown)"));
     for key in KEYS {

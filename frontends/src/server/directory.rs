@@ -1,29 +1,34 @@
 //! Whether a data directory may be used, and how: decided before anything in it is touched.
 //!
-//! | `--bootstrap` | configuration | directory | verdict |
+//! | flag | configuration | directory | verdict |
 //! |---|---|---|---|
-//! | given | any | either | bootstrap |
-//! | not given | bare | either | bootstrap: a cluster of one |
-//! | not given | speaks of a cluster | formatted | resume |
-//! | not given | speaks of a cluster | not formatted | refused: E2210 |
+//! | `--rejoin` | speaks of a cluster | either | set aside what is in it, then join |
+//! | `--join` | speaks of a cluster | either | join |
+//! | `--bootstrap` | any | either | bootstrap |
+//! | none | bare | either | bootstrap: a cluster of one |
+//! | none | speaks of a cluster | formatted | resume |
+//! | none | speaks of a cluster | not formatted | refused: E2210 |
+//! | `--join` or `--rejoin` | names no other node | either | refused: E2213 |
 //!
-//! To bootstrap a formatted directory finishes what a crash interrupted, and else resumes it.
+//! To bootstrap or to join with a formatted directory finishes what a crash interrupted, and else resumes it: both flags
+//! may stay where they are. `--rejoin` is for once.
 //!
-//! So a node that lost its directory can never found a second cluster by being started again. That a formatted
+//! So a node that lost its directory can never found a second cluster by being started again. If it was bootstrapped once
+//! more all the same, its peers know better: it is a guest, and joins them with a new life by itself. That a formatted
 //! directory belongs to this node and this cluster is checked where it is opened (`tidelog_consensus::runtime`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_consensus::runtime::Start;
+use tidelog_consensus::runtime::{GivenUp, Start};
 use tidelog_engine::identity::{Identity, IdentityError};
 use tidelog_engine::storage::Storage;
 use tidelog_engine::{Engine, NewIdentity};
 use tidelog_wire::ids::{ClusterId, Incarnation, NodeId};
 
 use super::error::ServerError;
-use crate::config::Configuration;
+use crate::config::{Configuration, Founding};
 
 /// Who the directory belongs to; `None` if it is not formatted. Changes nothing.
 pub(super) fn owner(storage: &dyn Storage, data_dir: &Path) -> Result<Option<Identity>, ServerError> {
@@ -49,14 +54,24 @@ pub(super) fn format(
 /// How to start, by the table above.
 pub(super) fn decide(
     configuration: &Configuration,
-    bootstrap: bool,
+    founding: Founding,
     owner: Option<Identity>,
 ) -> Result<Start, ServerError> {
     let settings = &configuration.settings;
-    if bootstrap || configuration.is_bare() {
+    let wanted = match founding {
+        Founding::Join => Some(Start::Join),
+        Founding::Rejoin => Some(Start::Rejoin { given_up: GivenUp::Everything }),
+        Founding::Bootstrap | Founding::Resume => None,
+    };
+    if let Some(start) = wanted {
+        return match configuration.has_other_peers() {
+            true => Ok(start),
+            false => Err(ServerError::NobodyToJoin),
+        };
+    }
+    if founding == Founding::Bootstrap || configuration.is_bare() {
         let voters: BTreeSet<_> = settings.peers.keys().copied().chain([NodeId(settings.node)]).collect();
-        let incarnation = Incarnation(super::random()?);
-        return Ok(Start::Bootstrap { voters: voters.into_iter().collect(), incarnation });
+        return Ok(Start::Bootstrap { voters: voters.into_iter().collect() });
     }
     match owner {
         Some(_) => Ok(Start::Resume),
@@ -101,7 +116,7 @@ mod tests {
     fn voters(start: &Start) -> &[NodeId] {
         match start {
             Start::Bootstrap { voters, .. } => voters,
-            Start::Resume => panic!("a bootstrap was expected"),
+            Start::Resume | Start::Join | Start::Rejoin { .. } => panic!("a bootstrap was expected"),
         }
     }
 
@@ -109,12 +124,20 @@ mod tests {
     fn every_row_of_the_table_holds() {
         let (bare, member) = (configuration(&[]), configuration(&MEMBER));
         for owner in [None, Some(IDENTITY)] {
-            assert_eq!(voters(&decide(&member, true, owner).unwrap()), [NodeId(0), NodeId(1)]);
-            assert_eq!(voters(&decide(&bare, true, owner).unwrap()), [NodeId(0)]);
-            assert_eq!(voters(&decide(&bare, false, owner).unwrap()), [NodeId(0)]);
+            let bootstrapped = |configuration, founding| decide(configuration, founding, owner).unwrap();
+            assert_eq!(voters(&bootstrapped(&member, Founding::Bootstrap)), [NodeId(0), NodeId(1)]);
+            assert_eq!(voters(&bootstrapped(&bare, Founding::Bootstrap)), [NodeId(0)]);
+            assert_eq!(voters(&bootstrapped(&bare, Founding::Resume)), [NodeId(0)]);
+            assert_eq!(bootstrapped(&member, Founding::Join), Start::Join);
+            let everything = Start::Rejoin { given_up: GivenUp::Everything };
+            assert_eq!(bootstrapped(&member, Founding::Rejoin), everything);
+            for founding in [Founding::Join, Founding::Rejoin] {
+                let error = decide(&bare, founding, owner).unwrap_err();
+                assert!(error.to_string().starts_with("E2213"), "{error}");
+            }
         }
-        assert_eq!(decide(&member, false, Some(IDENTITY)).unwrap(), Start::Resume);
-        let error = decide(&member, false, None).unwrap_err();
+        assert_eq!(decide(&member, Founding::Resume, Some(IDENTITY)).unwrap(), Start::Resume);
+        let error = decide(&member, Founding::Resume, None).unwrap_err();
         assert!(error.to_string().starts_with("E2210"), "{error}");
     }
 }

@@ -34,12 +34,18 @@ pub enum ServerError {
     /// An empty directory, and nobody said that it may be formatted.
     #[error(
         "E2210 {path}: not formatted, and this node is one of a cluster; if the cluster is new, start once with \
-         --bootstrap; if the cluster exists, this directory is the wrong one or was wiped: do not bootstrap it"
+         --bootstrap; if the cluster exists, and this node is new or its directory was wiped, start with --join"
     )]
     NotFormatted {
         /// The data directory.
         path: PathBuf,
     },
+    /// To join needs somebody to join.
+    #[error(
+        "E2213 --join and --rejoin need another node to ask: name the cluster's nodes in `peers`, and give this node a certificate \
+         of the cluster's authority (tls.ca, tls.cert, tls.key)"
+    )]
+    NobodyToJoin,
     /// The certificate is not this node's.
     #[error(
         "E2211 {path}: the certificate was made for {found}, and the configuration says node {expected}: correct `node` or \

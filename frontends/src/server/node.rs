@@ -21,17 +21,15 @@ use crate::broker::{
     SubmitError,
 };
 
-/// A node and who its members are.
+/// A node that runs.
 #[derive(Debug)]
 pub(super) struct RunningNode {
     handle: NodeHandle,
-    /// In this form of the cluster each group has a replica on every node.
-    members: Vec<NodeId>,
 }
 
 impl RunningNode {
-    pub(super) const fn new(handle: NodeHandle, members: Vec<NodeId>) -> Self {
-        Self { handle, members }
+    pub(super) const fn new(handle: NodeHandle) -> Self {
+        Self { handle }
     }
 }
 
@@ -117,8 +115,14 @@ impl Consensus for RunningNode {
         self.handle.group_status().iter().any(|status| status.group == group && status.serves)
     }
 
-    fn members(&self, _group: GroupId) -> Vec<NodeId> {
-        self.members.clone()
+    /// Where the fact is known, by it; elsewhere by what the group's leader last reported.
+    fn members(&self, group: GroupId) -> Vec<NodeId> {
+        if let Some(status) = self.handle.status(group).filter(|status| !status.members.is_empty()) {
+            return status.members.replicas.iter().map(|(_, node)| *node).collect();
+        }
+        let catalogue = self.handle.catalogue();
+        let placement = catalogue.group(group);
+        placement.into_iter().flat_map(|placement| placement.wanted()).map(|(_, replica)| replica.node).collect()
     }
 
     fn submit(

@@ -16,12 +16,12 @@ use std::time::Duration;
 use tidelog_consensus::core::Ticks;
 use tidelog_consensus::metrics::NodeMetrics;
 use tidelog_consensus::runtime::{
-    Addresses, CheckpointPace, Fatal, Node, NodeConfig, NodeHandle, NodeTuning, Start, SystemClock,
+    Addresses, CheckpointPace, Fatal, NewLife, Node, NodeConfig, NodeHandle, NodeTuning, Start, SystemClock,
 };
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::storage::Storage;
 use tidelog_tls::Credentials;
-use tidelog_wire::ids::{BootEpoch, NodeId};
+use tidelog_wire::ids::{BootEpoch, Incarnation, NodeId};
 use tokio::task::JoinHandle;
 
 use super::credentials::{self, PemPaths};
@@ -35,7 +35,7 @@ use super::{logs, notices};
 use crate::FrontEnd;
 use crate::admin::AdminFrontEnd;
 use crate::broker::{Broker, Limits};
-use crate::config::{Configuration, Endpoints, Settings};
+use crate::config::{Configuration, Endpoints, Founding, Settings};
 use crate::native::{NativeFrontEnd, NativeLimits};
 
 /// How long a front-end may take to send answers once consensus has stopped. By then every request has its answer; who
@@ -74,9 +74,9 @@ impl From<Ending> for ExitCode {
     }
 }
 
-/// Runs a node until it is told to stop, and says how it ended. `bootstrap` allows it to format its directory.
+/// Runs a node until it is told to stop, and says how it ended. `founding` says what may be done to its directory.
 #[must_use]
-pub fn run(configuration: &Configuration, bootstrap: bool) -> Ending {
+pub fn run(configuration: &Configuration, founding: Founding) -> Ending {
     logs::start(configuration.settings.log_format, configuration.settings.log_level);
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("front-ends").build();
     let runtime = match built {
@@ -87,7 +87,7 @@ pub fn run(configuration: &Configuration, bootstrap: bool) -> Ending {
             return Ending::Failed;
         }
     };
-    let ending = runtime.block_on(live(configuration, bootstrap)).unwrap_or_else(|error| {
+    let ending = runtime.block_on(live(configuration, founding)).unwrap_or_else(|error| {
         tracing::error!("{error}");
         Ending::Failed
     });
@@ -106,34 +106,68 @@ struct Serving {
     renewal: JoinHandle<()>,
 }
 
-async fn live(configuration: &Configuration, bootstrap: bool) -> Result<Ending, ServerError> {
+async fn live(configuration: &Configuration, founding: Founding) -> Result<Ending, ServerError> {
     let mut signals = EndSignals::listen()?;
-    let starting = Box::pin(start(configuration, bootstrap));
-    let serving = tokio::select! {
-        serving = starting => serving?,
-        signal = signals.next() => {
-            // Nothing was promised to anyone yet, and recovery can be cut off anywhere.
-            tracing::info!(signal, "stopped while starting");
-            return Ok(Ending::Stopped);
-        }
-    };
-    let signal = signals.next().await;
+    let mut again = None;
+    loop {
+        let starting = Box::pin(start(configuration, founding, again.take()));
+        let mut serving = tokio::select! {
+            serving = starting => serving?,
+            signal = signals.next() => {
+                // Nothing was promised to anyone yet, and recovery can be cut off anywhere.
+                tracing::info!(signal, "stopped while starting");
+                return Ok(Ending::Stopped);
+            }
+        };
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            new_life = serving.new_life() => {
+                // What it promised is given up at the next start, so nobody has to be handed anything.
+                serving.handle.abandon().await;
+                stop(serving).await;
+                again = Some(Start::Rejoin { given_up: new_life.given_up });
+                continue;
+            }
+        };
+        return Ok(end(configuration, serving, &mut signals, signal).await);
+    }
+}
+
+/// Stops, within the time that the configuration gives or until a second signal.
+async fn end(
+    configuration: &Configuration,
+    serving: Serving,
+    signals: &mut EndSignals,
+    signal: &'static str,
+) -> Ending {
     let within = Duration::from_secs(configuration.settings.stop_seconds);
     tracing::info!(signal, seconds = within.as_secs(), "stopping; a second signal stops at once");
     tokio::select! {
         stopped = tokio::time::timeout(within, Box::pin(stop(serving))) => match stopped {
             Ok(()) => {
                 tracing::info!("stopped");
-                Ok(Ending::Stopped)
+                Ending::Stopped
             }
             Err(_) => {
                 tracing::warn!("stopping took too long (stop_seconds) and is cut short; nothing acknowledged is lost");
-                Ok(Ending::CutShort)
+                Ending::CutShort
             }
         },
         signal = signals.next() => {
             tracing::warn!(signal, "stopping is cut short; nothing acknowledged is lost");
-            Ok(Ending::CutShort)
+            Ending::CutShort
+        }
+    }
+}
+
+impl Serving {
+    /// Ends when the node has found that its directory must begin a new life.
+    async fn new_life(&mut self) -> NewLife {
+        let mut demanded = self.handle.watch_new_life();
+        match demanded.wait_for(Option::is_some).await.map(|demanded| demanded.clone()) {
+            Ok(Some(new_life)) => new_life,
+            // The node is gone, which only a stop does.
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 }
@@ -150,12 +184,12 @@ struct Prepared {
 }
 
 /// Finds out what can be wrong, and makes the certificates of a cluster of one.
-fn prepare(configuration: &Configuration, bootstrap: bool) -> Result<Prepared, ServerError> {
+fn prepare(configuration: &Configuration, founding: Founding) -> Result<Prepared, ServerError> {
     let settings = &configuration.settings;
     let (node, data_dir) = (NodeId(settings.node), &settings.data_dir);
     let storage: Arc<dyn Storage> = Arc::new(OsStorage);
     let owner = directory::owner(storage.as_ref(), data_dir)?;
-    let start = directory::decide(configuration, bootstrap, owner)?;
+    let start = directory::decide(configuration, founding, owner)?;
     let (paths, client) = match credentials::given(settings) {
         Some(paths) => (paths, None),
         None => {
@@ -173,9 +207,17 @@ fn prepare(configuration: &Configuration, bootstrap: bool) -> Result<Prepared, S
     Ok(Prepared { storage, start, credentials, paths, client })
 }
 
-async fn start(configuration: &Configuration, bootstrap: bool) -> Result<Serving, ServerError> {
+/// Starts the node; `again` is how, if it begins a new life in this process.
+async fn start(
+    configuration: &Configuration,
+    founding: Founding,
+    again: Option<Start>,
+) -> Result<Serving, ServerError> {
     let settings = &configuration.settings;
-    let prepared = prepare(configuration, bootstrap)?;
+    let mut prepared = prepare(configuration, founding)?;
+    if let Some(start) = again {
+        prepared.start = start;
+    }
     let Claimed { endpoints, native, admin } = ports::claim(&configuration.endpoints())
         .map_err(|ClaimError { key, address, source }| ServerError::Address { key, address, source })?;
     let metrics = Arc::new(NodeMetrics::default());
@@ -185,12 +227,11 @@ async fn start(configuration: &Configuration, bootstrap: bool) -> Result<Serving
     admin.start(Arc::clone(&broker))?;
 
     let config = node_config(configuration, &prepared, endpoints, metrics)?;
-    let members: Vec<_> = config.peers.keys().copied().chain([config.node]).collect();
     let handle = Node::start(config).await?;
     for note in handle.recovery_notes() {
         tracing::info!("recovery: {note}");
     }
-    broker.attach(Arc::new(RunningNode::new(handle.clone(), members)));
+    broker.attach(Arc::new(RunningNode::new(handle.clone())));
     let credentials = prepared.credentials.clone();
     let mut native = NativeFrontEnd::new(native, credentials, native_limits(settings));
     native.start(Arc::clone(&broker))?;
@@ -263,8 +304,9 @@ fn node_config(
             .map(|(node, at)| (*node, *at))
             .filter(|(other, _)| *other != node)
             .collect(),
-        // A cluster of one has nobody to open a port for.
-        credentials: configuration.has_other_peers().then(|| prepared.credentials.clone()),
+        // A cluster of one opens its port for others too, so that it can grow.
+        credentials: Some(prepared.credentials.clone()),
+        incarnation: Incarnation(super::random()?),
         data_groups: u32::try_from(settings.data_groups).unwrap_or(u32::MAX),
         addresses: Addresses {
             native: advertised(endpoints.native),

@@ -206,6 +206,7 @@ impl Admin {
             node,
             incarnation: Incarnation(u128::from(node.get()).saturating_add(1)),
             boot_epoch: BootEpoch(self.chance.below(20)),
+            session: 1,
             native: format!("127.0.0.1:{port}"),
             kafka: None,
             admin: format!("127.0.0.1:{port}"),

@@ -46,6 +46,12 @@ impl Catalogue {
         self.nodes.get(&node).map(|node| node.state)
     }
 
+    /// The first data directory that was entered: tells this cluster from another of the same authority.
+    #[must_use]
+    pub fn founding(&self) -> Option<Incarnation> {
+        self.founding
+    }
+
     /// Whether this data directory was given up.
     #[must_use]
     pub fn is_retired(&self, incarnation: Incarnation) -> bool {
@@ -63,12 +69,18 @@ impl Catalogue {
         if known.incarnation != found && known.incarnation != UNBOUND {
             return Err(Refusal::OtherIncarnation { node, found, known: known.incarnation });
         }
-        if let Some(newer) = known.record.as_ref().filter(|known| known.boot_epoch > record.boot_epoch) {
+        // The same start is one process: another one that claims it runs on a copy of the directory.
+        let newer = |known: &&NodeRecord| {
+            known.boot_epoch > record.boot_epoch
+                || known.boot_epoch == record.boot_epoch && known.session != record.session
+        };
+        if let Some(newer) = known.record.as_ref().filter(newer) {
             return Err(Refusal::StaleNode { node, found: record.boot_epoch, known: newer.boot_epoch });
         }
         let binds = known.incarnation == UNBOUND;
         known.incarnation = found;
         known.record = Some(record);
+        self.founding.get_or_insert(found);
         if binds {
             for placement in self.groups.values_mut() {
                 for replica in placement.replicas.values_mut().filter(|replica| replica.node == node) {

@@ -60,6 +60,7 @@ fn node(boot_epoch: u64, incarnation: u128) -> MetaCommand {
         node: NodeId(1),
         incarnation: Incarnation(incarnation),
         boot_epoch: BootEpoch(boot_epoch),
+        session: 9,
         native: "127.0.0.1:1".to_owned(),
         kafka: Some("127.0.0.1:3".to_owned()),
         admin: "127.0.0.1:4".to_owned(),

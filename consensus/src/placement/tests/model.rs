@@ -82,6 +82,7 @@ impl Model {
             node,
             incarnation,
             boot_epoch: BootEpoch(1),
+            session: 9,
             native: at(),
             kafka: None,
             admin: at(),

@@ -57,6 +57,7 @@ impl World {
             )),
             clock: Arc::<SetClock>::clone(&clock),
             installer: Box::new(NoInstaller),
+            reports: mpsc::channel(1).0,
             state: ApplyState::new(CheckpointPace::default(), &[GROUP], Duration::ZERO),
         };
         Self { disk, clock, raft, thread }

@@ -2,8 +2,10 @@
 
 use raft::eraftpb::HardState;
 use tidelog_engine::checkpoint::EntryId;
+use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
-use super::*;
+use super::recover::votes_behind;
+use crate::votes::Vote;
 use crate::core::{CheckpointFacts, Members, ReplicaStart};
 use crate::raft_log::GroupLog;
 
