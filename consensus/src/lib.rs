@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod placement;
 pub mod raft_log;
+pub mod recover;
 pub mod runtime;
 pub mod snapshot;
 pub mod transport;

@@ -16,6 +16,7 @@
 //! Not here: its bytes in a checkpoint ([`super::catalogue_bytes`]), making groups do what it
 //! intends ([`super::reconcile`]), and what it should intend ([`crate::placement`]).
 
+mod alone;
 mod channels;
 mod groups;
 mod nodes;

@@ -2,6 +2,10 @@
 //! wait is for a condition, with a deadline that only a failure reaches.
 
 #[cfg(test)]
+mod amnesia;
+#[cfg(test)]
+mod growing;
+#[cfg(test)]
 mod nodes;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidelog_consensus::apply::channel::ChannelState;
-use tidelog_consensus::core::GroupStatus;
+use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::entry::{Command, MetaCommand, NewChannel};
 use tidelog_consensus::metrics::NodeMetrics;
 use tidelog_consensus::outcome::Outcome;
 use tidelog_consensus::raft_log::EngineLogOptions;
 use tidelog_consensus::runtime::{
-    Addresses, Fatal, Node, NodeConfig, NodeHandle, NodeTuning, ProposeError, Start, SystemClock,
+    Addresses, Fatal, NewLife, Node, NodeConfig, NodeHandle, NodeTuning, ProposeError, Start, SystemClock,
 };
 use tidelog_engine::os::OsStorage;
 use tidelog_engine::storage::{OpenMode, Position, Storage};
 use tidelog_tls::{Authority, Credentials, PemFile};
 use tidelog_wire::batch::{Batch, BatchLimits, Codec};
 use tidelog_wire::ids::{
-    ChannelUuid, ClusterId, GroupId, Incarnation, LogId, NodeId, Offset, Partition, TimestampMs,
+    ChannelUuid, ClusterId, GroupId, Incarnation, LogId, NodeId, Offset, Partition, ReplicaId, TimestampMs,
 };
 use tidelog_wire::records::{BatchBuilder, BuilderLimits, Pushed, Records};
 
@@ -36,7 +36,10 @@ const CLUSTER: ClusterId = ClusterId(0x51de_1069);
 pub(crate) struct Cluster {
     configs: Vec<NodeConfig>,
     nodes: Vec<Option<NodeHandle>>,
-    _dirs: Vec<TempDir>,
+    dirs: Vec<TempDir>,
+    authority: Authority,
+    /// Drawn so far.
+    incarnations: u128,
 }
 
 impl Cluster {
@@ -57,7 +60,8 @@ impl Cluster {
                 config
             })
             .collect();
-        let mut cluster = Self { configs, nodes: (0..count).map(|_| None).collect(), _dirs: dirs };
+        let nodes = (0..count).map(|_| None).collect();
+        let mut cluster = Self { configs, nodes, dirs, authority, incarnations: 1000 };
         for number in 0..count {
             cluster.start(number).await;
         }
@@ -67,10 +71,89 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub(crate) async fn start(&mut self, number: usize) {
+        let start = self.configs[number].start.clone();
+        self.start_as(number, start).await;
+    }
+
+    /// The same, in another way than it is configured.
+    pub(crate) async fn start_as(&mut self, number: usize, start: Start) {
         let mut config = self.configs[number].clone();
+        self.incarnations += 1;
+        config.incarnation = Incarnation(self.incarnations);
+        config.session = u64::try_from(self.incarnations).unwrap();
         config.metrics = Arc::new(NodeMetrics::default());
+        config.start = start;
         port_is_free(config.listen).await;
         self.nodes[number] = Some(Node::start(config).await.unwrap());
+    }
+
+    /// Starts one more node, which asks the others to let it in; its number.
+    pub(crate) async fn join(&mut self) -> usize {
+        let number = self.configs.len();
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses: Vec<_> = self.configs.iter().map(|config| config.listen).collect();
+        addresses.extend(free_addresses(1));
+        let mut config = config(number, &addresses, dir.path(), &self.authority);
+        config.start = Start::Join;
+        config.tuning = self.configs[0].tuning;
+        self.configs.push(config);
+        self.dirs.push(dir);
+        self.nodes.push(None);
+        self.start(number).await;
+        number
+    }
+
+    /// What `tidelogd` does when a node demands a new life: ends it, and starts it again with one. The evidence.
+    pub(crate) async fn begin_anew(&mut self, number: usize) -> String {
+        let mut demanded = self.node(number).watch_new_life();
+        let demanded = tokio::time::timeout(PATIENCE, demanded.wait_for(Option::is_some));
+        let NewLife { given_up, why } = demanded.await.expect("it demands one").unwrap().clone().unwrap();
+        self.kill(number).await;
+        self.start_as(number, Start::Rejoin { given_up }).await;
+        why
+    }
+
+    /// The data directory of a node.
+    pub(crate) fn data(&self, number: usize) -> PathBuf {
+        self.configs[number].data_dir.clone()
+    }
+
+    /// Ends once each group counts exactly the nodes `voters`, each with one replica, as its leader applied it; which
+    /// replicas those are.
+    pub(crate) async fn voters_are(&self, voters: &[usize]) -> BTreeMap<GroupId, Vec<ReplicaId>> {
+        let expected: Vec<_> = voters.iter().map(|node| NodeId(u64::try_from(*node).unwrap())).collect();
+        let there = async {
+            loop {
+                let found = self.members_by_leaders();
+                let settled = |status: &GroupStatus| {
+                    let members = &status.members;
+                    let mut nodes: Vec<_> =
+                        members.voters.iter().filter_map(|voter| members.node_of(*voter)).collect();
+                    nodes.sort_unstable();
+                    !members.is_joint() && members.learners.is_empty() && nodes == expected
+                };
+                let groups = self.running().next().unwrap().catalogue().groups().count();
+                if found.len() == groups && found.values().all(|status| settled(status)) {
+                    let voters = |status: &GroupStatus| status.members.voters.clone();
+                    return found.iter().map(|(group, status)| (*group, voters(status))).collect();
+                }
+                self.something_changes().await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, there).await {
+            Ok(found) => found,
+            Err(_) => panic!("{voters:?} are not the voters: {:#?}", self.members_by_leaders()),
+        }
+    }
+
+    fn members_by_leaders(&self) -> BTreeMap<GroupId, Arc<GroupStatus>> {
+        let mut found = BTreeMap::new();
+        for node in self.running() {
+            let led = node.group_status();
+            let led = led.iter().filter(|status| status.role == Role::Leader && status.serves);
+            found.extend(led.map(|status| (status.group, Arc::clone(status))));
+        }
+        found
     }
 
     /// Ends a node as a kill would.
@@ -184,10 +267,12 @@ impl Cluster {
         }
     }
 
-    /// Ends when a node's view of its groups changed; it does at every tick.
-    async fn something_changes(&self) {
+    /// Ends when a node's view of its groups changed, which it does at every tick of a group that is not quiet; or soon.
+    pub(crate) async fn something_changes(&self) {
         let mut statuses = self.running().next().unwrap().watch_statuses();
-        statuses.changed().await.unwrap();
+        if let Ok(changed) = tokio::time::timeout(Duration::from_millis(50), statuses.changed()).await {
+            changed.unwrap();
+        }
     }
 
     /// A new channel, once its logs are open on every running node; its first log.
@@ -278,7 +363,11 @@ fn config(number: usize, addresses: &[SocketAddr], dir: &Path, authority: &Autho
         peers: all.into_iter().filter(|(id, _)| *id != node).collect(),
         credentials: Some(credentials),
         data_groups: 2,
-        addresses: Addresses { native: format!("127.0.0.1:{number}"), ..Addresses::default() },
+        addresses: Addresses {
+            native: format!("127.0.0.1:{number}"),
+            peer: addresses[number].to_string(),
+            ..Addresses::default()
+        },
         tuning,
         session: 7 + node.get(),
         seed: 7 + node.get(),
