@@ -276,6 +276,7 @@ fn is_forgetful(reason: &HaltReason) -> bool {
         | HaltReason::LeaderKnowsMore { .. }
         | HaltReason::CommittedConflict { .. }
         | HaltReason::LogUnreadable { .. }
+        | HaltReason::OthersLog { .. }
         | HaltReason::BadMembers { .. } => true,
         // A disk that refused may give tomorrow what it refuses today.
         HaltReason::InstallUnfinished { .. } => false,

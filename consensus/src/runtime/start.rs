@@ -32,7 +32,7 @@ use super::peers::{FromPeers, ToPeers};
 use super::raft_thread::{Inbox, RaftThread};
 use super::register::Registration;
 use super::replicas::Replicas;
-use super::snapshots::{DoorSnapshots, SnapshotDoor};
+use super::snapshots::{DoorSnapshots, DoorWiring, SnapshotDoor};
 use super::waiters::Waiters;
 use super::writer::{Writer, WriterBox};
 use crate::apply::{APPLY_VERSION, Machines};
@@ -117,9 +117,13 @@ fn run(config: NodeConfig, recovered: Recovered, runtime: &Handle) -> Result<Nod
     let door = SnapshotDoor::new(
         Arc::clone(&engine),
         Arc::clone(&raft_log),
-        Arc::clone(&wiring.inbox),
-        runtime.clone(),
-        config.fatal.clone(),
+        DoorWiring {
+            inbox: Arc::clone(&wiring.inbox),
+            apply: Arc::clone(&wiring.apply),
+            metrics: Arc::clone(&config.metrics),
+            runtime: runtime.clone(),
+            fatal: config.fatal.clone(),
+        },
     );
     let transport = start_transport(&config, identity, &wiring, &this, &door, runtime)?;
     if let Some(transport) = &transport {

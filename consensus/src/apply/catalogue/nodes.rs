@@ -122,6 +122,7 @@ impl Catalogue {
         if let Some((before, _)) = known.filter(|(before, _)| *before != UNBOUND) {
             self.retired.insert(before);
         }
+        self.founding.get_or_insert(incarnation);
         self.nodes.insert(node, Node { state, incarnation, record: Some(record) });
         self.succeed_replicas(node, incarnation, state)?;
         Ok(Outcome::NodeRegistered)

@@ -90,6 +90,7 @@ impl World {
             node: NodeId(0),
             incarnation: Incarnation(1),
             boot_epoch: BootEpoch(u64::from(apply_version_max)),
+            session: 9,
             native: at(),
             kafka: None,
             admin: at(),

@@ -347,6 +347,7 @@ fn halted(group: GroupId, replica: ReplicaId, message: String) -> GroupStatus {
         snapshot: SnapshotPhase::None,
         members: Members::default(),
         peers: Vec::new(),
+        quiet: false,
         halted: Some(HaltReason::Outside { group, message }),
     }
 }
