@@ -27,6 +27,8 @@ use crate::ledger::Ledger;
 
 /// How long the replicas may take to have everything that is committed.
 const CATCH_UP: Duration = Duration::from_secs(90);
+/// Names of files that are shown of each side.
+const NAMES_SHOWN: usize = 3;
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -200,8 +202,11 @@ impl Checked {
         (second, found): (NodeId, &BTreeMap<String, PathBuf>),
     ) -> Result<(), ChaosError> {
         if !expected.keys().eq(found.keys()) {
-            let (expected, found): (Vec<_>, Vec<_>) = (expected.keys().collect(), found.keys().collect());
-            let names = format!("node {first} has {expected:?}, node {second} has {found:?}");
+            let odd = |names: &BTreeMap<_, _>, other: &BTreeMap<String, PathBuf>| {
+                names.keys().filter(|name| !other.contains_key(*name)).take(NAMES_SHOWN).cloned().collect::<Vec<_>>()
+            };
+            let (left, right) = (odd(expected, found), odd(found, expected));
+            let names = format!("only node {first} has {left:?}, only node {second} has {right:?}");
             self.violations.push(format!("log {log}: other segments: {names}"));
             return Ok(());
         }

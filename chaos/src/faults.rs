@@ -50,6 +50,8 @@ pub enum Fault {
     RollingRestart,
     /// A node loses its directory and joins anew.
     Wipe,
+    /// Nodes are added, and as many are removed.
+    Membership,
     /// The power of all nodes is cut at once.
     PowerCut,
     /// Every sync of one disk takes long.
@@ -60,7 +62,7 @@ pub enum Fault {
 
 impl Fault {
     /// Those for a cluster on plain folders, with the proxy in between.
-    pub const ON_PROCESSES: [Self; 10] = [
+    pub const ON_PROCESSES: [Self; 12] = [
         Self::KillLeader,
         Self::Pause,
         Self::Isolate,
@@ -71,6 +73,8 @@ impl Fault {
         Self::Mute,
         Self::Delay,
         Self::KillAll,
+        Self::Wipe,
+        Self::Membership,
     ];
     /// Those for a cluster on disks whose power can be cut.
     pub const ON_DISKS: [Self; 5] =
@@ -158,6 +162,7 @@ impl Stage {
                 self.bad_network(node, &others, Rule { loss_percent, ..Rule::default() }, Ways::Both).await;
             }
             Fault::Wipe => self.wipe(node).await?,
+            Fault::Membership => self.change_members().await?,
             Fault::PowerCut => self.cut_power().await?,
             Fault::SlowDisk => self.slow_disk(node, BAD_MS).await,
             Fault::FullDisk => self.fill_disk(node, BAD_MS).await?,
@@ -181,14 +186,6 @@ impl Stage {
             self.cluster.start(*node, Begin::Resume)?;
         }
         Ok(())
-    }
-
-    /// A node's disk is replaced: it comes back under the same number with nothing.
-    async fn wipe(&mut self, node: u64) -> Result<(), ChaosError> {
-        self.cluster.end(node, How::Kill).await?;
-        self.cluster.layout.wipe(node)?;
-        self.wait(DEAD_MS).await;
-        self.cluster.start(node, Begin::Join)
     }
 
     /// For a while the network between a node and `others` is as `rule` says.

@@ -7,7 +7,7 @@
 //!
 //! - [`cluster`] starts processes and ends them; [`network`] stands between them, [`disk`] below them.
 //! - [`load`] writes, and puts down in the [`ledger`] what was said of each record.
-//! - [`faults`] and `power` do what a [`run`] draws from its seed.
+//! - [`faults`], `members` and `power` do what a [`run`] draws from its seed.
 //! - [`check`] reads back and compares; [`judge`] says what is wrong; [`report`] tells it.
 
 pub mod check;
@@ -19,6 +19,7 @@ pub mod faults;
 pub mod judge;
 pub mod ledger;
 pub mod load;
+mod members;
 pub mod network;
 mod power;
 pub mod report;

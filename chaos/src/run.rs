@@ -87,6 +87,14 @@ impl Phase {
         }
     }
 
+    /// Nodes that may join.
+    const fn spare(self) -> u64 {
+        match self {
+            Self::Processes => 2,
+            Self::Disks => 0,
+        }
+    }
+
     const fn kinds(self) -> &'static [Fault] {
         match self {
             Self::Processes => &Fault::ON_PROCESSES,
@@ -148,7 +156,7 @@ async fn phase_of(
 /// A new cluster under load.
 async fn set(plan: &Plan, phase: Phase, dice: &mut Dice) -> Result<Stage, ChaosError> {
     let dir: &Path = &plan.dir.join(phase.folder());
-    let layout = Layout::make(dir, NODES, 0, dice)?;
+    let layout = Layout::make(dir, NODES, phase.spare(), dice)?;
     let nodes: Vec<u64> = (0..NODES).collect();
     let mut disks = BTreeMap::new();
     if phase == Phase::Disks {

@@ -56,11 +56,24 @@ impl Layout {
         for node in &layout.nodes {
             write_pair(&format!("node-{node}"), &authority.issue_node(NodeId(*node))?)?;
             make_folder(&layout.folder(*node))?;
-            let config = layout.config(*node, &founders);
-            write(&layout.folder(*node).join("config.toml"), &config)?;
+            layout.write_config(*node, &founders)?;
         }
         write(&layout.profile(), &layout.profile_text(authority.cluster(), &founders))?;
         Ok(layout)
+    }
+
+    /// Writes a node's configuration, which names those of the cluster that it may ask.
+    ///
+    /// # Errors
+    /// [`ChaosError::File`].
+    pub fn write_config(&self, node: u64, members: &[u64]) -> Result<(), ChaosError> {
+        write(&self.folder(node).join("config.toml"), &self.config(node, members))
+    }
+
+    /// All nodes that may ever be part of it.
+    #[must_use]
+    pub fn nodes(&self) -> &[u64] {
+        &self.nodes
     }
 
     /// The folder of a node.
@@ -108,11 +121,11 @@ impl Layout {
         self.nodes.iter().map(ends).collect()
     }
 
-    fn config(&self, node: u64, founders: &[u64]) -> String {
+    fn config(&self, node: u64, members: &[u64]) -> String {
         let host = Self::told_host(node);
         let (ends, admin, base_port) = (self.ends(), self.admin(node), self.base_port);
         let told = |node: &u64| Some(format!("\"{node}={}\"", ends.get(node)?.told));
-        let mut known = founders.to_vec();
+        let mut known = members.to_vec();
         if !known.contains(&node) {
             known.push(node);
         }

@@ -1,0 +1,110 @@
+//! Nodes that come and go: a directory is wiped, nodes are added and others removed.
+//!
+//! What is asked for goes on by itself inside the cluster. Here it is only waited for, until every group has the members that it
+//! should have: who takes a second replica away while the first is still being filled loses what was acknowledged, and no
+//! cluster can help that.
+
+use std::time::Duration;
+
+use tidelog_wire::ids::NodeId;
+use tidelog_wire::protocol::{ClusterInfo, NodeState, Want};
+use tokio::time::Instant;
+
+use crate::cluster::{Begin, How};
+use crate::error::ChaosError;
+use crate::stage::Stage;
+
+/// How long a change of members may take, under load and on a busy machine.
+const SETTLE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Stage {
+    /// A node's disk is replaced: it comes back under its number with nothing, and is filled from the others.
+    pub(crate) async fn wipe(&mut self, node: u64) -> Result<(), ChaosError> {
+        self.cluster.end(node, How::Kill).await?;
+        self.cluster.layout.wipe(node)?;
+        self.join(node).await
+    }
+
+    /// One node more, or two; then as many less, whichever.
+    pub(crate) async fn change_members(&mut self) -> Result<(), ChaosError> {
+        let mut spare: Vec<u64> = self.cluster.layout.nodes().to_vec();
+        spare.retain(|node| !self.nodes.contains(node));
+        self.dice.shuffle(&mut spare);
+        let count = if self.dice.percent(50) { 1 } else { spare.len() };
+        for node in spare.iter().take(count) {
+            self.join(*node).await?;
+            self.nodes.push(*node);
+        }
+        for _ in spare.iter().take(count) {
+            let nodes = self.nodes.clone();
+            let Some(node) = self.dice.pick(&nodes) else { return Ok(()) };
+            self.leave(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node without a directory, and waits until every group has its members.
+    async fn join(&mut self, node: u64) -> Result<(), ChaosError> {
+        let mut members = self.nodes.clone();
+        members.retain(|member| *member != node);
+        self.cluster.layout.write_config(node, &members)?;
+        self.cluster.start(node, Begin::Join)?;
+        self.cluster.ready(&[node]).await?;
+        self.settled(&format!("after node {node} joined"), |info| state(info, node) == Some(NodeState::Active)).await
+    }
+
+    /// Moves everything off a node, ends its membership and its process, and removes its directory.
+    async fn leave(&mut self, node: u64) -> Result<(), ChaosError> {
+        self.client.drain_node(NodeId(node)).await?;
+        self.settled(&format!("after node {node} was drained"), |info| holds_nothing(info, node)).await?;
+        self.client.forget_node(NodeId(node)).await?;
+        self.nodes.retain(|member| *member != node);
+        self.cluster.end(node, How::Terminate).await?;
+        self.cluster.layout.wipe(node)
+    }
+
+    /// Waits until every group has the members that it should have, and `holds` does too.
+    async fn settled(&self, when: &str, holds: impl Fn(&ClusterInfo) -> bool) -> Result<(), ChaosError> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let said = match self.client.cluster().await {
+                Ok(info) if holds(&info) && info.groups.iter().all(|group| group.is_settled()) => return Ok(()),
+                Ok(info) => unsettled(&info),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                let what = format!("every group has its members {when}; it says: {said}");
+                return Err(ChaosError::Late { what, seconds: SETTLE.as_secs() });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn state(info: &ClusterInfo, node: u64) -> Option<NodeState> {
+    let found = info.nodes.iter().find(|member| member.info.node == NodeId(node));
+    found.map(|member| member.state)
+}
+
+fn holds_nothing(info: &ClusterInfo, node: u64) -> bool {
+    let mut wanted = info.groups.iter().flat_map(|group| &group.wanted);
+    !wanted.any(|replica| replica.node == NodeId(node) && replica.want != Want::Gone)
+}
+
+/// What is under way, in words.
+fn unsettled(info: &ClusterInfo) -> String {
+    let nodes: Vec<String> =
+        info.nodes.iter().map(|member| format!("node {} {:?}", member.info.node, member.state)).collect();
+    let groups: Vec<String> = info
+        .groups
+        .iter()
+        .filter(|group| !group.is_settled())
+        .map(|group| {
+            let (voters, learners) = (&group.voters, &group.learners);
+            format!("group {} wants {:?}, has {voters:?} and learners {learners:?}", group.group, group.wanted)
+        })
+        .collect();
+    format!("{}; {}", nodes.join(", "), groups.join("; "))
+}
