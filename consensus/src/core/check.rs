@@ -263,12 +263,14 @@ impl Gate<'_> {
         if term < self.raft.term {
             return Ok(());
         }
-        let committed = self.raft.raft_log.committed;
-        for sent in sent.take_while(|sent| sent.index.get() <= committed) {
-            if let Some(term) = self.raft.store().terms.term(sent.index.get())
-                && term != sent.term
+        // Raft's own view: an entry that was replaced in this round is still the old one in the store.
+        let log = &self.raft.raft_log;
+        for sent in sent.take_while(|sent| sent.index.get() <= log.committed) {
+            if let Ok(term) = log.term(sent.index.get())
+                && term != 0
+                && term != sent.term.get()
             {
-                let held = EntryId { index: sent.index, term };
+                let held = EntryId { index: sent.index, term: Term(term) };
                 return Err(Denied::Halt(HaltReason::CommittedConflict { group: self.group, sent, held }));
             }
         }

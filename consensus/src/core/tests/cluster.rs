@@ -160,6 +160,14 @@ impl Cluster {
         self.drive(node, |core, effects| core.step(input, effects));
     }
 
+    /// Takes several inputs before anything that they ask for is carried out, as a busy node does.
+    pub(super) fn round(&mut self, node: usize, inputs: Vec<Input>) {
+        self.drive(node, |core, effects| {
+            inputs.into_iter().for_each(|input| core.feed(input, effects));
+            core.collect(effects);
+        });
+    }
+
     fn drive(&mut self, node: usize, act: impl FnOnce(&mut NodeCore, &mut Effects)) {
         let Some(mut core) = self.machines[node].core.take() else { return };
         let mut effects = Effects::default();

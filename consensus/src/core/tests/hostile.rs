@@ -155,6 +155,30 @@ fn another_entry_under_a_committed_index_halts_instead_of_stopping_the_process()
     assert!(matches!(cluster.halts[0].reason, HaltReason::CommittedConflict { .. }));
 }
 
+/// A leader was paused while it had entries that nobody else had. When it went on, it found two appends of its successor in
+/// one round: the first replaced those entries, and the second was held against what the store still had, not against what
+/// raft had taken a moment before. So the replica halted for good and told of two committed histories.
+#[test]
+fn an_entry_replaced_earlier_in_the_same_round_is_no_second_history() {
+    let (mut cluster, leader, other) = running();
+    let before = cluster.status(leader);
+    cluster.isolate(leader, true);
+    cluster.propose(leader, 100, "of the paused leader alone");
+    let (committed, term) = (before.committed.get(), before.term.get());
+    assert_eq!(cluster.status(leader).last.get(), committed + 1);
+    let append = |index, log_term, entries: Vec<Entry>| {
+        let mut append = message(MessageType::MsgAppend, other, leader, term + 1);
+        (append.index, append.log_term, append.commit) = (index, log_term, committed + 1);
+        append.set_entries(entries.into());
+        Input::Message { from: node(other), group: GROUP, message: Box::new(append) }
+    };
+    let instead = Entry { index: committed + 1, term: term + 1, ..Entry::default() };
+    let first = append(committed, term, vec![instead]);
+    cluster.round(leader, vec![first, append(committed + 1, term + 1, Vec::new())]);
+    assert!(cluster.halts.is_empty(), "{:?}", cluster.halts);
+    assert_eq!(cluster.status(leader).committed.get(), committed + 1);
+}
+
 /// A candidate whose candidacy is not on disk has asked nobody: votes for it are inventions, and would
 /// make raft assert that its log is durable.
 #[test]
