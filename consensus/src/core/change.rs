@@ -43,9 +43,10 @@ impl Roll {
         Self { members, ..Self::default() }
     }
 
-    /// On which node `replica` is.
+    /// On which node `replica` is, or was: a leader that removes itself says so as the last thing that it does.
     pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        self.members.get(&replica).or_else(|| self.strangers.get(&replica)).copied()
+        let known = [&self.members, &self.strangers, &self.removed];
+        known.into_iter().find_map(|known| known.get(&replica)).copied()
     }
 
     pub(super) fn is_member(&self, replica: ReplicaId) -> bool {

@@ -1,8 +1,7 @@
 //! How fast the leader's disk and its followers are.
 //!
-//! A follower's slow disk delays nobody, since a quorum acknowledges without it. A **leader's** does not delay
-//! acknowledgements either, but apply and reads wait for what it hands out, and all that it holds in memory grows.
-//! So a leader whose oldest write has waited for its disk for [`Ticks::slow_disk`](super::Ticks) ticks, while a quorum
+//! A follower's slow disk delays nobody, since a quorum acknowledges without it. A **leader's** delays everybody: it
+//! applies, and so answers, nothing that its own disk does not have. So a leader whose oldest write has waited for its disk for [`Ticks::slow_disk`](super::Ticks) ticks, while a quorum
 //! of others made entries committed that its own disk does not have, hands over: once, and not again before twenty
 //! times as many ticks have passed.
 //!
@@ -36,8 +35,7 @@ impl Replica {
         let raft = &self.raw.raft;
         let Some(progress) = raft.prs().get(replica.get()) else { return false };
         let settled = if self.quiet.is_asleep() { raft.raft_log.committed } else { self.pace.settled };
-        let replicates = progress.state == ProgressState::Replicate;
-        settled > 0 && progress.matched >= settled && (replica == self.id || replicates)
+        settled > 0 && progress.matched >= settled && progress.state != ProgressState::Snapshot
     }
 
     /// A leader's look at the time, once a tick.

@@ -51,16 +51,16 @@ pub(super) struct Machine {
 
 impl Machine {
     /// What a start of node number `node` finds on its disk.
-    pub(super) fn found(&self, node: usize) -> ReplicaStart {
+    pub(super) fn found(&self, node: usize) -> Option<ReplicaStart> {
         let log = self.log.load(GROUP).unwrap();
         let named = self.checkpoint.members.replica_on(NodeId(u64::try_from(node).unwrap()));
-        let replica = self.replica.or(log.replica).or(named).unwrap();
+        let replica = self.replica.or(log.replica).or(named)?;
         let vote = self.votes.get(&GROUP).copied();
         // A checkpoint that does not name this replica is that of another one.
         if log.replica.is_some() && !self.checkpoint.members.contains(replica) {
-            return ReplicaStart { log, vote, ..ReplicaStart::blank(GROUP, replica) };
+            return Some(ReplicaStart { log, vote, ..ReplicaStart::blank(GROUP, replica) });
         }
-        ReplicaStart { group: GROUP, replica, checkpoint: self.checkpoint.clone(), log, vote }
+        Some(ReplicaStart { group: GROUP, replica, checkpoint: self.checkpoint.clone(), log, vote })
     }
 
     /// The term on disk.
@@ -94,13 +94,18 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(nodes: u64, seed: u64) -> Self {
+        Self::of_voters(nodes, nodes, seed)
+    }
+
+    /// Nodes of which the first `voters` have a replica.
+    pub(super) fn of_voters(nodes: u64, voters: u64, seed: u64) -> Self {
         let machine = |_| Machine {
             core: None,
             log: MemLog::default(),
             votes: BTreeMap::new(),
-            checkpoint: genesis(nodes),
+            checkpoint: genesis(voters),
             replica: None,
-            members: genesis(nodes).members,
+            members: genesis(voters).members,
             saved: BTreeMap::new(),
             boot: 0,
             persists: VecDeque::new(),
@@ -138,7 +143,7 @@ impl Cluster {
         let config = CoreConfig {
             node: NodeId(u64::try_from(node).unwrap()),
             boot: BootEpoch(machine.boot),
-            groups: vec![start],
+            groups: start.into_iter().collect(),
             ticks: Ticks::default(),
             limits: self.limits,
             seed: self.seed + machine.boot * 100,
@@ -378,7 +383,7 @@ impl Cluster {
         machine.effects = Effects::default();
         machine.persists.clear();
         if machine.core.is_some() {
-            let start = machine.found(node);
+            let start = machine.found(node).unwrap();
             assert!(start.is_blank());
             self.input(node, Input::Start(Box::new(start)));
         }
@@ -390,8 +395,16 @@ impl Cluster {
 
     /// A leader that has applied an entry of its own term and is the newest one.
     pub(super) fn leader(&self) -> Option<usize> {
-        let running = (0..self.machines.len()).filter(|node| self.machines[*node].core.is_some());
-        running.filter(|node| self.status(*node).serves).max_by_key(|node| self.status(*node).term)
+        let group = |node: &usize| self.machines[*node].core.as_ref()?.status(GROUP);
+        let nodes = 0..self.machines.len();
+        nodes
+            .filter(|node| group(node).is_some_and(|status| status.serves))
+            .max_by_key(|node| self.status(*node).term)
+    }
+
+    /// Whether `leader` says that `replica` has caught up.
+    pub(super) fn is_caught_up(&self, leader: usize, replica: ReplicaId) -> bool {
+        self.status(leader).peers.iter().any(|peer| peer.replica == replica && peer.caught_up)
     }
 
     pub(super) fn elect(&mut self) -> usize {

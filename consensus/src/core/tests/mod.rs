@@ -3,7 +3,9 @@
 mod cluster;
 mod hostile;
 mod mem_log;
+mod members;
 mod pace;
+mod quiet;
 mod rows;
 mod scenarios;
 mod schedules;

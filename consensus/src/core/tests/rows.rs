@@ -41,7 +41,7 @@ fn every_row_has_its_scenario() {
 
 /// Starts node 0 and holds what becomes of it against the verdict of the row that must decide.
 fn decided_by(name: &str, mut cluster: Cluster) {
-    let found = cluster.machines[0].found(0);
+    let found = cluster.machines[0].found(0).unwrap();
     let row = start::row_of(&found);
     assert_eq!(row.name, name);
     if row.verdict == Verdict::Run {
@@ -157,7 +157,7 @@ fn log_lost_durable() -> Cluster {
 /// The log lost its end, and the hard state remembers that there was more.
 fn state_commit_beyond() -> Cluster {
     let cluster = stopped();
-    assert!(cluster.machines[0].found(0).log.hard_state.commit > 5);
+    assert!(cluster.machines[0].found(0).unwrap().log.hard_state.commit > 5);
     cluster.machines[0].log.lose_from(GROUP, 5);
     cluster
 }
@@ -181,7 +181,7 @@ fn vote_later() -> Cluster {
 
 fn vote_other() -> Cluster {
     let mut cluster = stopped();
-    let state = cluster.machines[0].found(0).log.hard_state;
+    let state = cluster.machines[0].found(0).unwrap().log.hard_state;
     let other = ReplicaId(if state.vote == 1 { 2 } else { 1 });
     let vote = Vote { group: GROUP, replica: ReplicaId(1), term: Term(state.term), vote: Some(other) };
     cluster.machines[0].votes.insert(GROUP, vote);
@@ -197,7 +197,7 @@ fn a_replica_that_applied_entries_and_knows_no_term_does_not_run() {
     cluster.machines[0].votes.remove(&GROUP);
     cluster.machines[0].checkpoint.applied = entry(8, 2);
     cluster.machines[0].checkpoint.last_durable = entry(8, 2);
-    assert_eq!(start::row_of(&cluster.machines[0].found(0)).name, "state_term_behind");
+    assert_eq!(start::row_of(&cluster.machines[0].found(0).unwrap()).name, "state_term_behind");
     assert!(matches!(halted(cluster), HaltReason::HardStateMismatch { field: "term", .. }));
 }
 
