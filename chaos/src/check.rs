@@ -96,6 +96,22 @@ impl Checked {
         Ok(kept)
     }
 
+    /// The logs that there are.
+    ///
+    /// # Errors
+    /// [`ChaosError::Client`] if nobody says which channels there are.
+    pub async fn kept(client: &Client) -> Result<Vec<Kept>, ChaosError> {
+        let channels = client.metadata(None).await?.channels;
+        let logs = channels.iter().flat_map(|channel| {
+            channel.partitions.iter().map(|partition| Kept {
+                channel: channel.name.clone(),
+                log: partition.log,
+                nodes: partition.replicas.clone(),
+            })
+        });
+        Ok(logs.collect())
+    }
+
     fn demand_lives(&mut self, channels: &[ChannelInfo], ledger: &Ledger) {
         let there: BTreeSet<_> = channels.iter().map(|channel| channel.generation).collect();
         for log in ledger.logs() {

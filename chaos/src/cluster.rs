@@ -108,6 +108,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// The number of a node's process, while it is there.
+    #[must_use]
+    pub fn process(&self, node: u64) -> Option<u32> {
+        self.nodes.get(&node).and_then(Node::number)
+    }
+
+    /// What a node counts under `name`, summed over its labels; `None` if it does not say.
+    pub async fn count(&self, node: u64, name: &str) -> Option<u64> {
+        let page = ready::get(self.layout.admin(node), "/metrics").await.ok()?;
+        let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+        let values = lines.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| {
+            rest.rsplit(' ').next()?.split('.').next()?.parse::<u64>().ok()
+        });
+        values.reduce(u64::saturating_add)
+    }
+
     fn check_running(&mut self, node: u64) -> Result<(), ChaosError> {
         match self.nodes.get_mut(&node).map(Node::status) {
             Some(Ok(None)) => Ok(()),

@@ -8,6 +8,7 @@
 //! - [`cluster`] starts processes and ends them; [`network`] stands between them, [`disk`] below them.
 //! - [`load`] writes, and puts down in the [`ledger`] what was said of each record.
 //! - [`faults`], `members` and `power` do what a [`run`] draws from its seed.
+//! - [`returns`] measures how nodes come back: how fast after a kill, and at what cost after a long time away.
 //! - [`check`] reads back and compares; [`judge`] says what is wrong; [`report`] tells it.
 
 pub mod check;
@@ -23,5 +24,6 @@ mod members;
 pub mod network;
 mod power;
 pub mod report;
+pub mod returns;
 pub mod run;
 pub mod stage;

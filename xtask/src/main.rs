@@ -30,7 +30,7 @@ struct Arguments {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Chore {
-    /// The whole gate: every step below except `demo`, `chaos` and `soak-engine`, with a table of times at the end.
+    /// The whole gate: every step below except `demo`, `chaos`, `catch-up`, `after-kill` and `soak-engine`, with a table of times at the end.
     Verify,
     /// The formatting is rustfmt's.
     Format,
@@ -97,6 +97,18 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Release programs: what a follower fetches that was away for a gibibyte, and the memory of all nodes meanwhile.
+    CatchUp {
+        /// Passed on: `--mib N`, `--channels N`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Release programs: how long a killed node with 10 GiB takes until it serves again.
+    AfterKill {
+        /// Passed on: `--mib N`, `--rounds N`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the release programs and shows a cluster losing its leader under a real stream.
     Demo {
         /// Passed on to `tidelog demo`.
@@ -132,6 +144,8 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Fuzz { seconds, target } => steps::fuzz(&workspace, seconds, target.as_deref()),
         Chore::SoakEngine { arguments } => steps::soak_engine(&workspace, &arguments),
         Chore::Chaos { dev, arguments } => steps::chaos(&workspace, dev, &arguments),
+        Chore::CatchUp { arguments } => steps::returns(&workspace, "catch-up", &arguments),
+        Chore::AfterKill { arguments } => steps::returns(&workspace, "after-kill", &arguments),
         Chore::Demo { arguments } => steps::demo(&workspace, &arguments),
     }
 }

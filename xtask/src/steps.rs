@@ -209,6 +209,15 @@ pub(crate) fn chaos(workspace: &Workspace, dev: bool, arguments: &[String]) -> R
     workspace.run(&program.arguments(["--dir"]).arguments([&data]).arguments(arguments))
 }
 
+/// Builds the release programs and measures how nodes come back, below the target directory.
+pub(crate) fn returns(workspace: &Workspace, what: &str, arguments: &[String]) -> Result<(), Failure> {
+    let packages = ["--package", "tidelog-frontends", "--package", "tidelog-chaos", "--bins"];
+    workspace.run(&cargo(["build", "--locked", "--release"]).arguments(packages))?;
+    let data = workspace.folder(Path::new("returns"))?;
+    let program = Program::new(workspace.target.join("release/tidelog-returns"));
+    workspace.run(&program.arguments([what, "--dir"]).arguments([&data]).arguments(arguments))
+}
+
 /// Builds the release programs and runs `tidelog demo`.
 pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
     workspace.run(&cargo([

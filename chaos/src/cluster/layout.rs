@@ -31,6 +31,10 @@ pub struct Layout {
     base_port: u16,
     /// Numbers of all nodes that may ever be part of it.
     nodes: Vec<u64>,
+    /// What every configuration says besides who and where its node is.
+    settings: &'static str,
+    /// Whether peers reach each other through the proxy.
+    proxied: bool,
 }
 
 impl Layout {
@@ -42,7 +46,30 @@ impl Layout {
     pub fn make(dir: &Path, founders: u64, spare: u64, dice: &mut Dice) -> Result<Self, ChaosError> {
         let nodes: Vec<u64> = (0..founders + spare).collect();
         let base_port = free_block(&nodes, dice)?;
-        let layout = Self { dir: dir.to_owned(), base_port, nodes };
+        let layout = Self { dir: dir.to_owned(), base_port, nodes, settings: SMALL, proxied: true };
+        layout.write(founders, dice)?;
+        Ok(layout)
+    }
+
+    /// The same for `founders` nodes whose peers reach them directly, with `settings` in every configuration.
+    ///
+    /// # Errors
+    /// As [`Layout::make`].
+    pub fn direct(
+        dir: &Path,
+        founders: u64,
+        settings: &'static str,
+        dice: &mut Dice,
+    ) -> Result<Self, ChaosError> {
+        let nodes: Vec<u64> = (0..founders).collect();
+        let base_port = free_block(&nodes, dice)?;
+        let layout = Self { dir: dir.to_owned(), base_port, nodes, settings, proxied: false };
+        layout.write(founders, dice)?;
+        Ok(layout)
+    }
+
+    fn write(&self, founders: u64, dice: &mut Dice) -> Result<(), ChaosError> {
+        let (layout, dir) = (self, &self.dir);
         let authority = Authority::create(ClusterId(u128::from(dice.draw()) | 1 << 100))?;
         let write_pair = |name: &str, pair: &PemPair| {
             write(&dir.join("tls").join(format!("{name}.pem")), &pair.cert)?;
@@ -58,8 +85,7 @@ impl Layout {
             make_folder(&layout.folder(*node))?;
             layout.write_config(*node, &founders)?;
         }
-        write(&layout.profile(), &layout.profile_text(authority.cluster(), &founders))?;
-        Ok(layout)
+        write(&layout.profile(), &layout.profile_text(authority.cluster(), &founders))
     }
 
     /// Writes a node's configuration, which names those of the cluster that it may ask.
@@ -116,7 +142,8 @@ impl Layout {
         let ends = |node: &u64| {
             let port = self.port(*node, 1);
             let told = SocketAddr::from((Self::told_host(*node), port));
-            (*node, Ends { told, own: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+            let own = if self.proxied { SocketAddr::from((Ipv4Addr::LOCALHOST, port)) } else { told };
+            (*node, Ends { told, own })
         };
         self.nodes.iter().map(ends).collect()
     }
@@ -131,9 +158,10 @@ impl Layout {
         }
         let peers: Vec<String> = known.iter().filter_map(told).collect();
         let own = ends.get(&node).map(|ends| ends.own.to_string()).unwrap_or_default();
+        let settings = self.settings;
         format!(
             "node = {node}\ndata_dir = \"data\"\nbase_port = {base_port}\nhost = \"{host}\"\nadvertise_host = \"{host}\"\n\
-             peers = [{}]\n{SMALL}[listen]\npeers = \"{own}\"\nadmin = \"{admin}\"\n[tls]\nca = \"../tls/ca.pem\"\n\
+             peers = [{}]\n{settings}[listen]\npeers = \"{own}\"\nadmin = \"{admin}\"\n[tls]\nca = \"../tls/ca.pem\"\n\
              cert = \"../tls/node-{node}.pem\"\nkey = \"../tls/node-{node}.key\"\n",
             peers.join(", "),
         )

@@ -62,6 +62,11 @@ impl Node {
         Ok(Self { node, child })
     }
 
+    /// Its number, while it is there.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// How it ended; none while it is there.
     pub(super) fn status(&mut self) -> Result<Option<String>, ChaosError> {
         let status = self.child.try_wait();
