@@ -151,10 +151,9 @@ proptest! {
         }
         write(&log, synced + 6);
         let path = newest(dir.path());
-        let after = bytes(&path);
         drop(log);
         let end = before.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-        let mut torn = after.clone();
+        let mut torn = bytes(&path);
         for (number, sector) in torn.chunks_mut(64).enumerate() {
             let from = number * 64;
             if from >= end && !kept[number % kept.len()] {

@@ -27,8 +27,8 @@ pub enum SnapshotError {
     },
     /// A fetched file is not what the manifest says.
     #[error(
-        "E1231 log {log}: segment {base} does not verify: {found}; it is fetched again by itself, and if this \
-         repeats, check the disk of the node that offered it"
+        "E1231 log {log}: segment {base} does not verify: {found}; it is fetched from another node by itself, and if \
+         this repeats, check the disks of the other nodes"
     )]
     Unverified {
         /// The log.
@@ -73,9 +73,9 @@ pub enum SnapshotError {
         /// Free bytes.
         free: u64,
     },
-    /// The offering node does not deliver.
+    /// Nobody delivers.
     #[error(
-        "E1234 group {group}: gave up fetching the snapshot after {attempts} attempts without progress: \
+        "E1234 group {group}: gave up fetching the snapshot after {attempts} rounds through all nodes without progress: \
          {last}; what was fetched is kept, and a new offer continues from there"
     )]
     GaveUp {

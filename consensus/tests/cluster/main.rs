@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod amnesia;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod growing;
 #[cfg(test)]
 mod nodes;

@@ -166,6 +166,17 @@ impl Cluster {
         self.nodes[number].take().unwrap().stop().await;
     }
 
+    /// Where a node's data lie.
+    pub(crate) fn data_dir(&self, number: usize) -> &Path {
+        &self.configs[number].data_dir
+    }
+
+    /// Takes a node's segments away, as if their disk had lost them.
+    pub(crate) fn forget_segments(&self, number: usize) {
+        let logs = self.data_dir(number).join("logs");
+        OsStorage.rename(&logs, &self.data_dir(number).join("logs.lost")).unwrap();
+    }
+
     /// Takes a node's raft log away, as if its disk had lost it.
     pub(crate) fn forget_raft_log(&self, number: usize) {
         let raft = self.configs[number].data_dir.join("raft");

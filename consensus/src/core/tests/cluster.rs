@@ -194,6 +194,7 @@ impl Cluster {
         let seen = &mut self.machines[node].effects;
         seen.leadership.extend(effects.leadership);
         seen.fetches.extend(effects.fetches);
+        seen.abandoned.extend(effects.abandoned);
         seen.installs.extend(effects.installs);
         seen.exports.extend(effects.exports);
         let last = effects.applies.last().and_then(|task| task.entries.last()).map(|entry| entry.index);

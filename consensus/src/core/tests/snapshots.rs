@@ -27,12 +27,16 @@ fn left_behind() -> (Cluster, usize, usize) {
 }
 
 fn offer(cluster: &mut Cluster, leader: usize) {
+    offer_as(cluster, leader, 0xfeed);
+}
+
+fn offer_as(cluster: &mut Cluster, leader: usize, digest: u64) {
     cluster
         .run_until("an export is asked for", |cluster| !cluster.machines[leader].effects.exports.is_empty());
     let term = Term(cluster.machines[leader].log.term_at(GROUP, 30).unwrap());
     let offer = SnapshotOffer {
         snapshot: EntryId { index: RaftIndex(30), term },
-        digest: 0xfeed,
+        digest,
         manifest_bytes: 1_234,
         members: super::cluster::genesis(3).members,
     };
@@ -155,4 +159,55 @@ fn no_term_rises_while_a_snapshot_is_being_switched_to() {
     cluster.crash(sleeper);
     cluster.start(sleeper);
     assert!(cluster.halts.is_empty(), "{:?}", cluster.halts);
+}
+
+/// Hands leadership to the other node that is awake, and says which that is.
+fn another_leads(cluster: &mut Cluster, leader: usize, sleeper: usize) -> usize {
+    cluster.input(leader, Input::TransferLeader { group: GROUP, to: None });
+    let other = 3 - leader - sleeper;
+    cluster.run_until("another leads", |cluster| cluster.leader() == Some(other));
+    other
+}
+
+/// While its files were fetched the follower got further by the log: it may hold generations that the snapshot does not
+/// name, because they are newer. It must not be thrown back, and what was held for the fetch is let go.
+#[test]
+fn a_follower_that_holds_a_newer_generation_than_the_snapshot_names_keeps_it() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let fetch = cluster.machines[sleeper].effects.fetches.remove(0);
+    // The new leader has forgotten nothing, so it sends entries.
+    let new = another_leads(&mut cluster, leader, sleeper);
+    cluster.run_until("caught up by the log", |cluster| {
+        cluster.status(sleeper).applied == cluster.status(new).applied
+    });
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: fetch.snapshot, result: Staged::Ready };
+    let before = cluster.status(sleeper).applied;
+    cluster.input(sleeper, staged);
+    let status = cluster.status(sleeper);
+    assert_eq!((status.snapshot, status.applied), (SnapshotPhase::None, before));
+    assert!(cluster.machines[sleeper].effects.installs.is_empty());
+    assert_eq!(cluster.machines[sleeper].effects.abandoned, [GROUP]);
+}
+
+/// The leader that made an offer is replaced while its files are fetched. Nobody would take that snapshot from it any
+/// more, so the fetch goes on with what the new leader offers, instead of finishing in vain first.
+#[test]
+fn an_offer_of_a_newer_leader_takes_the_place_of_the_older_one() {
+    let (mut cluster, leader, sleeper) = left_behind();
+    let other = 3 - leader - sleeper;
+    let newest = entry(30, cluster.machines[leader].log.term_at(GROUP, 30).unwrap());
+    cluster.input(other, Input::Checkpointed { group: GROUP, newest, compact_to: RaftIndex(20) });
+    offer(&mut cluster, leader);
+    cluster.run_until("the offer arrives", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let first = cluster.machines[sleeper].effects.fetches.remove(0);
+    let new = another_leads(&mut cluster, leader, sleeper);
+    offer_as(&mut cluster, new, 0xbeef);
+    cluster.run_until("the newer offer", |cluster| !cluster.machines[sleeper].effects.fetches.is_empty());
+    let second = cluster.machines[sleeper].effects.fetches.remove(0);
+    assert_eq!((first.digest, second.digest), (0xfeed, 0xbeef));
+    let staged = Input::SnapshotStaged { group: GROUP, snapshot: second.snapshot, result: Staged::Ready };
+    cluster.input(sleeper, staged);
+    assert_eq!(cluster.status(sleeper).snapshot, SnapshotPhase::Installing);
 }
