@@ -112,7 +112,7 @@ pub async fn run(plan: &Plan, progress: &ProgressBar) -> Result<CaughtUp, ChaosE
     for name in &names {
         logs.push((create(&client, name).await?, fill(&client, name, SMALL_BYTES, 2).await?));
     }
-    have(&cluster, &client, AWAY, &logs, &mut Vec::new()).await?;
+    have(&cluster, &client, AWAY, &logs, &mut []).await?;
 
     progress.set_message("away: writing, deleting, creating again");
     cluster.end(AWAY, How::Kill).await?;
@@ -157,7 +157,7 @@ async fn have(
     client: &Client,
     node: u64,
     logs: &[(LogId, Offset)],
-    most: &mut Vec<u64>,
+    most: &mut [u64],
 ) -> Result<(), ChaosError> {
     let deadline = Instant::now() + CATCH_UP;
     for (log, end) in logs {
