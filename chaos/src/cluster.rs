@@ -118,9 +118,9 @@ impl Cluster {
     pub async fn count(&self, node: u64, name: &str) -> Option<u64> {
         let page = ready::get(self.layout.admin(node), "/metrics").await.ok()?;
         let lines = page.lines().filter_map(|line| line.strip_prefix(name));
-        let values = lines.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| {
-            rest.rsplit(' ').next()?.split('.').next()?.parse::<u64>().ok()
-        });
+        let values = lines
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.split('.').next()?.parse::<u64>().ok());
         values.reduce(u64::saturating_add)
     }
 

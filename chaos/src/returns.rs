@@ -6,7 +6,10 @@
 //!
 //! Here is what both need: writing many bytes, and looking at processes and folders.
 
-#![expect(clippy::disallowed_methods, reason = "looks at the folders and processes of the clusters that it makes")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "looks at the folders and processes of the clusters that it makes"
+)]
 
 pub mod after_kill;
 pub mod catch_up;
@@ -116,9 +119,8 @@ fn segments(data: &Path) -> Result<BTreeMap<PathBuf, u64>, ChaosError> {
 
 /// Bytes of `theirs` that `ours` does not have: what a follower has to get whose segments are `ours`.
 fn lacking(ours: &BTreeMap<PathBuf, u64>, theirs: &BTreeMap<PathBuf, u64>) -> u64 {
-    let lacks = theirs.iter().map(|(place, length)| {
-        length.saturating_sub(ours.get(place).copied().unwrap_or(0))
-    });
+    let lacks =
+        theirs.iter().map(|(place, length)| length.saturating_sub(ours.get(place).copied().unwrap_or(0)));
     lacks.fold(0, u64::saturating_add)
 }
 
@@ -133,7 +135,9 @@ mod tests {
 
     #[test]
     fn what_is_lacking_are_missing_files_and_missing_tails() {
-        let files = |files: &[(&str, u64)]| files.iter().map(|(name, length)| (PathBuf::from(name), *length)).collect();
+        let files = |files: &[(&str, u64)]| {
+            files.iter().map(|(name, length)| (PathBuf::from(name), *length)).collect()
+        };
         let ours = files(&[("1/0/a.seg", 100), ("1/0/b.seg", 40), ("2/0/a.seg", 7)]);
         let theirs = files(&[("1/0/a.seg", 100), ("1/0/b.seg", 100), ("3/0/a.seg", 5)]);
         assert_eq!(lacking(&ours, &theirs), 65);

@@ -50,7 +50,10 @@ impl Restarts {
     pub fn text(&self) -> String {
         let resident: Vec<_> = self.resident_bytes.iter().map(|bytes| mib(*bytes)).collect();
         let (ready, held) = (&self.ready_ms, mib(self.segment_bytes));
-        format!("{held} MiB in {} segments; ready after {ready:?} ms, resident {resident:?} MiB", self.segments)
+        format!(
+            "{held} MiB in {} segments; ready after {ready:?} ms, resident {resident:?} MiB",
+            self.segments
+        )
     }
 
     /// The slowest start.

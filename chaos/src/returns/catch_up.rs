@@ -76,9 +76,8 @@ impl CaughtUp {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let nodes = |bytes: &[u64]| {
-            bytes.iter().map(|bytes| mib(*bytes).to_string()).collect::<Vec<_>>().join(", ")
-        };
+        let nodes =
+            |bytes: &[u64]| bytes.iter().map(|bytes| mib(*bytes).to_string()).collect::<Vec<_>>().join(", ");
         let (before, most) = (nodes(&self.resident_before), nodes(&self.resident_most));
         format!(
             "identical again after {:.1} s: {} segments compared, {} differ\nlacked {} MiB, fetched {} MiB in {} snapshots, \
@@ -126,8 +125,10 @@ pub async fn run(plan: &Plan, progress: &ProgressBar) -> Result<CaughtUp, ChaosE
 
     progress.set_message("back: catching up");
     let data = |node| cluster.layout.data(node);
-    let mut caught =
-        CaughtUp { lacked_bytes: lacking(&segments(&data(AWAY))?, &segments(&data(0))?), ..CaughtUp::default() };
+    let mut caught = CaughtUp {
+        lacked_bytes: lacking(&segments(&data(AWAY))?, &segments(&data(0))?),
+        ..CaughtUp::default()
+    };
     caught.resident_before = watch(&cluster);
     caught.resident_most = caught.resident_before.clone();
     let began = Instant::now();

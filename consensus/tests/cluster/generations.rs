@@ -40,7 +40,10 @@ impl Cluster {
                     statuses.changed().await.unwrap();
                 }
             };
-            assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "generation {generation} is still open");
+            assert!(
+                tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+                "generation {generation} is still open"
+            );
         }
     }
 
