@@ -289,6 +289,19 @@ impl Engine {
         self.core.set_aside_file(path, why)
     }
 
+    /// Does something of its owner's that must succeed on a full disk too, such as opening a raft log: if there is no room,
+    /// once more with the room of the reserve.
+    ///
+    /// # Errors
+    /// Those of the last attempt.
+    pub fn with_reserve<T, E>(
+        &self,
+        attempt: impl Fn() -> Result<T, E>,
+        is_full: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        self.core.with_reserve(attempt, is_full)
+    }
+
     /// Keeps the files of all logs that nobody has opened, whatever the checkpoints say, until it is called
     /// with `false`. For installations that a crash interrupted: their files are in place, and no checkpoint
     /// names them yet.

@@ -26,9 +26,10 @@ use tokio::time::timeout;
 use super::handle::{NodeHandle, WeakHandle};
 use super::register::seat_of;
 use super::waiters::ProposeError;
+use crate::apply::group_placement::UNBOUND;
 use crate::entry::{self, Command, MetaCommand, NodeRecord};
 use crate::outcome::{Outcome, Refusal};
-use crate::transport::{AskSource, Asker, LaterAnswer, Transport};
+use crate::transport::{AskSource, Asker, LaterAnswer, Transport, TransportError};
 
 /// How long the leader tries to have a command applied.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -234,10 +235,12 @@ fn may_say(node: &NodeHandle, peer: &Asker, command: &MetaCommand) -> Result<(),
 fn same_cluster(node: &NodeHandle, theirs: Option<Incarnation>) -> Result<(), String> {
     let ours = node.catalogue().founding();
     match theirs {
-        Some(theirs) if ours != Some(theirs) => Err(format!(
-            "E1321 it belongs to the cluster founded by {theirs}, this one was founded by {}",
-            ours.map_or_else(|| "nobody yet".to_owned(), |ours| ours.to_string())
-        )),
+        Some(theirs) if ours != Some(theirs) => {
+            let node = node.identity().node;
+            let (ours, theirs) = (theirs, ours.unwrap_or(UNBOUND));
+            // Said to the asking node, so the other way round.
+            Err(TransportError::OtherFounding { node, ours, theirs }.to_string())
+        }
         Some(_) | None => Ok(()),
     }
 }

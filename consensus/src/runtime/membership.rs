@@ -274,12 +274,12 @@ fn is_forgetful(reason: &HaltReason) -> bool {
         | HaltReason::LogBeginsLate { .. }
         | HaltReason::HardStateMismatch { .. }
         | HaltReason::LeaderKnowsMore { .. }
-        | HaltReason::CommittedConflict { .. }
         | HaltReason::LogUnreadable { .. }
         | HaltReason::OthersLog { .. }
         | HaltReason::BadMembers { .. } => true,
-        // A disk that refused may give tomorrow what it refuses today.
-        HaltReason::InstallUnfinished { .. } => false,
+        // A disk that refused may give tomorrow what it refuses today; and which of two histories is to go on, a person
+        // decides.
+        HaltReason::InstallUnfinished { .. } | HaltReason::CommittedConflict { .. } => false,
         // Of a start only: what stops a running replica comes from its disk.
         HaltReason::Outside { message, .. } => REFILLED.iter().any(|code| message.starts_with(code)),
     }

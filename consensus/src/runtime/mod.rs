@@ -32,6 +32,7 @@ mod board;
 mod clock;
 mod config;
 mod disk_use;
+mod ending;
 mod fatal;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

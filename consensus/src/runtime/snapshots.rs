@@ -36,7 +36,7 @@ use super::raft_thread::Inbox;
 use crate::apply::Machines;
 use crate::core::{ExportRequest, FetchSnapshot, Input, InstallSnapshot};
 use crate::metrics::NodeMetrics;
-use crate::raft_log::RaftLog;
+use crate::raft_log::{RaftLog, RaftLogError};
 use crate::snapshot::{ExportLimits, Exports, SnapshotError, Switch, install};
 use crate::transport::{BulkObject, BulkSource, Transport};
 
@@ -266,7 +266,9 @@ pub(super) fn finish_installs(
         let Some(mark) = log.install else { continue };
         let before = logs_named(engine, *group);
         let request = Switch { group: *group, mark, hard_state: log.hard_state };
-        match switch(engine, raft_log, &request, &before) {
+        let is_full =
+            |error: &SnapshotError| matches!(error, SnapshotError::RaftLog(RaftLogError::Full { .. }));
+        match engine.with_reserve(|| switch(engine, raft_log, &request, &before), is_full) {
             Ok(_) => notes.push(format!("group {group}: the switch to a snapshot was finished")),
             Err(error) => {
                 unfinished = true;

@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tidelog_consensus::core::Role;
-use tidelog_consensus::runtime::Start;
-use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset, ReplicaId};
+use tidelog_consensus::outcome::Outcome;
+use tidelog_consensus::recover;
+use tidelog_consensus::runtime::{GivenUp, Start};
+use tidelog_engine::os::OsStorage;
+use tidelog_engine::storage::Storage;
+use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset, ReplicaId, TimestampMs};
 
 use super::nodes::{Cluster, PATIENCE, read_all};
 
@@ -34,7 +39,7 @@ async fn node_2_is_back_anew(cluster: &Cluster, log: LogId, before: &BTreeMap<Gr
             cluster.something_changes().await;
         }
     };
-    let after = tokio::time::timeout(PATIENCE, counted).await.expect("the old replicas go");
+    let Ok(after) = tokio::time::timeout(PATIENCE, counted).await else { panic!("the old replicas stay: {}", cluster.seen()) };
     for (group, voters) in &after {
         let new: Vec<_> = voters.iter().filter(|voter| !before[group].contains(voter)).collect();
         assert_eq!(new.len(), 1, "group {group}: {voters:?} after {:?}", before[group]);
@@ -156,7 +161,8 @@ async fn an_old_copy_of_a_raft_log_is_noticed_and_its_replicas_are_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_bootstrapped_anew_and_the_third_that_kept_its_state_are_fenced_from_each_other() {
     let (mut cluster, log, _) = three_with_records().await;
-    for node in 0..3 {
+    cluster.stop(2).await;
+    for node in [0, 1] {
         cluster.kill(node).await;
     }
     for node in [0, 1] {
@@ -183,26 +189,55 @@ async fn two_nodes_bootstrapped_anew_and_the_third_that_kept_its_state_are_fence
     assert_eq!(read_all(node, log).len(), 20, "what it has can still be read");
     // Somebody decides for the new ones.
     cluster.kill(2).await;
-    let given_up = tidelog_consensus::runtime::GivenUp::Everything;
+    let given_up = GivenUp::Everything;
     cluster.start_as(2, Start::Rejoin { given_up }).await;
     cluster.voters_are(&[0, 1, 2]).await;
     assert!(cluster.node(2).reader(log).is_none(), "no stale life is served");
 }
 
-/// A node alone cannot be refilled. It can be read up to its last checkpoint, and says what may be done.
+/// A node alone cannot be refilled. It can be read up to its last checkpoint, and says what may be done. Once somebody has
+/// accepted the loss it goes on from there, and gives nothing a number that it may have given before.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_node_that_lost_its_raft_log_can_be_read_up_to_its_checkpoint() {
+async fn a_single_node_that_lost_its_raft_log_can_be_read_and_goes_on_once_the_loss_is_accepted() {
     let mut cluster = Cluster::bootstrap(1).await;
     let log = cluster.create_channel("flights", 1).await;
     for number in 0..20 {
         cluster.append(log, &format!("record {number}")).await;
     }
     cluster.stop(0).await;
+    let (storage, now): (Arc<dyn Storage>, _) = (Arc::new(OsStorage), TimestampMs(1));
+    let refused = recover::accept_loss(&storage, &cluster.data(0), now).unwrap_err().to_string();
+    assert!(refused.starts_with("E1142"), "{refused}");
+    // What is written now is in no checkpoint.
+    cluster.start(0).await;
+    cluster.ready().await;
+    cluster.append(log, "acknowledged after the checkpoint").await;
+    cluster.kill(0).await;
     cluster.forget_raft_log(0);
+
     cluster.start(0).await;
     let node = cluster.node(0);
     assert_eq!(read_all(node, log).len(), 20);
     let halted = node.readiness().halted;
     assert_eq!(halted.len(), node.groups().len());
     assert!(halted.iter().all(|(_, why)| why.contains("cluster recover --accept-loss")), "{halted:?}");
+    cluster.kill(0).await;
+
+    let would = recover::examine(&storage, &cluster.data(0), now).unwrap();
+    let loss = recover::accept_loss(&storage, &cluster.data(0), now).unwrap();
+    assert_eq!(would, loss);
+    assert_eq!(loss.kept.len(), 3, "the meta group and two more: {loss:?}");
+    cluster.start(0).await;
+    cluster.ready().await;
+    let outcome = cluster.append(log, "after").await;
+    assert!(matches!(outcome, Outcome::Appended { base_offset: Offset(20), .. }), "{outcome:?}");
+    assert_eq!(read_all(cluster.node(0), log).len(), 21);
+    let next = cluster.create_channel_with("hotels", 1, 2).await;
+    assert!(next.generation.get() > log.generation.get() + 1_000_000, "{next}");
+    assert!(cluster.status(0, GroupId::META).replica > ReplicaId(1_000_000));
+    // And over a restart, too.
+    cluster.kill(0).await;
+    cluster.start(0).await;
+    cluster.ready().await;
+    assert_eq!(read_all(cluster.node(0), log).len(), 21);
 }

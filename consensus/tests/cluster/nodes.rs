@@ -146,6 +146,28 @@ impl Cluster {
         }
     }
 
+    /// What every running node shows, for whoever waited in vain.
+    pub(crate) fn seen(&self) -> String {
+        let mut seen = String::new();
+        for node in self.running() {
+            let (identity, readiness) = (node.identity(), node.readiness());
+            seen += &format!("\nnode {} {}: {readiness:?}", identity.node, identity.incarnation);
+            seen += &format!("\n  reached: {:?}", node.transport().map(|transport| transport.reachable()));
+            for status in node.group_status().iter() {
+                let GroupStatus { group, replica, role, leader, term, committed, applied, members, .. } = status.as_ref();
+                seen += &format!("\n  group {group} replica {replica} {role:?} led by {leader:?} term {term} {committed} {applied} {members:?}");
+                seen += &format!("\n    {:?} {:?} {:?}", status.snapshot, status.peers, status.halted);
+            }
+            for (group, placement) in node.catalogue().groups() {
+                seen += &format!("\n  wanted {group}: {:?} {:?}", placement.replicas, placement.reported);
+            }
+            for (id, known) in node.catalogue().members() {
+                seen += &format!("\n  known {id}: {:?} {}", known.state, known.incarnation);
+            }
+        }
+        seen
+    }
+
     fn members_by_leaders(&self) -> BTreeMap<GroupId, Arc<GroupStatus>> {
         let mut found = BTreeMap::new();
         for node in self.running() {
@@ -288,11 +310,16 @@ impl Cluster {
 
     /// A new channel, once its logs are open on every running node; its first log.
     pub(crate) async fn create_channel(&self, name: &str, partitions: u32) -> LogId {
+        self.create_channel_with(name, partitions, 1).await
+    }
+
+    /// The same, with a UUID of its own.
+    pub(crate) async fn create_channel_with(&self, name: &str, partitions: u32, uuid: u128) -> LogId {
         let outcome = self
             .propose(GroupId::META, || {
                 Command::Meta(MetaCommand::CreateChannels(vec![NewChannel {
                     name: name.to_owned(),
-                    uuid: ChannelUuid(1),
+                    uuid: ChannelUuid(uuid),
                     partitions,
                     replicas: None,
                     segment_bytes: 1 << 20,

@@ -3,7 +3,8 @@
 //!
 //! A raft log that is damaged is set aside whole and an empty one opened: then the votes file and the checkpoints
 //! are evidence that each replica has lost its memory. Damage that only the entries of one group show costs that
-//! group's replica. What the disk refuses is no damage, and nothing is changed for it.
+//! group's replica. What the disk refuses is no damage, and nothing is changed for it. If it has no room, there is that of
+//! the reserve.
 //!
 //! Every sight meets exactly one row, and every row has a scenario of its own below. `docs/recovery.md` shows
 //! the same rows.
@@ -135,7 +136,8 @@ pub(super) fn open(
         });
         EngineLog::open(Arc::clone(&config.storage), &dir, config.tuning.raft_log, policy)
     };
-    let error = match attempt() {
+    let is_full = |error: &RaftLogError| matches!(error, RaftLogError::Full { .. });
+    let error = match engine.with_reserve(attempt, is_full) {
         Ok(log) => return Ok(Arc::new(log)),
         Err(error) => error,
     };
@@ -148,7 +150,7 @@ pub(super) fn open(
     let aside = engine.set_aside(&dir, &why)?;
     notes.push(why);
     notes.push(format!("the raft log was set aside as {}", aside.piece.display()));
-    Ok(Arc::new(attempt()?))
+    Ok(Arc::new(engine.with_reserve(attempt, is_full)?))
 }
 
 /// Reads the log of one group; or why its replica does not start.
