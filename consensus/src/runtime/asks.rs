@@ -10,7 +10,7 @@
 //! |---:|-----:|--------------------------------------------------------------------------------|
 //! |  0 |    1 | `status`: 0 done, 1 refused, 2 refused as stale, 3 not the leader, 4 not now, 5 refused for ever |
 //! |  1 |    8 | of status 3: the leader's node, all ones if not known                          |
-//! |  1 |    8 | of status 0, if the node joined: its replica of the meta group                 |
+//! |  1 |    8 | of status 0, if the node joined or replaced it: its replica of the meta group  |
 //! |  1 |   .. | of the others: the reason, as text                                             |
 //!
 //! A question is an entry's context and data, as `crate::entry` defines them.
@@ -179,14 +179,15 @@ impl AskSource for Answers {
             let node = node.ok_or("this node is starting or stopping")?;
             let command = decode_question(request)?;
             may_say(&node, &peer, &command)?;
-            let joining = match &command {
-                MetaCommand::JoinNode(record) => Some(record.clone()),
-                _ => None,
-            };
+            // Whoever has no replica of the meta group that works cannot learn elsewhere which one it has now.
+            let seated = matches!(
+                &command,
+                MetaCommand::JoinNode(_) | MetaCommand::ReplaceReplica { group: GroupId::META, .. }
+            );
             let submitted = node.submit(GroupId::META, Command::Meta(command), ANSWER_PATIENCE);
             let mut asked = Asked::of(submitted.await);
-            if let (Asked::Done(seat), Some(record)) = (&mut asked, joining) {
-                *seat = seat_of(&node, peer.hello.node, &record).await;
+            if let (Asked::Done(seat), true) = (&mut asked, seated) {
+                *seat = seat_of(&node, peer.hello.node, peer.hello.incarnation).await;
             }
             Ok(asked.encode())
         })

@@ -10,7 +10,7 @@
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use tidelog_wire::ids::{GroupId, LogId, NodeId, RaftIndex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::apply_thread::{ApplyBox, ApplyInput};
-use super::board::{Board, Statuses};
+use super::apply_thread::ApplyBox;
+use super::board::Board;
 use super::clock::Clock;
 use super::keeper::KeeperBox;
 use super::mailbox::NotTaken;
@@ -31,7 +31,7 @@ use super::snapshots::SnapshotDoor;
 use super::waiters::{ProposeError, Told, Waiters};
 use super::writer::WriterBox;
 use crate::apply::{Catalogue, LogReaders};
-use crate::core::{GroupStatus, Input, Proposal, Role, Token};
+use crate::core::{GroupStatus, Input, Proposal, Token};
 use crate::entry::{self, Command};
 use crate::metrics::NodeMetrics;
 use crate::outcome::Outcome;

@@ -155,9 +155,9 @@ impl Membership {
         }
     }
 
-    /// Replicas with evidence against them ask for successors.
+    /// Replicas with evidence against them ask for successors; that of the meta group does so elsewhere (`super::register`).
     fn replace_lost(&mut self, catalogue: &Catalogue, statuses: &[Arc<GroupStatus>]) {
-        for status in statuses {
+        for status in statuses.iter().filter(|status| status.group != GroupId::META) {
             let Some(reason) = status.halted.as_ref().filter(|reason| is_forgetful(reason)) else { continue };
             let (group, lost) = (status.group, status.replica);
             let wanted = catalogue.group(group).is_some_and(|placement| {
@@ -267,7 +267,7 @@ impl Membership {
 }
 
 /// Whether the replica may have forgotten what it promised, so that only a successor can go on.
-fn is_forgetful(reason: &HaltReason) -> bool {
+pub(super) fn is_forgetful(reason: &HaltReason) -> bool {
     match reason {
         HaltReason::VotesAhead { .. }
         | HaltReason::DurableEntryMissing { .. }

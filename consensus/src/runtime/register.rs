@@ -15,18 +15,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_wire::ids::{GroupId, NodeId, ReplicaId};
+use tidelog_wire::ids::{GroupId, Incarnation, NodeId, ReplicaId};
 use tokio::sync::Mutex;
 
 use super::asks::{Asked, ask_leader};
 use super::config::GivenUp;
 use super::handle::NodeHandle;
+use super::membership::is_forgetful;
 use super::replicas::{Begin, Replicas};
 use crate::apply::Catalogue;
 use crate::apply::group_placement::UNBOUND;
-use crate::core::Role;
 use crate::entry::{MetaCommand, NodeRecord};
 
+/// How often this node's replica of the meta group is looked at when nothing happens.
+const IDLE: Duration = Duration::from_secs(1);
 /// First and longest pause after an attempt.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -58,10 +60,13 @@ impl Registration {
         loop {
             let known = catalogue.borrow_and_update().node(self.record.node) == Some(&self.record);
             let step = async {
-                if known && self.forgotten.is_none() {
-                    // The catalogue lives as long as the node.
-                    if catalogue.changed().await.is_err() {
-                        std::future::pending::<()>().await;
+                if known && self.forgotten.is_none() && self.lost_meta().is_none() {
+                    tokio::select! {
+                        // The catalogue lives as long as the node.
+                        changed = catalogue.changed() => if changed.is_err() {
+                            std::future::pending::<()>().await;
+                        },
+                        () = tokio::time::sleep(IDLE) => {}
                     }
                     return None;
                 }
@@ -99,6 +104,9 @@ impl Registration {
         if let Some(why) = &self.forgotten {
             return self.begin_anew(command, why).await;
         }
+        if let Some(lost) = self.lost_meta() {
+            return self.replace_meta(lost).await;
+        }
         match ask_leader(&self.node, command).await {
             Asked::Done(Some(replica)) if joins => self.begin_meta(replica).await,
             Asked::Done(_) => Ok(()),
@@ -128,19 +136,25 @@ impl Registration {
         }
     }
 
-    /// Begins this node's replica of the meta group, unless it is there; one that cannot vouch for its log is replaced.
+    /// This node's replica of the meta group, if it cannot vouch for its log. Without it the node does not learn what the
+    /// catalogue gives it, so its successor is begun here.
+    fn lost_meta(&self) -> Option<ReplicaId> {
+        let shown = self.node.status(GroupId::META)?;
+        shown.halted.as_ref().is_some_and(is_forgetful).then_some(shown.replica)
+    }
+
+    async fn replace_meta(&self, lost: ReplicaId) -> Result<(), String> {
+        match ask_leader(&self.node, MetaCommand::ReplaceReplica { group: GroupId::META, lost }).await {
+            Asked::Done(Some(successor)) if successor > lost => self.begin_meta(successor).await,
+            other => Err(format!("its replica of the meta group has no successor yet: {other:?}")),
+        }
+    }
+
+    /// Begins this node's replica of the meta group, unless it is there.
     async fn begin_meta(&self, replica: ReplicaId) -> Result<(), String> {
-        let group = GroupId::META;
-        let shown = self.node.status(group);
-        match shown {
-            Some(shown) if shown.replica == replica && shown.role == Role::Halted => {
-                match ask_leader(&self.node, MetaCommand::ReplaceReplica { group, lost: replica }).await {
-                    Asked::Done(_) => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            }
+        match self.node.status(GroupId::META) {
             Some(shown) if shown.replica >= replica => Ok(()),
-            Some(_) | None => self.replicas.lock().await.begin(group, replica, Begin::Blank).await,
+            Some(_) | None => self.replicas.lock().await.begin(GroupId::META, replica, Begin::Blank).await,
         }
     }
 }
@@ -152,10 +166,14 @@ fn joins(catalogue: &Catalogue, record: &NodeRecord) -> bool {
 }
 
 /// The replica of the meta group that a node has just been given, as soon as it shows here.
-pub(super) async fn seat_of(node: &NodeHandle, asking: NodeId, record: &NodeRecord) -> Option<ReplicaId> {
+pub(super) async fn seat_of(
+    node: &NodeHandle,
+    asking: NodeId,
+    incarnation: Incarnation,
+) -> Option<ReplicaId> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let mut catalogue = node.watch_catalogue();
-    let seat = |catalogue: &Catalogue| catalogue.replica_on(GroupId::META, asking, record.incarnation);
+    let seat = |catalogue: &Catalogue| catalogue.replica_on(GroupId::META, asking, incarnation);
     let there = catalogue.wait_for(|catalogue| seat(catalogue).is_some());
     let there = tokio::time::timeout(PATIENCE, there).await.ok()?.ok()?;
     seat(&there)
