@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use tidelog_wire::ids::{Chain, ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, ProducerId};
-use tidelog_wire::protocol::{Answer, NewChannel, NodeStatus, OffsetSpec, Request};
+use tidelog_wire::protocol::{Answer, AnswerFrame, NewChannel, NodeStatus, OffsetSpec, Request};
 use tokio::time::Instant;
 
 use crate::client::{Call, Client, Target};
+use crate::cluster::CallError;
 use crate::error::ClientError;
 use crate::link::Lane;
 
@@ -120,6 +121,32 @@ impl Client {
         match self.ask(Target::Any, &request, true).await? {
             (_, Answer::TransferStarted) => Ok(()),
             (node, _) => Err(unexpected(node, &request)),
+        }
+    }
+
+    /// Sends `payload` to a node and back. With `through` it goes on from there to that node and back, and the answer is how
+    /// long that part took, in nanoseconds, as the first node measured. Asked once, on the way that batches take.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Unreachable`].
+    pub async fn echo(
+        &self,
+        node: NodeId,
+        through: Option<NodeId>,
+        payload: Bytes,
+    ) -> Result<Option<u64>, ClientError> {
+        let request = Request::Echo { through };
+        let (what, sent) = (request.name().to_owned(), payload.clone());
+        match self.cluster.call(node, Lane::Produce, &request, payload, self.deadline()).await {
+            Ok(AnswerFrame { answer: Ok(Answer::Echoed { peer_ns }), payload, .. }) if payload == sent => {
+                Ok(peer_ns)
+            }
+            Ok(AnswerFrame { answer: Ok(_), .. }) => Err(unexpected(node, &request)),
+            Ok(AnswerFrame { answer: Err(reply), .. }) => Err(ClientError::Refused { node, what, reply }),
+            Err(CallError::Fatal(error)) => Err(*error),
+            Err(error @ (CallError::Sent { .. } | CallError::NotSent { .. })) => {
+                Err(ClientError::Unreachable { tried: error.to_string() })
+            }
         }
     }
 

@@ -128,6 +128,8 @@ pub struct NodeMetrics {
     pub raft_log_bytes: Gauge,
     /// Checkpoints, with the syncs of the segments they name.
     pub checkpoint_time: Histogram,
+    /// Checkpoints that are being written now.
+    pub checkpoints_running: Gauge,
     /// Messages from peers that were refused.
     pub messages_refused: Counter,
     /// Messages and proposals that found the queue of the node full.

@@ -10,6 +10,7 @@
 //!
 //! Not here: which files exist and what is in them.
 
+pub mod floor;
 pub(crate) mod lazy_file;
 pub(crate) mod open_files;
 pub mod os;

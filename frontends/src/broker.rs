@@ -15,6 +15,7 @@
 //! | `cursors` | durable named positions |
 //! | `members` | nodes that leave, replicas and leaders spread |
 //! | `status` | readiness and the views of node and cluster |
+//! | `echo` | measures the way to this node and to others |
 //! | `consensus` | what is needed of consensus |
 //!
 //! Not here: protocols (`crate::native`, `crate::admin`), and raft: no front-end knows of it.
@@ -23,6 +24,7 @@ mod batches;
 mod channels;
 mod consensus;
 mod cursors;
+mod echo;
 mod error;
 #[cfg(test)]
 mod fake;

@@ -59,7 +59,7 @@ impl Answer for UpAnswer {
 /// Starts what is not running.
 pub(crate) async fn up(up: Up, output: &Output) -> Result<(), CliError> {
     let server = server_program(&up.local.server)?;
-    let shape = Shape { nodes: up.nodes, base_port: up.base_port, groups: up.groups };
+    let shape = Shape { nodes: up.nodes, base_port: up.base_port, groups: up.groups, ..Shape::default() };
     let waiting = spinner("waiting until every node serves");
     let result = local::start(&up.local.dir, shape, &server, up.local.server.wait_seconds).await;
     waiting.finish_and_clear();

@@ -65,7 +65,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
         Command::Down(down) => local_commands::down(down, output).await,
         Command::RestartNode(restart) => local_commands::restart_node(restart, output).await,
         Command::Demo(demo) => Box::pin(demo::run(demo, output)).await,
-        Command::Bench(bench) => Box::pin(bench::run(bench, output)).await,
+        Command::Bench(bench) => Box::pin(bench::run(bench, arguments.profile.as_deref(), output)).await,
         Command::Certs(certs) => certs::run(certs, output),
         Command::Status => status::run(&online(Patience::Look)?, output).await,
         Command::Cluster(cluster) => {

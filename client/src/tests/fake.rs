@@ -303,7 +303,8 @@ impl Node {
             | Request::ForgetNode { .. }
             | Request::Rebalance { .. }
             | Request::SetCursor { .. }
-            | Request::Cursors { .. } => plain(Err(refusal(ErrorCode::Unsupported, Retry::Never))),
+            | Request::Cursors { .. }
+            | Request::Echo { .. } => plain(Err(refusal(ErrorCode::Unsupported, Retry::Never))),
         }
     }
 

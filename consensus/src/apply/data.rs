@@ -39,6 +39,8 @@ pub const LOGS_PER_GROUP_MAX: u32 = 50_000;
 
 /// The apply version from which on a group keeps cursors.
 const CURSORS_SINCE: u16 = 2;
+/// More than any task that counts as quick may write to one log.
+const SMALL_TASK_BYTES: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -129,6 +131,11 @@ impl DataMachine {
     /// Whether the log is open.
     pub(super) fn is_open(&self, log: LogId) -> bool {
         self.logs.contains_key(&log)
+    }
+
+    /// Whether the log is open, and its active segment has room for so many bytes and many small batches more.
+    pub(super) fn has_room(&self, log: LogId, bytes: u64) -> bool {
+        self.logs.get(&log).is_some_and(|opened| opened.writer.has_room(bytes.saturating_add(SMALL_TASK_BYTES)))
     }
 
     /// The generation's last leader epoch, if it is closed here for ever.

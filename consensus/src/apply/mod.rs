@@ -259,6 +259,18 @@ impl Machines {
         Ok(outcome)
     }
 
+    /// Whether a task does nothing but append to segments that are there and have room: no file is made, nothing is synced.
+    #[must_use]
+    pub fn is_quick(&self, task: &ApplyTask) -> bool {
+        let Some(logs) = self.logs_of(task.group) else { return false };
+        task.entries.iter().all(|committed| {
+            let entry = &committed.entry;
+            let room = u64::try_from(entry.data.len()).unwrap_or(u64::MAX);
+            entry.data.is_empty() && entry.context.is_empty()
+                || entry::routed_log(&entry.context).is_some_and(|log| logs.has_room(log, room))
+        })
+    }
+
     /// The last applied entry of a group.
     #[must_use]
     pub fn applied(&self, group: GroupId) -> Option<EntryId> {

@@ -1,6 +1,9 @@
-//! The apply thread: committed entries of all groups become logs and catalogue, in order.
+//! Apply: committed entries of all groups become logs and catalogue, in order.
 //!
-//! 1. It applies what the raft thread hands over, makes the applied index known, and tells each
+//! It has a desk (`super::apply_desk`): small appends are applied by whoever learned that they are committed, everything else by the
+//! apply thread.
+//!
+//! 1. It applies what the core hands over, makes the applied index known, and tells each
 //!    proposer its outcome. It does not sync: the raft log is the durable copy until the next checkpoint.
 //! 2. It takes a group's checkpoint once enough bytes or time went by, and gives it to the keeper, which
 //!    syncs and writes it while applying goes on. One at a time a group.
@@ -20,10 +23,11 @@ use std::time::Duration;
 use tidelog_wire::ids::{GroupId, LogId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::apply_desk::ApplyBox;
 use super::board::Board;
 use super::clock::Clock;
+use super::desk::Worker;
 use super::keeper::{KeeperBox, KeeperInput};
-use super::mailbox::{Mailbox, Waited};
 use super::pace::{CheckpointPace, Pacer};
 use super::raft_thread::Inbox;
 use super::waiters::{Told, Waiters};
@@ -38,9 +42,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const RECONCILE_PATIENCE: Duration = Duration::from_secs(1);
 /// Entries that found no room on the disk are applied again after this time.
 const STALL_PATIENCE: Duration = Duration::from_millis(250);
-
-/// What waits for the apply thread. The core bounds the bytes of entries handed over.
-pub(super) type ApplyBox = Mailbox<ApplyInput>;
+/// A task that took longer to apply was slow.
+const SLOW: Duration = Duration::from_millis(2);
 
 /// Something for the apply thread to do or to know.
 pub(super) enum ApplyInput {
@@ -62,6 +65,8 @@ pub(super) enum ApplyInput {
     Close(GroupId, oneshot::Sender<Vec<LogId>>),
     /// Checkpoint everything, then say so.
     Finish(oneshot::Sender<()>),
+    /// The apply thread looks after what falls due.
+    Round,
 }
 
 /// How a staged snapshot takes the place of a group's state.
@@ -125,18 +130,41 @@ impl ApplyState {
     }
 }
 
-impl ApplyThread {
-    /// Works until the mailbox is closed.
-    pub(super) fn run(mut self) {
-        let mut inputs = Vec::new();
-        while self.mailbox.take_all(&mut inputs, Some(IDLE_WAIT)) == Waited::Open {
-            for input in inputs.drain(..) {
-                self.take(input);
-            }
+impl Worker<ApplyInput> for ApplyThread {
+    type After = ();
+
+    fn work(&mut self, inputs: &mut Vec<ApplyInput>) {
+        let begun = self.clock.now();
+        let round = inputs.iter().any(|input| matches!(input, ApplyInput::Round));
+        for input in inputs.drain(..) {
+            self.take(input);
+        }
+        let slow = self.clock.now().saturating_sub(begun) >= SLOW;
+        match (slow, round) {
+            (true, _) => self.mailbox.doubt_disk(),
+            (false, true) => self.mailbox.trust_disk(),
+            (false, false) => {}
+        }
+        if round {
             self.try_stalled();
             self.reconcile();
             self.checkpoint();
+        } else if self.state.reconcile_due {
+            self.mailbox.call();
         }
+    }
+}
+
+impl ApplyThread {
+    /// Works until the desk is closed.
+    pub(super) fn run(self) {
+        let desk = Arc::clone(&self.mailbox);
+        desk.serve(self, IDLE_WAIT);
+    }
+
+    /// Whether a task does nothing but write into segments that are there and have room.
+    pub(super) fn is_quick(&self, task: &ApplyTask) -> bool {
+        !self.state.stalled.contains_key(&task.group) && self.machines.is_quick(task)
     }
 
     fn take(&mut self, input: ApplyInput) {
@@ -162,6 +190,7 @@ impl ApplyThread {
                 self.state.pacer.finish();
                 self.state.finish = Some(done);
             }
+            ApplyInput::Round => {}
         }
     }
 
@@ -202,7 +231,9 @@ impl ApplyThread {
         let size = |entry: &raft::eraftpb::Entry| entry.data.len().saturating_add(entry.context.len());
         let bytes: usize = task.entries.iter().map(|committed| size(&committed.entry)).sum();
         let applied = self.machines.apply(task);
-        self.state.pacer.applied(group, u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.state.pacer.applied(group, u64::try_from(bytes).unwrap_or(u64::MAX)) {
+            self.mailbox.call();
+        }
         self.board.set_applied(group, applied.applied.index);
         let mut intent_changed = false;
         for (token, outcome) in applied.outcomes {

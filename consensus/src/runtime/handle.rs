@@ -20,11 +20,11 @@ use tidelog_wire::ids::{GroupId, LogId, NodeId, RaftIndex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::apply_thread::ApplyBox;
+use super::apply_desk::ApplyBox;
 use super::board::Board;
 use super::clock::Clock;
 use super::keeper::KeeperBox;
-use super::mailbox::NotTaken;
+use super::desk::NotTaken;
 use super::raft_thread::Inbox;
 use super::register::NewLife;
 use super::snapshots::SnapshotDoor;
@@ -133,8 +133,7 @@ impl NodeHandle {
     /// Proposes `command` to `group`, before returning, and gives its outcome once it is applied here.
     ///
     /// # Errors
-    /// [`ProposeError`], which says whether the command may still be applied. After `within` it is
-    /// [`ProposeError::MayHaveCommitted`].
+    /// [`ProposeError`] says whether it may still be applied. After `within` it is [`ProposeError::MayHaveCommitted`].
     pub fn submit(
         &self,
         group: GroupId,
@@ -152,16 +151,19 @@ impl NodeHandle {
             | Command::RaiseApplyVersion { .. }
             | Command::Meta(_) => None,
         };
-        let no_room = append_bytes.is_some() && self.shared.board.disk_full.load(Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        let begun = shared.clock.now();
+        let admitted = match append_bytes {
+            Some(_) if shared.board.disk_full.load(Ordering::Relaxed) => Err(ProposeError::DiskFull),
+            Some(_) => shared.waiters.admit(begun),
+            None => Ok(()),
+        };
         let (context, data) = entry::encode(command);
         let bytes = data.len();
         let proposal = Proposal { context: context.into(), data };
-        let shared = Arc::clone(&self.shared);
-        let begun = shared.clock.now();
-        let entered = match no_room {
-            true => Err(ProposeError::DiskFull),
-            false => self.enter(group, bytes, |token| Input::Propose { group, token, entry: proposal }),
-        };
+        let entered = admitted.and_then(|()| {
+            self.enter(group, bytes, |token| Input::Propose { group, token, entry: proposal })
+        });
         async move {
             let told = match entered {
                 Ok(waiting) => waiting.told(within).await,
@@ -202,7 +204,7 @@ impl NodeHandle {
             match not_taken {
                 NotTaken::Full => {
                     shared.metrics.inputs_dropped.add(1);
-                    ProposeError::Busy
+                    ProposeError::busy()
                 }
                 NotTaken::Closed => ProposeError::Stopping,
             }
@@ -224,7 +226,7 @@ impl NodeHandle {
                     Told::Failed(
                         ProposeError::MayHaveCommitted
                         | ProposeError::NotReady
-                        | ProposeError::Busy
+                        | ProposeError::Busy { .. }
                         | ProposeError::Superseded
                         | ProposeError::NotLeader { leader: None },
                     )
@@ -350,6 +352,12 @@ impl NodeHandle {
     #[must_use]
     pub fn watch_stopping(&self) -> watch::Receiver<bool> {
         self.shared.board.stopping.subscribe()
+    }
+
+    /// Proposals and reads that wait for an answer here.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.waiters.len()
     }
 
     /// What the node measures.

@@ -16,12 +16,14 @@ use std::time::Duration;
 use tidelog_engine::Engine;
 use tokio::sync::oneshot;
 
-use super::apply_thread::{ApplyBox, ApplyInput};
+use super::apply_desk::ApplyBox;
+use super::apply_thread::ApplyInput;
 use super::board::Board;
 use super::clock::Clock;
 use super::disk_use::bytes_below;
 use super::fatal::Fatal;
-use super::mailbox::{Mailbox, Waited};
+use super::desk::Waited;
+use super::mailbox::Mailbox;
 use super::snapshots::SnapshotDoor;
 use crate::apply::CheckpointJob;
 use crate::core::Compaction;
@@ -99,7 +101,12 @@ impl Keeper {
     fn checkpoint(&self, job: CheckpointJob) -> Result<(), String> {
         let group = job.checkpoint().group;
         let begun = self.clock.now();
-        match job.run() {
+        self.metrics.checkpoints_running.set(1);
+        self.apply.set_checkpointing(true);
+        let written = job.run();
+        self.apply.set_checkpointing(false);
+        self.metrics.checkpoints_running.set(0);
+        match written {
             Ok(done) => {
                 self.metrics.checkpoint_time.observe(self.clock.now().saturating_sub(begun));
                 self.apply.push(ApplyInput::Checkpointed(done));

@@ -1,18 +1,19 @@
 //! The runtime: threads that carry out what the core decides.
 //!
 //! ```text
-//!  clients ─submit─► raft thread ──persist──► log writer ──Persisted──┐
-//!  peers ──message─►  (the core) ◄─────────────────────────────────────┤
-//!                     │   │  └──apply──► apply thread ──Applied────────┤
-//!                     │   └──messages──► transport     └─checkpoint─► keeper
+//!  clients ─submit─► the core's desk ──persist──► log writer ──Persisted──┐
+//!  peers ──message─►  (raft_thread)  ◄─────────────────────────────────────┤
+//!                     │   │  └──apply──► apply's desk ──Applied────────────┤
+//!                     │   └──messages──► transport   └─checkpoint─► keeper
 //!                     └── answers, statuses
 //! ```
 //!
-//! - The **raft thread** (`raft_thread`) never waits for a disk, a peer or another thread, so heartbeats
-//!   do not either. Messages go out while the log writer writes.
+//! - The **core** (`raft_thread`) is worked by whoever brings it something (`desk`), and by a thread of its own at each tick.
+//!   It never waits for a disk, a peer or another thread, so heartbeats do not either. Messages go out while the log
+//!   writer writes.
 //! - The **log writer** (`writer`) makes one batch and one sync of all that waits, votes last.
-//! - The **apply thread** (`apply_thread`) writes committed batches into segments, without a sync, and
-//!   tells proposers their outcomes.
+//! - **Apply** (`apply_desk`, `apply_thread`) writes committed batches into segments, without a sync, and tells proposers their
+//!   outcomes: small ones where they became committed, the rest on a thread of its own.
 //! - The **keeper** (`keeper`) syncs segments, writes checkpoints, compacts the raft log.
 //!
 //! A start (`start`) recovers in this order: engine, raft log, unfinished installations, checkpoints,
@@ -26,18 +27,22 @@
 //! Not here: consensus itself (`crate::core`), what entries mean (`crate::apply`), bytes on the wire
 //! (`crate::transport`).
 
+mod apply_desk;
 mod apply_thread;
 mod asks;
 mod board;
 mod clock;
 mod config;
+mod desk;
 mod disk_use;
 mod ending;
+mod echo;
 mod fatal;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod handle;
 mod keeper;
+mod locks;
 mod mailbox;
 mod membership;
 #[cfg(test)]

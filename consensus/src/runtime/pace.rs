@@ -62,11 +62,12 @@ impl Pacer {
         }
     }
 
-    /// Entries of this size were applied.
-    pub(super) fn applied(&mut self, group: GroupId, bytes: u64) {
-        if let Some(progress) = self.groups.get_mut(&group) {
-            progress.bytes = progress.bytes.saturating_add(bytes);
-        }
+    /// Entries of this size were applied. Whether the group's checkpoint fell due by that.
+    pub(super) fn applied(&mut self, group: GroupId, bytes: u64) -> bool {
+        let Some(progress) = self.groups.get_mut(&group) else { return false };
+        let before = progress.bytes;
+        progress.bytes = progress.bytes.saturating_add(bytes);
+        before < self.pace.bytes && progress.bytes >= self.pace.bytes && !progress.running
     }
 
     /// Old entries of the group are in the way.
@@ -134,7 +135,9 @@ mod tests {
     fn a_checkpoint_is_due_after_bytes_or_time_or_when_entries_are_in_the_way() {
         let mut pacer = pacer();
         assert_eq!(pacer.due(Duration::from_secs(1)), []);
-        pacer.applied(GROUPS[0], 100);
+        assert!(!pacer.applied(GROUPS[0], 99), "not yet");
+        assert!(pacer.applied(GROUPS[0], 1), "now");
+        assert!(!pacer.applied(GROUPS[0], 1), "that is known");
         assert_eq!(pacer.due(Duration::from_secs(2)), [GROUPS[0]]);
         pacer.soon(GROUPS[1]);
         assert_eq!(pacer.due(Duration::from_secs(3)), [GROUPS[1]]);

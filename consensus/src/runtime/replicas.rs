@@ -20,7 +20,8 @@ use tidelog_wire::ids::{GroupId, LogId, NodeId, ReplicaId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::apply_thread::{ApplyBox, ApplyInput};
+use super::apply_desk::ApplyBox;
+use super::apply_thread::ApplyInput;
 use super::board::Board;
 use super::keeper::{KeeperBox, KeeperInput};
 use super::raft_thread::Inbox;

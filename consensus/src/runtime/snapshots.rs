@@ -29,7 +29,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use self::exporting::WantedExports;
-use super::apply_thread::{ApplyBox, Installer};
+use super::apply_desk::ApplyBox;
+use super::apply_thread::Installer;
 use super::fatal::Fatal;
 use super::peers::Snapshots;
 use super::raft_thread::Inbox;

@@ -19,7 +19,8 @@ use tidelog_wire::ids::GroupId;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::apply_thread::{ApplyBox, ApplyState, ApplyThread};
+use super::apply_desk::ApplyBox;
+use super::apply_thread::{ApplyState, ApplyThread};
 use super::asks::Answers;
 use super::board::Board;
 use super::config::{Addresses, NodeConfig, Start, StartError};
@@ -98,9 +99,9 @@ impl Wiring {
             board: Arc::new(board),
             inbox: Arc::new(Inbox::new()),
             waiters: Arc::new(Waiters::default()),
-            writer: Arc::new(Mailbox::new(0, 0)),
-            apply: Arc::new(Mailbox::new(0, 0)),
-            keeper: Arc::new(Mailbox::new(0, 0)),
+            writer: Arc::new(Mailbox::new()),
+            apply: Arc::new(ApplyBox::new()),
+            keeper: Arc::new(Mailbox::new()),
         }
     }
 }

@@ -14,7 +14,8 @@ use tidelog_engine::checkpoint::EntryId;
 use tidelog_engine::sim_disk::SimDisk;
 use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
-use super::apply_thread::{ApplyBox, ApplyInput};
+use super::apply_desk::ApplyBox;
+use super::apply_thread::ApplyInput;
 use super::board::Board;
 use super::clock::SystemClock;
 use super::fatal::Fatal;
@@ -155,8 +156,8 @@ impl TestNode {
         let catalogue = Arc::new(Catalogue::genesis(&[GROUP], &[0, 1, 2].map(NodeId)));
         let board = Arc::new(Board::new(catalogue, Vec::new()));
         let inbox = Arc::new(Inbox::new());
-        let writer = Arc::new(Mailbox::new(0, 0));
-        let apply: Arc<ApplyBox> = Arc::new(Mailbox::new(0, 0));
+        let writer = Arc::new(Mailbox::new());
+        let apply = Arc::new(ApplyBox::new());
         let metrics = Arc::new(NodeMetrics::default());
         let ended: Arc<Mutex<Vec<String>>> = Arc::default();
         let says = Arc::clone(&ended);
@@ -174,7 +175,7 @@ impl TestNode {
             inbox: Arc::clone(&inbox),
             writer: Arc::clone(&writer),
             apply: Arc::clone(&apply),
-            keeper: Arc::new(Mailbox::new(0, 0)),
+            keeper: Arc::new(Mailbox::new()),
             peers: Arc::new(Wire { from: NodeId(number), wires: Arc::clone(wires) }),
             waiters: Arc::new(Waiters::default()),
             board: Arc::clone(&board),
@@ -230,10 +231,9 @@ fn core(number: u64, raft_log: &Arc<dyn RaftLog>) -> NodeCore {
 }
 
 /// Says of everything committed that it is applied.
-fn apply_nothing(mailbox: &ApplyBox, raft: &Inbox) {
-    let mut inputs = Vec::new();
-    while mailbox.take_all(&mut inputs, None) == super::mailbox::Waited::Open {
-        for input in inputs.drain(..) {
+fn apply_nothing(desk: &ApplyBox, raft: &Arc<Inbox>) {
+    while desk.wait(PATIENCE) == super::desk::Waited::Open {
+        for input in desk.taken() {
             if let ApplyInput::Apply(task) = input {
                 let index = task.entries.last().unwrap().index;
                 raft.push_input(Input::Applied { group: task.group, index });

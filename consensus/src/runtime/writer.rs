@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::fatal::Fatal;
-use super::mailbox::{Mailbox, Waited};
+use super::desk::Waited;
+use super::mailbox::Mailbox;
 use super::raft_thread::Inbox;
 use crate::core::{Input, Persist};
 use crate::metrics::NodeMetrics;

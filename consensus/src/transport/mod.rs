@@ -19,6 +19,7 @@
 mod asks;
 mod bulk;
 mod directory;
+mod echo;
 mod error;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -47,6 +48,7 @@ use tokio::time::timeout;
 pub use self::asks::{ANSWER_BYTES_MAX, AskSource, Asker, LaterAnswer, NoAsks};
 pub use self::bulk::{BULK_REQUEST_BYTES_MAX, BulkObject, BulkReader, BulkSource, NoBulk};
 pub use self::directory::{Directory, KnownLife, KnownNode, Seen};
+pub use self::echo::ECHO_BYTES_MAX;
 pub use self::error::{Remote, TransportError};
 pub use self::hello::{PeerHello, VERSIONS};
 pub use self::metrics::{Counter, TransportMetrics};
@@ -54,6 +56,7 @@ pub use self::settings::{PeerEvents, TransportConfig, TransportTuning};
 
 use self::asks::{ANSWERED_MAX, ASKS_MAX};
 use self::bulk::Pace;
+use self::echo::Echoes;
 use self::error::CloseCode;
 use self::frames::encode_head;
 use self::hello::HelloFrame;
@@ -110,6 +113,7 @@ struct Shared {
     handshake_slots: Arc<Semaphore>,
     pace: Pace,
     runtime: tokio::runtime::Handle,
+    echoes: Echoes,
     stopping: watch::Sender<bool>,
 }
 
@@ -193,6 +197,21 @@ impl Shared {
         self.endpoint.close(CloseCode::Stopping.number(), b"this node stops");
     }
 
+    /// Queues a message for a peer, and counts one that is dropped.
+    fn push(&self, to: NodeId, lane: Lane, group: GroupId, message: Bytes) -> Result<(), Dropped> {
+        let head = encode_head(group, &message).ok_or(Dropped::TooLarge)?;
+        let pushed = self.peers().get(&to).ok_or(Dropped::Unknown)?.push(lane, head, message);
+        match pushed {
+            Ok(()) => {}
+            Err(Dropped::Full) => self.metrics.dropped_full.add(1),
+            Err(Dropped::Guest) => self.metrics.dropped_guest.add(1),
+            Err(Dropped::NotConnected | Dropped::Unknown | Dropped::TooLarge) => {
+                self.metrics.dropped_down.add(1);
+            }
+        }
+        pushed
+    }
+
     /// Returns once the transport is being stopped.
     async fn stopped(&self) {
         let mut stopping = self.stopping.subscribe();
@@ -250,6 +269,7 @@ impl Transport {
             handshake_slots: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             pace: Pace::new(tuning.bulk_bytes_per_second),
             runtime: runtime.clone(),
+            echoes: Echoes::default(),
             stopping: watch::Sender::new(false),
         });
         shared.know(directory);
@@ -286,18 +306,7 @@ impl Transport {
     /// # Errors
     /// [`Dropped`], which is counted too: the message does not arrive.
     pub fn send(&self, to: NodeId, lane: Lane, group: GroupId, message: Bytes) -> Result<(), Dropped> {
-        let head = encode_head(group, &message).ok_or(Dropped::TooLarge)?;
-        let peers = self.shared.peers();
-        let pushed = peers.get(&to).ok_or(Dropped::Unknown)?.push(lane, head, message);
-        match pushed {
-            Ok(()) => {}
-            Err(Dropped::Full) => self.shared.metrics.dropped_full.add(1),
-            Err(Dropped::Guest) => self.shared.metrics.dropped_guest.add(1),
-            Err(Dropped::NotConnected | Dropped::Unknown | Dropped::TooLarge) => {
-                self.shared.metrics.dropped_down.add(1);
-            }
-        }
-        pushed
+        self.shared.push(to, lane, group, message)
     }
 
     /// Asks a peer's [`BulkSource`] for what `request` names, from byte `position` on. Waits while as

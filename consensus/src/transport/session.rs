@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidelog_wire::ids::NodeId;
 use tokio::task::JoinSet;
 
-use super::bulk;
+use super::{bulk, echo};
 use super::error::Remote;
 use super::frames::{Drain, FRAME_HEAD, broken_off, lane_of, read_frame, send_lane};
 use super::link::LinkFacts;
@@ -100,10 +100,14 @@ async fn receive_lane(
             Ok((group, message)) => {
                 shared.metrics.frames_received.add(1);
                 shared.metrics.bytes_received.add_len(message.len().saturating_add(FRAME_HEAD));
-                if member.load(Ordering::Acquire) {
-                    shared.events.message(node, lane, group, message);
-                } else {
+                if !member.load(Ordering::Acquire) {
                     shared.metrics.dropped_guest.add(1);
+                } else if group == echo::ECHO_GROUP {
+                    if let Err(error) = echo::received(&shared, node, &message) {
+                        return error;
+                    }
+                } else {
+                    shared.events.message(node, lane, group, message);
                 }
                 // Reading does not wait while bytes are at hand: let the connection's own task run too.
                 tokio::task::consume_budget().await;

@@ -211,6 +211,20 @@ async fn messages_arrive_in_order_on_each_lane() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_echo_comes_back_and_raft_never_sees_it() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let (zero, mut one) = pair(&authority).await;
+    zero.transport.echo(NodeId(1), &[7; 1024], PATIENCE).await.unwrap();
+    one.transport.echo(NodeId(0), &[7; ECHO_BYTES_MAX], PATIENCE).await.unwrap();
+    let refused = zero.transport.echo(NodeId(1), &[7; ECHO_BYTES_MAX + 1], PATIENCE).await;
+    assert!(matches!(refused, Err(TransportError::TooLarge { .. })), "{refused:?}");
+    let refused = zero.transport.echo(NodeId(5), &[7], PATIENCE).await;
+    assert!(matches!(refused, Err(TransportError::NotConnected { .. })), "{refused:?}");
+    zero.transport.send(NodeId(1), Lane::Append, GROUP, numbered(1)).unwrap();
+    assert!(matches!(one.next().await, Event::Message(_, _, GROUP, bytes) if bytes == numbered(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_message_arrives_and_a_larger_one_is_not_sent() {
     let authority = Authority::create(CLUSTER).unwrap();
     let (zero, mut one) = pair(&authority).await;

@@ -282,7 +282,7 @@ impl Cluster {
                         Err(
                             ProposeError::NotLeader { .. }
                             | ProposeError::NotReady
-                            | ProposeError::Busy
+                            | ProposeError::Busy { .. }
                             | ProposeError::Superseded,
                         ) => tokio::task::yield_now().await,
                         Err(error) => panic!("group {group}: {error}"),

@@ -41,6 +41,16 @@ struct Seal {
 }
 
 impl LogWriter {
+    /// Whether frames of so many bytes in all go into the active segment, of which the header is written: then to append them is
+    /// to write, and neither makes a file nor syncs one.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            active.header.is_none()
+                && active.position.get().saturating_add(bytes) <= self.config.segment_bytes
+        })
+    }
+
     /// Keeps zeros ahead of the last frame, so that a sync need not write the file's length. To be called
     /// before a sync, which then covers the zeros too if there are new ones: there are if the last append
     /// ran past those that were there, and then that sync has a new length to write in any case.

@@ -66,6 +66,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn groups(&self) -> Vec<GroupStatus>;
     /// Asks the leader of `group`, if it is this node, to hand over to `to`.
     fn transfer(&self, group: GroupId, to: NodeId, within: Duration) -> Later<Result<(), SubmitError>>;
+    /// Sends `payload` to another node and back; how long that took, or why it did not come back.
+    fn echo(&self, peer: NodeId, payload: Bytes, within: Duration) -> Later<Result<Duration, String>>;
     /// What recovery found and did, one line each.
     fn recovery_notes(&self) -> Vec<String>;
 }
@@ -229,7 +231,10 @@ pub enum SubmitError {
     /// Another entry took its place. It will never be applied.
     Superseded,
     /// A limit is reached. It will never be applied.
-    Busy,
+    Busy {
+        /// Worth trying again after this time.
+        retry_after_ms: u32,
+    },
     /// The group is not here or does not run, or its leader is new. It will never be applied.
     NotReady,
     /// Larger than any entry may be.

@@ -120,10 +120,14 @@ pub enum BrokerError {
         group: GroupId,
     },
     /// A limit is reached.
-    #[error("E2113 group {group} has as much under way as it may; nothing was done: repeat after a pause")]
+    #[error(
+        "E2113 group {group} has as much under way as it may; nothing was done: repeat after {retry_after_ms} ms"
+    )]
     Busy {
         /// The group.
         group: GroupId,
+        /// The pause.
+        retry_after_ms: u32,
     },
     /// Starting, or the leader is new.
     #[error("E2114 {what} is not ready yet; nothing was done: repeat shortly")]
@@ -226,7 +230,7 @@ impl BrokerError {
         match error {
             SubmitError::NotLeader { leader: Some(leader) } => Self::NotLeader { group, leader },
             SubmitError::NotLeader { leader: None } | SubmitError::Superseded => Self::NoQuorum { group },
-            SubmitError::Busy => Self::Busy { group },
+            SubmitError::Busy { retry_after_ms } => Self::Busy { group, retry_after_ms },
             SubmitError::NotReady => Self::NotReady { what: format!("group {group}") },
             SubmitError::TooLarge => {
                 Self::InvalidRequest { reason: "it is larger than any entry may be".to_owned() }

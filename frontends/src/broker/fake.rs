@@ -301,6 +301,11 @@ impl Consensus for FakeConsensus {
         Box::pin(async { Ok(()) })
     }
 
+    fn echo(&self, peer: NodeId, _: Bytes, _: Duration) -> Later<Result<Duration, String>> {
+        let answer = if peer == NodeId(8) { Ok(Duration::from_micros(90)) } else { Err("no peer".to_owned()) };
+        Box::pin(async move { answer })
+    }
+
     fn recovery_notes(&self) -> Vec<String> {
         vec!["a torn tail was cut".to_owned()]
     }

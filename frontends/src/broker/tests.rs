@@ -108,7 +108,7 @@ async fn what_consensus_says_of_a_proposal_reaches_the_client_without_a_guess() 
     let world = world();
     let log = channel(&world, "orders").await;
     let cases = [
-        (SubmitError::Busy, BrokerError::Busy { group: GROUP }),
+        (SubmitError::Busy { retry_after_ms: 70 }, BrokerError::Busy { group: GROUP, retry_after_ms: 70 }),
         (SubmitError::MayHaveCommitted, BrokerError::MayHaveCommitted { group: GROUP }),
         (SubmitError::DiskFull, BrokerError::DiskFull { group: GROUP }),
         (SubmitError::Superseded, BrokerError::NoQuorum { group: GROUP }),

@@ -6,7 +6,6 @@ use crate::broker::BrokerError;
 
 /// Pauses that clients are asked to make, in milliseconds.
 const ELECTION_MS: u32 = 50;
-const BUSY_MS: u32 = 20;
 const NOT_READY_MS: u32 = 50;
 const DISK_FULL_MS: u32 = 1_000;
 
@@ -41,8 +40,9 @@ fn code_and_retry(error: &BrokerError) -> (ErrorCode, Retry) {
         BrokerError::MayHaveCommitted { .. } => {
             (ErrorCode::TimedOutMayHaveCommitted, Retry::MayHaveCommitted)
         }
-        BrokerError::Busy { .. } => {
-            (ErrorCode::Busy { retry_after_ms: BUSY_MS }, Retry::Here { after_ms: BUSY_MS })
+        BrokerError::Busy { retry_after_ms, .. } => {
+            let retry_after_ms = *retry_after_ms;
+            (ErrorCode::Busy { retry_after_ms }, Retry::Here { after_ms: retry_after_ms })
         }
         BrokerError::NotReady { .. } => (ErrorCode::NotReady, Retry::Here { after_ms: NOT_READY_MS }),
         BrokerError::DamagedRange { start, end, .. } | BrokerError::UnreadableRange { start, end, .. } => {

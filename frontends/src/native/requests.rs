@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::entry::NodeRecord;
-use tidelog_wire::ids::{GroupId, LogId};
+use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tidelog_wire::protocol::{
     Answer, ChannelInfo, ChannelState, DamagedRange, ErrorReply, FetchRequest, GroupInfo, LogInfo,
     MetadataInfo, NodeInfo, NodeStatus, OffsetSpec, PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
@@ -56,6 +56,9 @@ pub(super) fn begin(peer: &Arc<Peer>, request: Request, payload: Bytes) -> Later
     Box::pin(async move {
         if let Request::Fetch(request) = request {
             return fetch(&peer, &broker, request).await;
+        }
+        if let Request::Echo { through } = request {
+            return (echo(&broker, through, payload).await, None);
         }
         (Reply::of(answer(&broker, request).await), None)
     })
@@ -114,9 +117,17 @@ async fn answer(broker: &Arc<Broker>, request: Request) -> Result<Answer, Broker
             Err(BrokerError::InvalidRequest { reason: "cursors cannot be read yet".to_owned() })
         }
         // Batches in and out are dealt with before.
-        Request::Produce { .. } | Request::Fetch(_) => {
+        Request::Produce { .. } | Request::Fetch(_) | Request::Echo { .. } => {
             Err(BrokerError::InvalidRequest { reason: "it is no question".to_owned() })
         }
+    }
+}
+
+/// The payload, sent back, if need be after it has been at another node.
+async fn echo(broker: &Broker, through: Option<NodeId>, payload: Bytes) -> Reply {
+    match broker.echo(through, &payload).await {
+        Ok(peer_ns) => Reply { answer: Ok(Answer::Echoed { peer_ns }), payload: vec![payload] },
+        Err(error) => Reply::error(reply::of_broker(&error)),
     }
 }
 

@@ -1,3 +1,5 @@
+mod echoes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -421,14 +423,6 @@ async fn strangers_are_turned_away_before_a_byte_is_read() {
     Client::connect_with(served.address, believed).await.unwrap().greet().await;
     assert_eq!(served.broker.counts().connections_opened.value(), 1);
     assert_eq!(served.broker.counts().connections_refused.value(), 3);
-}
-
-#[tokio::test]
-async fn a_client_that_never_greets_is_sent_away() {
-    let served = serve();
-    let client = Client::connect(&served).await;
-    let (code, reason) = client.closed().await;
-    assert_eq!(code, u64::from(CloseCode::NotGreeted.number()), "{reason}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidelog_consensus::apply::Catalogue;
 use tidelog_consensus::apply::channel::{Channel, ChannelState};
 use tidelog_consensus::core::GroupStatus;
@@ -41,7 +42,7 @@ fn submit_error(error: ProposeError) -> SubmitError {
     match error {
         ProposeError::NotLeader { leader } => SubmitError::NotLeader { leader },
         ProposeError::Superseded => SubmitError::Superseded,
-        ProposeError::Busy => SubmitError::Busy,
+        ProposeError::Busy { retry_after_ms } => SubmitError::Busy { retry_after_ms },
         // Nothing that clients submit changes members.
         ProposeError::NotReady | ProposeError::Members(_) => SubmitError::NotReady,
         ProposeError::TooLarge => SubmitError::TooLarge,
@@ -195,6 +196,13 @@ impl Consensus for RunningNode {
     fn transfer(&self, group: GroupId, to: NodeId, within: Duration) -> Later<Result<(), SubmitError>> {
         let handle = self.handle.clone();
         Box::pin(async move { handle.transfer(group, Some(to), within).await.map_err(submit_error) })
+    }
+
+    fn echo(&self, peer: NodeId, payload: Bytes, within: Duration) -> Later<Result<Duration, String>> {
+        let handle = self.handle.clone();
+        Box::pin(async move {
+            handle.echo(peer, &payload, within).await.map_err(|error| error.to_string())
+        })
     }
 
     fn recovery_notes(&self) -> Vec<String> {

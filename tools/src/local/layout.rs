@@ -27,6 +27,8 @@ pub(crate) struct Shape {
     /// 0 is any free block.
     pub(crate) base_port: Option<u16>,
     pub(crate) groups: Option<u64>,
+    /// Time between two checkpoints of a group; the node's own choice if `None`.
+    pub(crate) checkpoint_seconds: Option<u64>,
 }
 
 /// A cluster below a directory.
@@ -51,6 +53,9 @@ struct Facts {
     replacing: Vec<u64>,
     groups: u64,
     base_port: u16,
+    /// Time between two checkpoints of a group, if it is not the node's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoint_seconds: Option<u64>,
     /// Whether all nodes were ready once. From then on no data directory may be formatted again.
     formed: bool,
 }
@@ -63,6 +68,8 @@ struct NodeConfig {
     peers: Vec<Peer>,
     tls: Tls,
     raft: Raft,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<Checkpoint>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +88,11 @@ struct Tls {
 #[derive(Serialize)]
 struct Raft {
     data_groups: u64,
+}
+
+#[derive(Serialize)]
+struct Checkpoint {
+    seconds: u64,
 }
 
 #[derive(Serialize)]
@@ -143,6 +155,7 @@ impl Layout {
             replacing: Vec::new(),
             groups,
             base_port,
+            checkpoint_seconds: shape.checkpoint_seconds,
             formed: false,
         };
         let layout = Self { dir, facts };
@@ -312,6 +325,7 @@ impl Layout {
                 key: format!("../tls/node-{node}.key"),
             },
             raft: Raft { data_groups: self.facts.groups },
+            checkpoint: self.facts.checkpoint_seconds.map(|seconds| Checkpoint { seconds }),
         }
     }
 

@@ -110,7 +110,7 @@ fn a_cluster_is_made_once_and_found_again() {
 fn another_shape_than_the_cluster_has_is_refused() {
     let dir = folder();
     let made = Layout::make(dir.path(), Shape { nodes: Some(3), ..Shape::default() }).unwrap();
-    made.check(Shape { nodes: Some(3), base_port: Some(0), groups: Some(4) }).unwrap();
+    made.check(Shape { nodes: Some(3), base_port: Some(0), groups: Some(4), ..Shape::default() }).unwrap();
     let error = made.check(Shape { nodes: Some(5), ..Shape::default() }).unwrap_err();
     assert!(error.to_string().contains("nodes 3, not 5"), "{error}");
 }

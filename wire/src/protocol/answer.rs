@@ -89,13 +89,18 @@ pub enum Answer {
     },
     /// To `Cursors`.
     Cursors(Vec<CursorInfo>),
+    /// To `Echo`; the payload is that of the request.
+    Echoed {
+        /// How long the way to the other node and back took, in nanoseconds, if one was named.
+        peer_ns: Option<u64>,
+    },
 }
 
 impl Answer {
     /// Whether a payload may come with it.
     #[must_use]
     pub const fn may_have_payload(&self) -> bool {
-        matches!(self, Self::Fetched { .. })
+        matches!(self, Self::Fetched { .. } | Self::Echoed { .. })
     }
 }
 

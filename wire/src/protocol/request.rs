@@ -110,6 +110,11 @@ pub enum Request {
         /// Only this one.
         name: Option<String>,
     },
+    /// Sends the payload back. It measures the way there and back, and what is at its other end.
+    Echo {
+        /// Before the answer, the payload goes to this node and back, over the nodes' own connection.
+        through: Option<NodeId>,
+    },
 }
 
 /// Most channels in one request.
@@ -179,6 +184,7 @@ impl Request {
             Self::Rebalance { .. } => "Rebalance",
             Self::SetCursor { .. } => "SetCursor",
             Self::Cursors { .. } => "Cursors",
+            Self::Echo { .. } => "Echo",
         }
     }
 
@@ -204,13 +210,14 @@ impl Request {
             | Self::NodeStatus { .. }
             | Self::ChainAt { .. }
             | Self::Cluster
-            | Self::Cursors { .. } => false,
+            | Self::Cursors { .. }
+            | Self::Echo { .. } => false,
         }
     }
 
     /// Whether it comes with a payload, and cannot come without.
     #[must_use]
     pub const fn takes_payload(&self) -> bool {
-        matches!(self, Self::Produce { .. })
+        matches!(self, Self::Produce { .. } | Self::Echo { .. })
     }
 }

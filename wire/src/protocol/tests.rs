@@ -49,6 +49,7 @@ fn requests() -> Vec<Request> {
         Request::Rebalance { dry_run: true },
         Request::SetCursor { log: log(), name: "reader".to_owned(), offset: Some(Offset(7)) },
         Request::Cursors { log: log(), name: Some("reader".to_owned()) },
+        Request::Echo { through: Some(NodeId(2)) },
     ]
 }
 
@@ -188,6 +189,7 @@ fn answers() -> Vec<Result<Answer, ErrorReply>> {
             leaders: vec!["group 1: leader from node 0 to node 1".to_owned()],
         }),
         Ok(Answer::Cursors(vec![CursorInfo { name: "reader".to_owned(), offset: Offset(7) }])),
+        Ok(Answer::Echoed { peer_ns: Some(90_000) }),
         Err(ErrorReply {
             code: ErrorCode::NotLeader { leader: Some(NodeId(2)) },
             message: "E2101 log 3/1: node 2 leads".to_owned(),

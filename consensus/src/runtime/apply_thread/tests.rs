@@ -6,6 +6,7 @@ use tidelog_engine::sim_disk::{Failure, Fault, Operation, SimDisk};
 use tidelog_wire::ids::{Offset, RaftIndex, TimestampMs};
 
 use super::super::one_log::{GROUP, LOG, append, machines_with_a_batch};
+use super::super::mailbox::Mailbox;
 use super::super::pace::CheckpointPace;
 use super::*;
 use crate::apply::Catalogue;
@@ -47,9 +48,9 @@ impl World {
         let raft = Arc::new(Inbox::new());
         let thread = ApplyThread {
             machines,
-            mailbox: Arc::new(Mailbox::new(0, 0)),
+            mailbox: Arc::new(ApplyBox::new()),
             raft: Arc::clone(&raft),
-            keeper: Arc::new(Mailbox::new(0, 0)),
+            keeper: Arc::new(Mailbox::new()),
             waiters: Arc::new(Waiters::default()),
             board: Arc::new(Board::new(
                 Arc::new(Catalogue::genesis(&[GROUP], &[tidelog_wire::ids::NodeId(0)])),

@@ -27,9 +27,9 @@ async fn a_failed_sync_of_a_segment_ends_the_process() {
         Arc::new(SimLog::open(storage, Path::new("/data/raft"), SimLogOptions::default()).unwrap());
     let ended: Arc<Mutex<Vec<String>>> = Arc::default();
     let says = Arc::clone(&ended);
-    let mailbox: Arc<KeeperBox> = Arc::new(Mailbox::new(0, 0));
+    let mailbox: Arc<KeeperBox> = Arc::new(Mailbox::new());
     let fatal = Fatal::new(move |message| says.lock().unwrap().push(message.to_owned()));
-    let apply: Arc<ApplyBox> = Arc::new(Mailbox::new(0, 0));
+    let apply = Arc::new(ApplyBox::new());
     let wiring = DoorWiring {
         inbox: Arc::new(Inbox::new()),
         apply: Arc::clone(&apply),

@@ -22,7 +22,7 @@ async fn a_failed_sync_ends_the_process_and_nothing_else_about_a_snapshot_does()
     let fatal = Fatal::new(move |message| says.lock().unwrap().push(message.to_owned()));
     let wiring = DoorWiring {
         inbox: Arc::new(Inbox::new()),
-        apply: Arc::new(ApplyBox::new(0, 0)),
+        apply: Arc::new(ApplyBox::new()),
         metrics: Arc::default(),
         runtime: Handle::current(),
         fatal,
