@@ -15,6 +15,7 @@
 //! Not here: joining a retry to a batch that is still in flight. See the proposer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidelog_wire::batch::Batch;
 use tidelog_wire::ids::{Chain, Offset, ProducerId, TimestampMs};
@@ -120,17 +121,17 @@ impl Producer {
     }
 }
 
-/// The producers of one log.
+/// The producers of one log. A copy for a checkpoint costs nothing until the table changes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerTable {
-    producers: BTreeMap<ProducerId, Producer>,
+    producers: Arc<BTreeMap<ProducerId, Producer>>,
 }
 
 impl ProducerTable {
     /// A table that knows nobody.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { producers: BTreeMap::new() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// How many producers are remembered.
@@ -191,8 +192,7 @@ impl ProducerTable {
         if !self.producers.contains_key(&stamp.id) && self.producers.len() >= PRODUCERS_MAX {
             self.forget_most_silent();
         }
-        let producer = self
-            .producers
+        let producer = Arc::make_mut(&mut self.producers)
             .entry(stamp.id)
             .or_insert_with(|| Producer { epoch: stamp.epoch, batches: Vec::new() });
         if producer.epoch != stamp.epoch {
@@ -208,7 +208,7 @@ impl ProducerTable {
     /// Forgets the producers whose last batch was appended before `before`, and says how many.
     pub fn expire(&mut self, before: TimestampMs) -> usize {
         let known = self.producers.len();
-        self.producers.retain(|_, producer| producer.last_time() >= before);
+        Arc::make_mut(&mut self.producers).retain(|_, producer| producer.last_time() >= before);
         known.saturating_sub(self.producers.len())
     }
 
@@ -221,14 +221,14 @@ impl ProducerTable {
     fn forget_most_silent(&mut self) {
         let silent = self.producers.iter().map(|(id, producer)| (producer.last_time(), *id)).min();
         if let Some((_, id)) = silent {
-            self.producers.remove(&id);
+            Arc::make_mut(&mut self.producers).remove(&id);
         }
     }
 
     /// Part of the checkpoint format: see `docs/formats/checkpoint.md`.
     pub(crate) fn encode(&self, out: &mut FieldWriter) {
         out.count(self.producers.len());
-        for (id, producer) in &self.producers {
+        for (id, producer) in self.producers.as_ref() {
             out.i64(id.get()).i16(producer.epoch).u16(u16::try_from(producer.batches.len()).unwrap_or(0));
             for batch in &producer.batches {
                 out.i32(batch.first_sequence).i32(batch.last_sequence);
@@ -268,7 +268,7 @@ impl ProducerTable {
             }
             producers.insert(id, Producer { epoch, batches });
         }
-        Ok(Self { producers })
+        Ok(Self { producers: Arc::new(producers) })
     }
 }
 

@@ -2,7 +2,8 @@
 //! be, and the counters that never go back.
 //!
 //! It is a pure state machine: [`Catalogue::apply`] takes a command and answers an outcome, from its
-//! own state alone. Readers get it as a whole, immutable, behind an `Arc`.
+//! own state alone. Readers get it as a whole, immutable, behind an `Arc`. So a change makes a copy, and what there
+//! may be ten thousand of is shared between copies until it changes itself: minting a producer copies no channels.
 //!
 //! It holds *intent*. Groups act on it, their leaders report what they did, and the catalogue keeps what is
 //! still owed: so what is left to do can be seen without looking at what is done.
@@ -24,6 +25,7 @@ mod nodes;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidelog_wire::ids::{
     ChannelUuid, Generation, GroupId, Incarnation, LeaderEpoch, NodeId, ProducerId, ReplicaId,
@@ -52,11 +54,11 @@ pub struct Catalogue {
     pub(super) founding: Option<Incarnation>,
     /// Data directories that were given up, for ever.
     pub(super) retired: BTreeSet<Incarnation>,
-    pub(super) channels: BTreeMap<Generation, Channel>,
+    pub(super) channels: Arc<BTreeMap<Generation, Channel>>,
     /// By name: follows from `channels`.
-    pub(super) names: BTreeMap<String, Generation>,
+    pub(super) names: Arc<BTreeMap<String, Generation>>,
     /// By UUID: follows from `channels`.
-    pub(super) uuids: BTreeMap<ChannelUuid, Generation>,
+    pub(super) uuids: Arc<BTreeMap<ChannelUuid, Generation>>,
     /// Channels of which a group still owes a report: follows from `channels`.
     pub(super) owing: BTreeMap<GroupId, BTreeSet<Generation>>,
     /// Logs on each data group: follows from `channels`.
@@ -66,9 +68,9 @@ pub struct Catalogue {
     pub(super) next_group: GroupId,
     pub(super) next_replica: ReplicaId,
     /// Deleted channels.
-    pub(super) ended: BTreeMap<Generation, EndedLife>,
+    pub(super) ended: Arc<BTreeMap<Generation, EndedLife>>,
     /// The last life of each name in `ended`: follows from it.
-    pub(super) last_lives: BTreeMap<String, Generation>,
+    pub(super) last_lives: Arc<BTreeMap<String, Generation>>,
     /// Highest last epoch among the lives that `ended` has let go.
     pub(super) epoch_floor: LeaderEpoch,
 }
@@ -112,14 +114,14 @@ impl Catalogue {
             nodes: nodes.into_iter().map(|id| (id, node.clone())).collect(),
             founding: None,
             retired: BTreeSet::new(),
-            channels: BTreeMap::new(),
-            names: BTreeMap::new(),
-            uuids: BTreeMap::new(),
+            channels: Arc::default(),
+            names: Arc::default(),
+            uuids: Arc::default(),
             owing: BTreeMap::new(),
             next_generation: Generation(1),
             next_producer: ProducerId(1),
-            ended: BTreeMap::new(),
-            last_lives: BTreeMap::new(),
+            ended: Arc::default(),
+            last_lives: Arc::default(),
             epoch_floor: LeaderEpoch(0),
         }
     }

@@ -1,6 +1,7 @@
 //! Machines against a simulated disk: determinism, restarts, producers, and lives of a channel.
 
 mod cursors;
+mod many;
 mod random;
 mod world;
 

@@ -36,16 +36,19 @@ fn other_channel() -> NewChannel {
     NewChannel { name: "orders".to_owned(), uuid: ChannelUuid(0xabce), replicas: None, ..new_channel() }
 }
 
-fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
-    macro_rules! case {
-        ($name:literal, $command:expr) => {
-            (
-                $name,
-                include_bytes!(concat!("../../testdata/format-1/entry/", $name, ".bin")).as_slice(),
-                $command,
-            )
-        };
-    }
+macro_rules! case {
+    ($name:literal, $command:expr) => {
+        ($name, include_bytes!(concat!("../../testdata/format-1/entry/", $name, ".bin")).as_slice(), $command)
+    };
+}
+
+type Golden = (&'static str, &'static [u8], Command);
+
+fn golden() -> Vec<Golden> {
+    [golden_of_logs(), golden_of_nodes(), golden_of_groups(), golden_of_channels()].concat()
+}
+
+fn golden_of_logs() -> Vec<Golden> {
     let generation = Generation(41);
     vec![
         case!(
@@ -72,6 +75,17 @@ fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
         case!("close-logs", Command::CloseLogs { generations: vec![generation, Generation(42)] }),
         case!("set-log-start", Command::SetLogStart { log: log(), start: Offset(77) }),
         case!("expire-producers", Command::ExpireProducers { log: log(), before: TimestampMs(-5) }),
+        case!(
+            "set-cursor",
+            Command::SetCursor { log: log(), name: "billing".to_owned(), offset: Offset(12) }
+        ),
+        case!("delete-cursor", Command::DeleteCursor { log: log(), name: "billing".to_owned() }),
+        case!("raise-apply-version", Command::RaiseApplyVersion { version: 2 }),
+    ]
+}
+
+fn golden_of_nodes() -> Vec<Golden> {
+    vec![
         case!("register-node", Command::Meta(MetaCommand::RegisterNode(record()))),
         case!(
             "register-node-kafka",
@@ -80,12 +94,44 @@ fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
                 ..record()
             }))
         ),
+        case!("join-node", Command::Meta(MetaCommand::JoinNode(record()))),
+        case!("drain-node", Command::Meta(MetaCommand::DrainNode { node: NodeId(2) })),
+        case!("forget-node", Command::Meta(MetaCommand::ForgetNode { node: NodeId(2) })),
+    ]
+}
+
+fn golden_of_groups() -> Vec<Golden> {
+    vec![
         case!(
-            "set-cursor",
-            Command::SetCursor { log: log(), name: "billing".to_owned(), offset: Offset(12) }
+            "create-group",
+            Command::Meta(MetaCommand::CreateGroup {
+                group: GroupId(5),
+                replication: Replication::Fixed(2),
+                nodes: vec![NodeId(0), NodeId(2)],
+            })
         ),
-        case!("delete-cursor", Command::DeleteCursor { log: log(), name: "billing".to_owned() }),
-        case!("raise-apply-version", Command::RaiseApplyVersion { version: 2 }),
+        case!(
+            "place-replica",
+            Command::Meta(MetaCommand::PlaceReplica {
+                group: GroupId(5),
+                node: NodeId(2),
+                want: Want::Learner
+            })
+        ),
+        case!(
+            "retire-replica",
+            Command::Meta(MetaCommand::RetireReplica { group: GroupId(5), replica: ReplicaId(6) })
+        ),
+        case!(
+            "replace-replica",
+            Command::Meta(MetaCommand::ReplaceReplica { group: GroupId(5), lost: ReplicaId(6) })
+        ),
+    ]
+}
+
+fn golden_of_channels() -> Vec<Golden> {
+    let generation = Generation(41);
+    vec![
         case!(
             "create-channels",
             Command::Meta(MetaCommand::CreateChannels(vec![new_channel(), other_channel()]))
@@ -113,33 +159,6 @@ fn golden() -> Vec<(&'static str, &'static [u8], Command)> {
             })
         ),
         case!("mint-producer", Command::Meta(MetaCommand::MintProducer)),
-        case!("join-node", Command::Meta(MetaCommand::JoinNode(record()))),
-        case!("drain-node", Command::Meta(MetaCommand::DrainNode { node: NodeId(2) })),
-        case!("forget-node", Command::Meta(MetaCommand::ForgetNode { node: NodeId(2) })),
-        case!(
-            "create-group",
-            Command::Meta(MetaCommand::CreateGroup {
-                group: GroupId(5),
-                replication: Replication::Fixed(2),
-                nodes: vec![NodeId(0), NodeId(2)],
-            })
-        ),
-        case!(
-            "place-replica",
-            Command::Meta(MetaCommand::PlaceReplica {
-                group: GroupId(5),
-                node: NodeId(2),
-                want: Want::Learner
-            })
-        ),
-        case!(
-            "retire-replica",
-            Command::Meta(MetaCommand::RetireReplica { group: GroupId(5), replica: ReplicaId(6) })
-        ),
-        case!(
-            "replace-replica",
-            Command::Meta(MetaCommand::ReplaceReplica { group: GroupId(5), lost: ReplicaId(6) })
-        ),
     ]
 }
 

@@ -11,6 +11,8 @@
 //! **A channel keeps which of its groups still owe a report.** It is open, or gone, when none does; and from that
 //! each group's leader sees what is left to do without looking at every channel.
 
+use std::sync::Arc;
+
 use tidelog_engine::checkpoint::LogConfig;
 use tidelog_wire::ids::{Generation, GroupId, LeaderEpoch};
 
@@ -199,13 +201,15 @@ impl Catalogue {
         for group in &channel.owing {
             self.owing.entry(*group).or_default().insert(channel.generation);
         }
-        self.names.insert(channel.name.clone(), channel.generation);
-        self.uuids.insert(channel.uuid, channel.generation);
-        self.channels.insert(channel.generation, channel);
+        Arc::make_mut(&mut self.names).insert(channel.name.clone(), channel.generation);
+        Arc::make_mut(&mut self.uuids).insert(channel.uuid, channel.generation);
+        Arc::make_mut(&mut self.channels).insert(channel.generation, channel);
     }
 
     pub(super) fn delete_channel(&mut self, generation: Generation) -> Result<(), Refusal> {
-        let channel = self.channels.get_mut(&generation).ok_or(Refusal::UnknownGeneration { generation })?;
+        let channel = Arc::make_mut(&mut self.channels)
+            .get_mut(&generation)
+            .ok_or(Refusal::UnknownGeneration { generation })?;
         let before = channel.state;
         channel.state =
             before.after(ChannelEvent::DeletionAsked).ok_or(Refusal::UnknownGeneration { generation })?;
@@ -235,7 +239,7 @@ impl Catalogue {
             }
         }
         for (generation, last_epoch) in closed {
-            if let Some(channel) = self.channels.get_mut(generation)
+            if let Some(channel) = Arc::make_mut(&mut self.channels).get_mut(generation)
                 && channel.state == ChannelState::Deleting
             {
                 channel.last_epoch = channel.last_epoch.max(*last_epoch);
@@ -249,7 +253,8 @@ impl Catalogue {
 
     /// Strikes a group's debt to a channel in `state`; whether none is left by that.
     fn pay(&mut self, group: GroupId, generation: Generation, state: ChannelState) -> bool {
-        let Some(channel) = self.channels.get_mut(&generation).filter(|channel| channel.state == state)
+        let Some(channel) =
+            Arc::make_mut(&mut self.channels).get_mut(&generation).filter(|channel| channel.state == state)
         else {
             return false;
         };
@@ -267,7 +272,7 @@ impl Catalogue {
     }
 
     fn move_on(&mut self, generation: Generation, event: ChannelEvent) {
-        let Some(channel) = self.channels.get_mut(&generation) else { return };
+        let Some(channel) = Arc::make_mut(&mut self.channels).get_mut(&generation) else { return };
         match channel.state.after(event) {
             Some(ChannelState::Deleted) => self.finish(generation),
             Some(state) => channel.state = state,
@@ -276,14 +281,14 @@ impl Catalogue {
     }
 
     fn finish(&mut self, generation: Generation) {
-        if let Some(channel) = self.channels.remove(&generation) {
+        if let Some(channel) = Arc::make_mut(&mut self.channels).remove(&generation) {
             for group in &channel.groups {
                 if let Some(logs) = self.load.get_mut(group) {
                     *logs = logs.saturating_sub(1);
                 }
             }
-            self.names.remove(&channel.name);
-            self.uuids.remove(&channel.uuid);
+            Arc::make_mut(&mut self.names).remove(&channel.name);
+            Arc::make_mut(&mut self.uuids).remove(&channel.uuid);
             self.remember(generation, EndedLife { name: channel.name, last_epoch: channel.last_epoch });
         }
         self.forget_oldest_lives();
@@ -296,17 +301,17 @@ impl Catalogue {
     }
 
     pub(in crate::apply) fn remember(&mut self, generation: Generation, life: EndedLife) {
-        let last = self.last_lives.entry(life.name.clone()).or_insert(generation);
+        let last = Arc::make_mut(&mut self.last_lives).entry(life.name.clone()).or_insert(generation);
         *last = generation.max(*last);
-        self.ended.insert(generation, life);
+        Arc::make_mut(&mut self.ended).insert(generation, life);
     }
 
     fn forget_oldest_lives(&mut self) {
         while self.ended.len() > ENDED_LIVES_MAX {
-            let Some((generation, life)) = self.ended.pop_first() else { return };
+            let Some((generation, life)) = Arc::make_mut(&mut self.ended).pop_first() else { return };
             self.epoch_floor = self.epoch_floor.max(life.last_epoch);
             if self.last_lives.get(&life.name) == Some(&generation) {
-                self.last_lives.remove(&life.name);
+                Arc::make_mut(&mut self.last_lives).remove(&life.name);
             }
         }
     }

@@ -101,9 +101,10 @@ impl Model {
 
     pub(super) fn apply(&mut self, command: MetaCommand) {
         let before = self.catalogue.clone();
-        let outcome = self.catalogue.apply(command.clone());
+        let said = format!("{command:?}");
+        let outcome = self.catalogue.apply(command);
         if matches!(outcome, Outcome::Refused(_)) {
-            assert_eq!(self.catalogue, before, "{command:?}: {outcome:?}");
+            assert_eq!(self.catalogue, before, "{said}: {outcome:?}");
         }
         assert_eq!(Catalogue::decode(&self.catalogue.encode()), Ok(self.catalogue.clone()));
     }
