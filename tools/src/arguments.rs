@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
 use crate::bench::Bench;
 use crate::cluster::arguments::Cluster;
@@ -178,16 +178,16 @@ pub(crate) enum Certs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "for", required = true, multiple = false)]
+#[command(group = ArgGroup::new("for").required(true).args(["node", "client"]))]
 pub(crate) struct CertsIssue {
     /// Folder with ca.pem and ca.key; the certificate is written there too.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
     /// For this node: writes node-I.pem and node-I.key.
-    #[arg(long, value_name = "I", group = "for")]
+    #[arg(long, value_name = "I")]
     pub(crate) node: Option<u64>,
     /// For a client of this name (a-z, 0-9, inner hyphens): writes NAME.pem and NAME.key.
-    #[arg(long, value_name = "NAME", group = "for")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) client: Option<String>,
     /// Days until the certificate expires. Otherwise it does not. A running node takes the new files into use by itself
     /// within half a minute, or at once on SIGHUP.
@@ -305,6 +305,45 @@ mod tests {
         let arguments = Arguments::try_parse_from(["tidelog", "status", "--json", "--profile", "p"]).unwrap();
         assert!(arguments.json);
         assert_eq!(arguments.profile, Some(PathBuf::from("p")));
+    }
+
+    /// Story: a group on a struct takes in every flag of it, so `certs issue` refused the very flags that it needs beside
+    /// each other. Nothing noticed, since the commands were never parsed whole.
+    #[test]
+    fn flags_that_belong_together_may_stand_together_and_alternatives_may_not() {
+        for line in [
+            "certs issue --dir d --node 1 --days 30",
+            "certs issue --dir d --client c",
+            "cluster add-node --dir d --change-seconds 5",
+            "cluster add-node --node-dir n --ca c --base-port 7400",
+            "cluster transfer-leader --group 1 --to 2",
+            "cluster transfer-leader --node 1 --to 2",
+            "cluster transfer-leader --node 1",
+            "cluster remove-node 3 --dir d",
+            "cluster replace-node 3 --dir d",
+            "cluster compare --data-dir a --data-dir b",
+            "cluster recover --data-dir d --accept-loss --yes",
+            "cursor set flights reader 7 --partition 1",
+            "import flights --data-dir d --log 1/0",
+            "channel create a b c",
+            "channel create many --count 1000",
+        ] {
+            let parsed = Arguments::try_parse_from(std::iter::once("tidelog").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for line in [
+            "certs issue --dir d",
+            "certs issue --dir d --node 1 --client c",
+            "cluster add-node",
+            "cluster add-node --dir d --node-dir n --ca c",
+            "cluster add-node --node-dir n",
+            "cluster transfer-leader --group 1",
+            "cluster transfer-leader --group 1 --node 1 --to 2",
+            "cluster recover --data-dir d --yes",
+        ] {
+            let parsed = Arguments::try_parse_from(std::iter::once("tidelog").chain(line.split(' ')));
+            assert!(parsed.is_err(), "{line}");
+        }
     }
 
     #[test]

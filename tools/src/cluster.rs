@@ -10,12 +10,14 @@
 //! | `members` | adds, removes and replaces nodes; for nodes of this machine, their processes too |
 //! | `balance` | hands leadership over, spreads replicas |
 //! | `compare` | proves replicas equal |
+//! | `recover` | a node alone whose raft log is lost |
 //! | `settle` | waits until what was agreed on is so |
 
 pub(crate) mod arguments;
 mod balance;
 mod compare;
 mod members;
+mod recover;
 mod settle;
 mod status;
 
@@ -41,6 +43,7 @@ pub(crate) async fn run(cluster: Cluster, profile: Option<&Path>, output: &Outpu
         Cluster::Rebalance { dry_run } => {
             balance::rebalance(dry_run, &online(Patience::Work)?, output).await
         }
+        Cluster::Recover(recover) => recover::run(&recover, output),
         Cluster::Compare(compare) if !compare.data_dirs.is_empty() => {
             compare::offline(&compare.data_dirs, output)
         }

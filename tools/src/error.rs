@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tidelog_consensus::recover::RecoverError;
 use tidelog_engine::offline::OfflineError;
 use tidelog_engine::offline::repair::RepairError;
 use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset};
@@ -170,6 +171,12 @@ pub(crate) enum CliError {
     /// No such cursor.
     #[error("E3236 log {log} has no cursor `{name}`: `tidelog cursor list` shows which there are")]
     NoCursor { log: LogId, name: String },
+    /// Nobody typed that it is meant.
+    #[error("E3237 not confirmed; nothing was given up: type `{sentence}` when asked, or give --yes")]
+    NotConfirmed { sentence: &'static str },
+    /// Why a node alone was not recovered.
+    #[error(transparent)]
+    Recover(#[from] Box<RecoverError>),
     /// What the segments' own library says.
     #[error(transparent)]
     Offline(#[from] OfflineError),
@@ -226,6 +233,8 @@ impl CliError {
             | Self::NobodyToLead { .. }
             | Self::NotCreated { .. }
             | Self::NoCursor { .. }
+            | Self::NotConfirmed { .. }
+            | Self::Recover(_)
             | Self::Offline(_)
             | Self::Repair(_)
             | Self::Client(_)

@@ -7,6 +7,7 @@
 //!
 //! Not here: how it is done (`crate::server`).
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -56,6 +57,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn channels(&self) -> Vec<ChannelView>;
     /// All nodes that ever registered.
     fn nodes(&self) -> Vec<NodeRecord>;
+    /// The nodes that this one has a connection to, and itself.
+    fn alive(&self) -> BTreeSet<NodeId>;
     /// The catalogue, as applied here.
     fn catalogue(&self) -> Arc<Catalogue>;
     /// Ends at the next change of the catalogue after this call.

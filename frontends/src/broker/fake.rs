@@ -1,7 +1,7 @@
 //! Consensus played in memory, for tests of everything above it: one node, logs in vectors, everything committed at
 //! once, unless a test says otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -248,6 +248,10 @@ impl Consensus for FakeConsensus {
             version: "0.1.0".to_owned(),
             apply_version_max: 1,
         }]
+    }
+
+    fn alive(&self) -> BTreeSet<NodeId> {
+        [self.node].into()
     }
 
     fn catalogue(&self) -> Arc<Catalogue> {

@@ -2,19 +2,18 @@
 //!
 //! The broker says what is wanted, by one entry in the meta group, and answers when that is agreed on. The rest goes on by
 //! itself. What is unsafe is refused before anything is proposed, since only here it is known which nodes can be heard.
+#![expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request is one case")]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidelog_consensus::apply::Catalogue;
-use tidelog_consensus::core::GroupStatus;
 use tidelog_consensus::entry::MetaCommand;
 use tidelog_consensus::outcome::Outcome;
 use tidelog_consensus::placement;
 use tidelog_wire::ids::{GroupId, NodeId};
 
 use super::channels::unexpected;
-use super::{Broker, BrokerError, Consensus};
+use super::{Broker, BrokerError};
 
 /// Who leads a group, and who should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Broker {
         let consensus = Arc::clone(self.open()?);
         self.lead(consensus.as_ref(), GroupId::META)?;
         let catalogue = consensus.catalogue();
-        if let Some(reason) = placement::refuse_removal(&catalogue, node, &alive(consensus.as_ref())) {
+        if let Some(reason) = placement::refuse_removal(&catalogue, node, &consensus.alive()) {
             return Err(BrokerError::Unsafe { node, reason: reason.to_string() });
         }
         self.noted(node, MetaCommand::DrainNode { node }).await
@@ -75,7 +74,7 @@ impl Broker {
         let consensus = self.open()?;
         self.lead(consensus.as_ref(), GroupId::META)?;
         let (catalogue, groups) = (consensus.catalogue(), consensus.groups());
-        let alive = alive(consensus.as_ref());
+        let alive = consensus.alive();
         let leaders = groups.iter().filter_map(|status| {
             let (from, to) = (status.leader?, placement::preferred_leader(&catalogue, status.group)?);
             (from != to && alive.contains(&to)).then_some(LeaderMove { group: status.group, from, to })
@@ -98,22 +97,10 @@ impl Broker {
     }
 
     async fn noted(&self, node: NodeId, command: MetaCommand) -> Result<(), BrokerError> {
-        let outcome = self.meta(command).await?;
-        if outcome == Outcome::Noted {
-            return Ok(());
-        }
-        match outcome {
+        match self.meta(command).await? {
+            Outcome::Noted => Ok(()),
             Outcome::Refused(refusal) => Err(BrokerError::Unsafe { node, reason: refusal.to_string() }),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request")]
             other => Err(unexpected(&other)),
         }
     }
-}
-
-/// The nodes that the leader of the meta group has heard of lately, itself among them.
-fn alive(consensus: &dyn Consensus) -> BTreeSet<NodeId> {
-    let groups = consensus.groups();
-    let meta = groups.iter().filter(|status: &&GroupStatus| status.group == GroupId::META);
-    let heard = meta.flat_map(|status| &status.peers).filter(|peer| peer.active).map(|peer| peer.node);
-    heard.chain([consensus.identity().node]).collect()
 }

@@ -151,9 +151,9 @@ settings! {
     #[doc = "Ticks between heartbeats of a leader."]
     heartbeat_ticks: u64 = "raft.heartbeat_ticks", "2", Number { min: 1, max: 100 }, Number;
     #[doc = "Ticks without a leader after which a follower stands for election: at least."]
-    election_ticks_min: u64 = "raft.election_ticks_min", "12", Number { min: 2, max: 1_000 }, Number;
+    election_ticks_min: u64 = "raft.election_ticks_min", "10", Number { min: 2, max: 1_000 }, Number;
     #[doc = "The same: at most. The actual number is drawn anew for each election."]
-    election_ticks_max: u64 = "raft.election_ticks_max", "24", Number { min: 3, max: 2_000 }, Number;
+    election_ticks_max: u64 = "raft.election_ticks_max", "20", Number { min: 3, max: 2_000 }, Number;
     #[doc = "Bytes that a group may apply before it writes a checkpoint."]
     checkpoint_bytes: u64 = "checkpoint.bytes", "64MiB", Bytes { min: 64 << 10, max: 16 << 30 }, Bytes;
     #[doc = "Seconds after which a group that applied something writes a checkpoint."]

@@ -200,7 +200,7 @@ fn ports_beyond_the_last_and_timings_that_cannot_work_are_refused() {
     assert!(text.contains("key `base_port` cannot be `65000`") && text.contains("0 to 64932"), "{text}");
     let text = message(run(&["--raft-heartbeat-ticks", "12"], &[], ""));
     assert!(text.contains("raft.election_ticks_min"), "{text}");
-    let text = message(run(&["--raft-election-ticks-max", "12"], &[], ""));
+    let text = message(run(&["--raft-election-ticks-max", "10"], &[], ""));
     assert!(text.contains("raft.election_ticks_max"), "{text}");
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Translation only: what is decided is decided on either side of it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tidelog_consensus::core::GroupStatus;
 use tidelog_consensus::entry::{Command, NodeRecord};
 use tidelog_consensus::outcome::Outcome;
 use tidelog_consensus::runtime::{NodeHandle, ProposeError};
+use tidelog_consensus::transport::Transport;
 use tidelog_engine::log::{LogReader, ReadError};
 use tidelog_wire::ids::{Chain, Generation, GroupId, LogId, NodeId, Offset, TimestampMs};
 use tokio::sync::oneshot;
@@ -168,6 +170,11 @@ impl Consensus for RunningNode {
 
     fn nodes(&self) -> Vec<NodeRecord> {
         self.handle.catalogue().nodes().cloned().collect()
+    }
+
+    fn alive(&self) -> BTreeSet<NodeId> {
+        let connected = self.handle.transport().into_iter().flat_map(Transport::connected);
+        connected.map(|hello| hello.node).chain([self.handle.identity().node]).collect()
     }
 
     fn catalogue(&self) -> Arc<Catalogue> {

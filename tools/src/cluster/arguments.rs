@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use crate::arguments::Server;
 use crate::values::ChannelName;
@@ -40,10 +40,15 @@ pub(crate) enum Cluster {
     ///
     /// With --data-dir, given for each directory, without any node: over the directories themselves, or copies of them.
     Compare(Compare),
+    /// For a node alone whose raft log cannot be read: goes on from its checkpoints, and gives up what came after them.
+    ///
+    /// Says what is given up; does it only with --accept-loss, and after that was typed. Refused where other nodes count: they have
+    /// what this one lost. The node must not run.
+    Recover(Recover),
 }
 
 #[derive(Debug, Args)]
-#[group(id = "place", required = true, multiple = false, args = ["dir", "node_dir"])]
+#[command(group = ArgGroup::new("place").required(true).args(["dir", "node_dir"]))]
 pub(crate) struct AddNode {
     /// Directory of a cluster that `up` made.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -98,7 +103,7 @@ pub(crate) struct Waiting {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["group", "node"])]
+#[command(group = ArgGroup::new("what").required(true).args(["group", "node"]))]
 pub(crate) struct TransferLeader {
     /// The group.
     #[arg(long, value_name = "G", requires = "to")]
@@ -109,6 +114,19 @@ pub(crate) struct TransferLeader {
     /// The node that shall lead. With --node, otherwise one of each group's members.
     #[arg(long, value_name = "N")]
     pub(crate) to: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data_dir: PathBuf,
+    /// Does it. Otherwise it is only said what would be given up.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// Does not ask.
+    #[arg(long, requires = "accept_loss")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

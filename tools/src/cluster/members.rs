@@ -4,11 +4,13 @@
 //! nodes have done the rest.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tidelog_client::{Client, ClusterInfo, NodeState};
 use tidelog_wire::ids::NodeId;
 use tidelog_wire::protocol::{GroupInfo, ReplicaRole};
+use tokio::time::Instant;
 
 use super::arguments::{AddNode, RemoveNode, ReplaceNode};
 use super::settle;
@@ -17,6 +19,11 @@ use crate::local::{self, Layout, NewNode};
 use crate::local_commands::{server_program, spinner};
 use crate::online::{self, Patience};
 use crate::output::{Answer, Output};
+
+/// How long the others may take to have leaders again.
+const SUFFICE_MAX: Duration = Duration::from_secs(15);
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Serialize)]
 struct Changed {
@@ -49,7 +56,8 @@ pub(super) async fn add(add: AddNode, profile: Option<&Path>, output: &Output) -
     let begun = match (&add.dir, add.node_dir, add.ca) {
         (Some(dir), _, _) => local::add_node(dir, &server, seconds).await.map(NodeId),
         (None, Some(folder), Some(ca)) => {
-            let new = new_node(&client.cluster().await?, folder, ca, add.base_port)?;
+            let info = settle::until(&client, "asking who is a member", seconds, nobody).await?;
+            let new = new_node(&info, folder, ca, add.base_port)?;
             local::make_node(&new, &server, seconds).await.map(|_| new.node)
         }
         // The command line allows nothing else.
@@ -63,6 +71,12 @@ pub(super) async fn add(add: AddNode, profile: Option<&Path>, output: &Output) -
     }
     output.print(&Changed { node, set_aside: None, said: "is a member and holds what it should" });
     Ok(())
+}
+
+/// Whether no member has said yet where others reach it, as one that has just started.
+fn nobody(info: &ClusterInfo) -> Option<String> {
+    let unknown = info.nodes.iter().all(|member| member.peer.is_empty());
+    unknown.then(|| "no member has said yet where others reach it".to_owned())
 }
 
 /// What a node in a folder of its own needs to know of the cluster.
@@ -146,8 +160,23 @@ pub(super) async fn replace(
     Ok(())
 }
 
-/// Refuses unless every group that `node` belongs to has a quorum without it, by the word of its leader.
+/// Refuses unless every group that `node` belongs to has a quorum without it, by the word of its leader. An election may be
+/// under way, so it looks for a while.
 async fn others_suffice(client: &Client, node: NodeId) -> Result<(), CliError> {
+    let deadline = Instant::now() + SUFFICE_MAX;
+    loop {
+        match lacking(client, node).await? {
+            None => return Ok(()),
+            Some(reason) if Instant::now() >= deadline => {
+                return Err(CliError::UnsafeChange { node: node.get(), reason });
+            }
+            Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// The first group that lacks a quorum without `node`, in words.
+async fn lacking(client: &Client, node: NodeId) -> Result<Option<String>, CliError> {
     let info = client.cluster().await?;
     let mut leaders: Vec<GroupInfo> = Vec::new();
     for member in info.nodes.iter().filter(|member| member.state != NodeState::Removed) {
@@ -174,9 +203,9 @@ async fn others_suffice(client: &Client, node: NodeId) -> Result<(), CliError> {
                 format!("group {} has {count} voters, and only {others} others can be heard", group.group)
             }
         };
-        return Err(CliError::UnsafeChange { node: node.get(), reason });
+        return Ok(Some(reason));
     }
-    Ok(())
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -185,6 +214,7 @@ mod tests {
     use tidelog_wire::ids::{BootEpoch, ClusterId, Incarnation};
 
     use super::*;
+    use crate::files::{self, Access};
 
     fn member(node: u64, state: NodeState) -> MemberNode {
         let info = NodeInfo {
@@ -201,13 +231,17 @@ mod tests {
 
     #[test]
     fn a_number_is_never_given_twice_and_only_members_are_asked() {
+        let silent = MemberNode { peer: String::new(), ..member(0, NodeState::Active) };
+        let starting = ClusterInfo { cluster: ClusterId(1), nodes: vec![silent], groups: Vec::new() };
+        assert!(nobody(&starting).is_some(), "nobody can be asked to let anyone in yet");
         let folder = tempfile::tempdir().unwrap();
         let nodes = vec![member(0, NodeState::Active), member(1, NodeState::Removed)];
         let info = ClusterInfo { cluster: ClusterId(1), nodes, groups: Vec::new() };
         let new = new_node(&info, folder.path().to_owned(), PathBuf::from("ca"), None).unwrap();
         assert_eq!(new.node, NodeId(2), "1 was somebody");
         assert_eq!(new.members, [(NodeId(0), "127.0.0.1:7401".to_owned())]);
-        std::fs::write(folder.path().join("config.toml"), "node = 7\nbase_port = 100\n").unwrap();
+        let begun = "node = 7\nbase_port = 100\n";
+        files::replace(&folder.path().join("config.toml"), begun, Access::Public).unwrap();
         let again = new_node(&info, folder.path().to_owned(), PathBuf::from("ca"), None).unwrap();
         assert_eq!(again.node, NodeId(7), "what was begun there goes on");
     }

@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("consensus", &["engine", "tls", "wire"]),
     ("frontends", &["consensus", "engine", "tls", "wire"]),
     ("client", &["tls", "wire"]),
-    ("tools", &["client", "engine", "tls", "wire"]),
+    ("tools", &["client", "consensus", "engine", "tls", "wire"]),
     ("sim", &["consensus", "engine", "wire"]),
     ("crash", &["consensus", "engine", "wire"]),
     ("chaos", &["client", "engine", "tls", "wire"]),
