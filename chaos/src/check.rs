@@ -220,7 +220,12 @@ impl Checked {
     ) -> Result<(), ChaosError> {
         if !expected.keys().eq(found.keys()) {
             let odd = |names: &BTreeMap<_, _>, other: &BTreeMap<String, PathBuf>| {
-                names.keys().filter(|name| !other.contains_key(*name)).take(NAMES_SHOWN).cloned().collect::<Vec<_>>()
+                names
+                    .keys()
+                    .filter(|name| !other.contains_key(*name))
+                    .take(NAMES_SHOWN)
+                    .cloned()
+                    .collect::<Vec<_>>()
             };
             let (left, right) = (odd(expected, found), odd(found, expected));
             let names = format!("only node {first} has {left:?}, only node {second} has {right:?}");

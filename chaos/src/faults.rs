@@ -50,6 +50,8 @@ pub enum Fault {
     RollingRestart,
     /// A node loses its directory and joins anew.
     Wipe,
+    /// A node's directory is replaced by a copy of some seconds before.
+    OldCopy,
     /// Nodes are added, and as many are removed.
     Membership,
     /// The power of all nodes is cut at once.
@@ -62,7 +64,7 @@ pub enum Fault {
 
 impl Fault {
     /// Those for a cluster on plain folders, with the proxy in between.
-    pub const ON_PROCESSES: [Self; 12] = [
+    pub const ON_PROCESSES: [Self; 13] = [
         Self::KillLeader,
         Self::Pause,
         Self::Isolate,
@@ -74,6 +76,7 @@ impl Fault {
         Self::Delay,
         Self::KillAll,
         Self::Wipe,
+        Self::OldCopy,
         Self::Membership,
     ];
     /// Those for a cluster on disks whose power can be cut.
@@ -162,6 +165,7 @@ impl Stage {
                 self.bad_network(node, &others, Rule { loss_percent, ..Rule::default() }, Ways::Both).await;
             }
             Fault::Wipe => self.wipe(node).await?,
+            Fault::OldCopy => self.put_old_copy_back(node).await?,
             Fault::Membership => self.change_members().await?,
             Fault::PowerCut => self.cut_power().await?,
             Fault::SlowDisk => self.slow_disk(node, BAD_MS).await,

@@ -1,4 +1,4 @@
-//! Nodes that come and go: a directory is wiped, nodes are added and others removed.
+//! Nodes that come and go: a directory is wiped or replaced by an older copy, nodes are added and others removed.
 //!
 //! What is asked for goes on by itself inside the cluster. Here it is only waited for, until every group has the members that it
 //! should have: who takes a second replica away while the first is still being filled loses what was acknowledged, and no
@@ -27,6 +27,20 @@ impl Stage {
         self.join(node).await
     }
 
+    /// A node's disk is put back as it was before: it must notice by itself that others know more of it than it does, and be
+    /// filled anew.
+    pub(crate) async fn put_old_copy_back(&mut self, node: u64) -> Result<(), ChaosError> {
+        self.cluster.end(node, How::Kill).await?;
+        self.cluster.layout.copy_data(node)?;
+        self.cluster.start_all(&[node], Begin::Resume).await?;
+        self.progress().await?;
+        self.cluster.end(node, How::Kill).await?;
+        self.cluster.layout.put_copy_back(node)?;
+        self.cluster.start_all(&[node], Begin::Resume).await?;
+        let when = format!("after node {node} was given an older copy of its disk");
+        self.settled(&when, |info| state(info, node) == Some(NodeState::Active)).await
+    }
+
     /// One node more, or two; then as many less, whichever.
     pub(crate) async fn change_members(&mut self) -> Result<(), ChaosError> {
         let mut spare: Vec<u64> = self.cluster.layout.nodes().to_vec();
@@ -52,7 +66,10 @@ impl Stage {
         self.cluster.layout.write_config(node, &members)?;
         self.cluster.start(node, Begin::Join)?;
         self.cluster.ready(&[node]).await?;
-        self.settled(&format!("after node {node} joined"), |info| state(info, node) == Some(NodeState::Active)).await
+        self.settled(&format!("after node {node} joined"), |info| {
+            state(info, node) == Some(NodeState::Active)
+        })
+        .await
     }
 
     /// Moves everything off a node, ends its membership and its process, and removes its directory.
@@ -70,7 +87,9 @@ impl Stage {
         let deadline = Instant::now() + SETTLE;
         loop {
             let said = match self.client.cluster().await {
-                Ok(info) if holds(&info) && info.groups.iter().all(|group| group.is_settled()) => return Ok(()),
+                Ok(info) if holds(&info) && info.groups.iter().all(|group| group.is_settled()) => {
+                    return Ok(());
+                }
                 Ok(info) => unsettled(&info),
                 Err(error) => error.to_string(),
             };
@@ -103,7 +122,10 @@ fn unsettled(info: &ClusterInfo) -> String {
         .filter(|group| !group.is_settled())
         .map(|group| {
             let (voters, learners) = (&group.voters, &group.learners);
-            format!("group {} wants {:?}, has {voters:?} and learners {learners:?}", group.group, group.wanted)
+            format!(
+                "group {} wants {:?}, has {voters:?} and learners {learners:?}",
+                group.group, group.wanted
+            )
         })
         .collect();
     format!("{}; {}", nodes.join(", "), groups.join("; "))

@@ -188,6 +188,29 @@ impl Layout {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// Keeps a copy of a node's data directory, in place of the one kept before. The node must not run.
+    ///
+    /// # Errors
+    /// [`ChaosError::File`].
+    pub fn copy_data(&self, node: u64) -> Result<(), ChaosError> {
+        let copy = self.data(node).with_extension("old");
+        copy_folder(&self.data(node), &copy).map_err(|source| ChaosError::File {
+            path: copy,
+            action: "copied",
+            source,
+        })
+    }
+
+    /// Puts the copy in place of a node's data directory. The node must not run.
+    ///
+    /// # Errors
+    /// [`ChaosError::File`].
+    pub fn put_copy_back(&self, node: u64) -> Result<(), ChaosError> {
+        self.wipe(node)?;
+        let (path, copy) = (self.data(node), self.data(node).with_extension("old"));
+        fs::rename(copy, &path).map_err(|source| ChaosError::File { path, action: "put back", source })
+    }
+
     /// Removes a node's data directory, as whoever replaced its disk.
     ///
     /// # Errors
@@ -196,6 +219,20 @@ impl Layout {
         let path = self.data(node);
         fs::remove_dir_all(&path).map_err(|source| ChaosError::File { path, action: "removed", source })
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn make_folder(path: &Path) -> Result<(), ChaosError> {
@@ -230,6 +267,21 @@ fn free_block(nodes: &[u64], dice: &mut Dice) -> Result<u16, ChaosError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_that_is_put_back_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::make(folder.path(), 1, 0, &mut Dice::new(std::process::id().into())).unwrap();
+        let votes = layout.data(0).join("raft/votes");
+        fs::create_dir_all(votes.parent().unwrap()).unwrap();
+        fs::write(&votes, "before").unwrap();
+        layout.copy_data(0).unwrap();
+        fs::write(&votes, "after").unwrap();
+        fs::write(layout.data(0).join("newer"), "").unwrap();
+        layout.put_copy_back(0).unwrap();
+        assert_eq!(fs::read_to_string(&votes).unwrap(), "before");
+        assert!(!layout.data(0).join("newer").exists());
+    }
 
     /// Peers are told an address at which the proxy listens, and no node listens there.
     #[test]
