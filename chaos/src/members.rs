@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use tidelog_wire::ids::NodeId;
-use tidelog_wire::protocol::{ClusterInfo, NodeState, Want};
+use tidelog_wire::ids::{NodeId, ReplicaId};
+use tidelog_wire::protocol::{ClusterInfo, NodeState};
 use tokio::time::Instant;
 
 use crate::cluster::{Begin, How};
@@ -75,8 +75,8 @@ impl Stage {
     /// Moves everything off a node, ends its membership and its process, and removes its directory.
     async fn leave(&mut self, node: u64) -> Result<(), ChaosError> {
         self.client.drain_node(NodeId(node)).await?;
-        self.settled(&format!("after node {node} was drained"), |info| holds_nothing(info, node)).await?;
-        self.client.forget_node(NodeId(node)).await?;
+        let gone = |info: &ClusterInfo| state(info, node) == Some(NodeState::Removed);
+        self.settled(&format!("after node {node} was drained"), gone).await?;
         self.nodes.retain(|member| *member != node);
         self.cluster.end(node, How::Terminate).await?;
         self.cluster.layout.wipe(node)
@@ -105,11 +105,6 @@ impl Stage {
 fn state(info: &ClusterInfo, node: u64) -> Option<NodeState> {
     let found = info.nodes.iter().find(|member| member.info.node == NodeId(node));
     found.map(|member| member.state)
-}
-
-fn holds_nothing(info: &ClusterInfo, node: u64) -> bool {
-    let mut wanted = info.groups.iter().flat_map(|group| &group.wanted);
-    !wanted.any(|replica| replica.node == NodeId(node) && replica.want != Want::Gone)
 }
 
 /// What is under way, in words.

@@ -6,7 +6,8 @@
 //!    the node with the fewest.
 //! 3. As many learners.
 //! 4. A replica that was placed on a node which died before it ever counted is placed elsewhere.
-//! 5. Replicas on nodes that are being drained go, once enough others are intended.
+//! 5. Replicas on nodes that are being drained go, once enough others are intended; that of the meta group last, since a
+//!    node learns from it what it is to do with the others.
 //! 6. More than enough voters: one too many goes, from the node with the most, once all the others count in fact.
 //!
 //! Then, when no group is on its way: one replica moves from the node with the most to the node with the fewest, if
@@ -208,9 +209,14 @@ impl<'a> Planner<'a> {
     fn leaving(&self, group: GroupId, placement: &GroupPlacement) -> Option<MetaCommand> {
         let active =
             |node| matches!(self.catalogue.node_state(node), Some(NodeState::Active | NodeState::Joining));
-        let (replica, _) = placement
-            .wanted()
-            .find(|(id, replica)| !active(replica.node) && !placement.is_last_voter(*id))?;
+        // Whoever leads a group must hear what is intended of it until it is gone.
+        let hears_for_nothing = |node| {
+            let others = self.catalogue.replicas_of(node).filter(|(other, _, _)| *other != GroupId::META);
+            group != GroupId::META || others.count() == 0
+        };
+        let (replica, _) = placement.wanted().find(|(id, replica)| {
+            !active(replica.node) && !placement.is_last_voter(*id) && hears_for_nothing(replica.node)
+        })?;
         Some(MetaCommand::RetireReplica { group, replica })
     }
 

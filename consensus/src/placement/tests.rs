@@ -47,6 +47,23 @@ fn three_nodes_become_one() {
     assert_eq!(last, Some(RemovalRefusal::LastNode { node: NodeId(1) }));
 }
 
+/// The replica of the meta group was the first to go from a drained node. So the node never learned what was intended of
+/// the groups that it led, and kept them as they were for ever. (The model demands the order at every proposal.)
+#[test]
+fn a_drained_node_leaves_the_meta_group_last() {
+    let mut model = Model::new(5, 4, 3);
+    model.settle();
+    for node in [NodeId(0), NodeId(3)] {
+        model.apply(MetaCommand::DrainNode { node });
+        let retires_meta = |command: &MetaCommand| {
+            matches!(command, MetaCommand::RetireReplica { group: GroupId::META, .. })
+        };
+        assert!(!plan(&model.catalogue, &model.alive).iter().any(retires_meta), "it holds other replicas");
+        model.settle();
+        assert_eq!(model.catalogue.node_state(node), Some(NodeState::Removed));
+    }
+}
+
 /// A node whose directory was lost comes back under new replica ids, is filled and promoted, and its old replicas are
 /// removed in the same change.
 #[test]

@@ -214,8 +214,17 @@ impl Model {
         let commands = plan(&self.catalogue, &self.alive);
         let heard = self.draw(commands.len() + 1);
         for command in commands.into_iter().take(heard.max(1)) {
+            self.demand_hearing(&command);
             self.apply(command);
         }
+    }
+
+    /// A node that leaves hears of the catalogue until no other group has a replica on it.
+    fn demand_hearing(&self, command: &MetaCommand) {
+        let MetaCommand::RetireReplica { group: GroupId::META, replica } = command else { return };
+        let node = self.catalogue.group(GroupId::META).unwrap().replicas[replica].node;
+        let mut others = self.catalogue.replicas_of(node).filter(|(group, _, _)| *group != GroupId::META);
+        assert_eq!(others.next().map(|(group, _, _)| group), None, "{node} leaves the meta group before");
     }
 
     /// The group's leader, which may be another than before, takes one step.
