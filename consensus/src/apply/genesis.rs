@@ -11,15 +11,15 @@ use tidelog_wire::ids::{GroupId, NodeId, RaftIndex, Term};
 
 use super::catalogue::genesis_members;
 use super::data_bytes::DataState;
+use super::group_placement::GroupPlacement;
 use super::{APPLY_VERSION, Catalogue};
 
 /// The first checkpoint of a data group, as each of its first members begins with it: on whatever node and day it
-/// is made, the same. `None` if there is no such group.
+/// is made, and whatever release makes it, the same.
 #[must_use]
-pub fn group_genesis(catalogue: &Catalogue, group: GroupId) -> Option<Checkpoint> {
-    let placement = catalogue.group(group).filter(|_| group != GroupId::META)?;
+pub fn group_genesis(group: GroupId, placement: &GroupPlacement) -> Checkpoint {
     let members = Members::of_voters(placement.genesis.clone());
-    Some(first_checkpoint(group, placement.genesis_version, members, DataState::genesis().encode()))
+    first_checkpoint(group, placement.genesis_version, members, DataState::genesis().encode())
 }
 
 /// The first checkpoint of `group` in a cluster of `nodes`, whose logs are spread over `data_groups`.

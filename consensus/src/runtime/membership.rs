@@ -139,9 +139,9 @@ impl Membership {
         let changes = placement::local(catalogue, identity.node, identity.incarnation, &running);
         let replicas = self.replicas.lock().await;
         for (group, replica, start_as) in changes.start {
-            let genesis = catalogue.group(group).map(|placement| placement.genesis.as_slice());
-            let begin = match (start_as, genesis) {
-                (StartAs::Genesis, Some(members)) => Begin::Genesis(members),
+            let placement = catalogue.group(group);
+            let begin = match (start_as, placement) {
+                (StartAs::Genesis, Some(placement)) => Begin::Genesis(placement),
                 (StartAs::Genesis, None) | (StartAs::Blank, _) => Begin::Blank,
             };
             if let Err(reason) = replicas.begin(group, replica, begin).await {

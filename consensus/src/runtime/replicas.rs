@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_engine::Engine;
-use tidelog_wire::ids::{GroupId, LogId, NodeId, ReplicaId};
+use tidelog_engine::checkpoint::Checkpoint;
+use tidelog_wire::ids::{GroupId, LogId, ReplicaId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -26,8 +27,10 @@ use super::board::Board;
 use super::keeper::{KeeperBox, KeeperInput};
 use super::raft_thread::Inbox;
 use super::snapshots::SnapshotDoor;
-use super::start::{facts, genesis_of};
+use super::start::facts;
 use super::writer::{WriterBox, WriterInput};
+use crate::apply::group_genesis;
+use crate::apply::group_placement::GroupPlacement;
 use crate::core::{CheckpointFacts, Input, ReplicaStart};
 use crate::raft_log::{GroupLog, GroupWrite, RaftLog};
 use crate::votes::Vote;
@@ -40,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Begin<'a> {
     /// Nothing: it gets a snapshot.
     Blank,
-    /// The first checkpoint of a group of these members.
-    Genesis(&'a [(ReplicaId, NodeId)]),
+    /// The first checkpoint of a group that was made so.
+    Genesis(&'a GroupPlacement),
 }
 
 /// What replicas are made of.
@@ -79,8 +82,8 @@ impl Replicas {
             let named = GroupWrite { clear: true, replica: Some(replica), ..GroupWrite::new(group) };
             self.note(named).await?;
             let mut start = ReplicaStart::blank(group, replica);
-            if let Begin::Genesis(members) = begin {
-                start.checkpoint = self.write_first_checkpoint(group, members).await?;
+            if let Begin::Genesis(placement) = begin {
+                start.checkpoint = self.write_first_checkpoint(group_genesis(group, placement)).await?;
             }
             start
         };
@@ -140,12 +143,8 @@ impl Replicas {
         loaded.await.map_err(|error| error.to_string())?
     }
 
-    async fn write_first_checkpoint(
-        &self,
-        group: GroupId,
-        members: &[(ReplicaId, NodeId)],
-    ) -> Result<CheckpointFacts, String> {
-        let (engine, checkpoint) = (Arc::clone(&self.engine), genesis_of(group, members));
+    async fn write_first_checkpoint(&self, checkpoint: Checkpoint) -> Result<CheckpointFacts, String> {
+        let engine = Arc::clone(&self.engine);
         let written = tokio::task::spawn_blocking(move || {
             engine.write_checkpoint(&checkpoint).map(|()| facts(checkpoint)).map_err(|error| error.to_string())
         });

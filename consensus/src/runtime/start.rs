@@ -49,7 +49,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 
-pub(super) use recover::{facts, genesis_of};
+pub(super) use recover::facts;
 use recover::{Recovered, recover};
 
 /// Reports of the apply thread that may wait to be carried to the meta group's leader.

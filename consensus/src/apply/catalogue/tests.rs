@@ -374,6 +374,20 @@ fn groups_and_replicas_are_made_once() {
     assert_eq!(catalogue.group(group).unwrap().genesis.len(), 2, "for ever");
 }
 
+/// While an old release is among the nodes, a group that is made then begins by rules that it knows too, whichever
+/// release makes its first checkpoint.
+#[test]
+fn a_new_group_begins_by_rules_that_every_node_knows() {
+    let mut catalogue = catalogue();
+    let MetaCommand::RegisterNode(record) = node(5, 1) else { unreachable!() };
+    catalogue.apply(MetaCommand::RegisterNode(NodeRecord { apply_version_max: 1, ..record }));
+    let (group, nodes) = (GroupId(5), [0, 1, 2].map(NodeId).to_vec());
+    catalogue.apply(MetaCommand::CreateGroup { group, replication: Replication::Auto, nodes });
+    let first = crate::apply::group_genesis(group, catalogue.group(group).unwrap());
+    assert_eq!(first.apply_version, 1);
+    assert_eq!(first.members.voters, [4, 5, 6].map(ReplicaId));
+}
+
 /// Whatever is asked, somebody is left who should count.
 #[test]
 fn the_last_voter_stays() {

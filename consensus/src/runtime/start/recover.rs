@@ -28,7 +28,7 @@ use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::{directory, raft_log};
 use crate::apply::group_placement::UNBOUND;
-use crate::apply::{Catalogue, Machines, genesis_checkpoint};
+use crate::apply::{Catalogue, Machines, genesis_checkpoint, group_genesis};
 use crate::core::{
     CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart, Role,
     SnapshotPhase,
@@ -191,12 +191,6 @@ fn write_genesis(
     Ok(())
 }
 
-/// The first checkpoint of a group that was made at run time.
-pub(in crate::runtime) fn genesis_of(group: GroupId, members: &[(ReplicaId, NodeId)]) -> Checkpoint {
-    let members = Members::of_voters(members.to_vec());
-    Checkpoint { members, ..genesis_checkpoint(group, &[], &[]) }
-}
-
 /// What the core needs to know of a checkpoint.
 pub(in crate::runtime) fn facts(checkpoint: Checkpoint) -> CheckpointFacts {
     let Checkpoint { applied, last_durable, members, .. } = checkpoint;
@@ -256,7 +250,7 @@ impl Disk<'_> {
             let catalogue = machines.catalogue();
             let placement = catalogue.group(group);
             if let Some(placement) = placement.filter(|known| known.genesis.contains(&(replica, self.identity.node))) {
-                let checkpoint = genesis_of(group, &placement.genesis);
+                let checkpoint = group_genesis(group, placement);
                 if let Err(error) = self.engine.write_checkpoint(&checkpoint) {
                     return Found::Lost(replica, error.to_string());
                 }
