@@ -8,6 +8,7 @@
 //!
 //! Not here: how a node comes to run (`super::start`).
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use tidelog_engine::identity::Identity;
 use tidelog_engine::log::LogReader;
-use tidelog_wire::ids::{GroupId, LogId, NodeId, RaftIndex};
+use tidelog_wire::ids::{GroupId, LogId, NodeId, Offset, RaftIndex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -278,6 +279,12 @@ impl NodeHandle {
     #[must_use]
     pub fn reader(&self, log: LogId) -> Option<LogReader> {
         self.shared.readers.reader(log)
+    }
+
+    /// The cursors of a log, as applied here; `None` if it is not open here.
+    #[must_use]
+    pub fn cursors(&self, log: LogId) -> Option<BTreeMap<String, Offset>> {
+        self.shared.readers.cursors(log)
     }
 
     /// The logs that are open here.

@@ -7,7 +7,7 @@
 //!
 //! Not here: how it is done (`crate::server`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -65,6 +65,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn catalogue_change(&self) -> Later<()>;
     /// The committed part of a log, if this node carries it.
     fn log(&self, log: LogId) -> Option<Arc<dyn LogView>>;
+    /// The cursors of a log, as applied here, if this node carries it.
+    fn cursors(&self, log: LogId) -> Option<BTreeMap<String, Offset>>;
     /// Every replica of this node.
     fn groups(&self) -> Vec<GroupStatus>;
     /// Asks the leader of `group`, if it is this node, to hand over to `to`.

@@ -3,6 +3,8 @@
 //! A cursor names its log by generation, so the next life of a channel's name never sees it.
 #![expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request is one case")]
 
+use std::sync::Arc;
+
 use tidelog_consensus::entry::Command;
 use tidelog_consensus::outcome::Outcome;
 use tidelog_wire::ids::{LogId, Offset};
@@ -41,5 +43,24 @@ impl Broker {
             Outcome::Refused(refusal) => Err(refused(log, &refusal)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// The cursors of `log`, or only the one that is named, with all that was set before the call.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; nothing was changed.
+    pub async fn cursors(
+        &self,
+        log: LogId,
+        name: Option<&str>,
+    ) -> Result<Vec<(String, Offset)>, BrokerError> {
+        let consensus = Arc::clone(self.open()?);
+        let group = self.group_of(consensus.as_ref(), log)?;
+        self.lead(consensus.as_ref(), group)?;
+        let barrier = consensus.read_barrier(group, self.limits.request);
+        barrier.await.map_err(|error| BrokerError::of_read(group, error))?;
+        let cursors = consensus.cursors(log);
+        let cursors = cursors.ok_or_else(|| BrokerError::NotReady { what: format!("log {log}") })?;
+        Ok(cursors.into_iter().filter(|(found, _)| name.is_none_or(|name| name == found)).collect())
     }
 }

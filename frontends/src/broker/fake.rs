@@ -268,6 +268,10 @@ impl Consensus for FakeConsensus {
         Some(log)
     }
 
+    fn cursors(&self, log: LogId) -> Option<BTreeMap<String, Offset>> {
+        self.log(log).map(|_| [("reader".to_owned(), Offset(7)), ("writer".to_owned(), Offset(9))].into())
+    }
+
     fn groups(&self) -> Vec<GroupStatus> {
         [GroupId::META, GROUP]
             .map(|group| GroupStatus {

@@ -383,3 +383,18 @@ async fn a_batch_that_finds_no_leader_is_told_of_the_next_one_when_it_is_known()
     let error = world.broker.produce(log, batch_of(&["a"])).await.unwrap_err();
     assert_eq!(error, BrokerError::NoQuorum { group: GROUP }, "nobody leads for as long as it may be put off");
 }
+
+#[tokio::test]
+async fn cursors_are_read_by_name_or_all_and_only_where_they_are_current() {
+    let world = world();
+    let log = channel(&world, "orders").await;
+    let one = world.broker.cursors(log, Some("reader")).await.unwrap();
+    assert_eq!(one, [("reader".to_owned(), Offset(7))]);
+    assert_eq!(world.broker.cursors(log, None).await.unwrap().len(), 2);
+    assert_eq!(world.broker.cursors(log, Some("nobody")).await, Ok(Vec::new()));
+    let error = world.broker.set_cursor(log, String::new(), None).await.unwrap_err();
+    assert!(matches!(error, BrokerError::InvalidRequest { .. }), "{error}");
+    world.consensus.set_leader(GROUP, Some(NodeId(1)));
+    let error = world.broker.cursors(log, None).await.unwrap_err();
+    assert_eq!(error, BrokerError::NotLeader { group: GROUP, leader: NodeId(1) });
+}

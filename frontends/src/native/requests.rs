@@ -10,7 +10,7 @@ use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::entry::NodeRecord;
 use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tidelog_wire::protocol::{
-    Answer, ChannelInfo, ChannelState, DamagedRange, ErrorReply, FetchRequest, GroupInfo, LogInfo,
+    Answer, ChannelInfo, ChannelState, CursorInfo, DamagedRange, ErrorReply, FetchRequest, GroupInfo, LogInfo,
     MetadataInfo, NodeInfo, NodeStatus, OffsetSpec, PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
     Request,
 };
@@ -113,8 +113,9 @@ async fn answer(broker: &Arc<Broker>, request: Request) -> Result<Answer, Broker
             broker.set_cursor(log, name, offset).await.map(|()| Answer::Done)
         }
         Request::Cursors { log, name } => {
-            drop((log, name));
-            Err(BrokerError::InvalidRequest { reason: "cursors cannot be read yet".to_owned() })
+            let cursors = broker.cursors(log, name.as_deref()).await?;
+            let info = |(name, offset)| CursorInfo { name, offset };
+            Ok(Answer::Cursors(cursors.into_iter().map(info).collect()))
         }
         // Batches in and out are dealt with before.
         Request::Produce { .. } | Request::Fetch(_) | Request::Echo { .. } => {

@@ -2,7 +2,7 @@
 //!
 //! Translation only: what is decided is decided on either side of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,6 +194,10 @@ impl Consensus for RunningNode {
 
     fn log(&self, log: LogId) -> Option<Arc<dyn LogView>> {
         self.handle.reader(log).map(|reader| -> Arc<dyn LogView> { Arc::new(RunningLog(reader)) })
+    }
+
+    fn cursors(&self, log: LogId) -> Option<BTreeMap<String, Offset>> {
+        self.handle.cursors(log)
     }
 
     fn groups(&self) -> Vec<GroupStatus> {
