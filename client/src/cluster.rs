@@ -80,7 +80,8 @@ impl View {
         let (mut more, less) =
             if other.channels.len() > one.channels.len() { (other, one) } else { (one, other) };
         for channel in &mut more.channels {
-            let Some(known) = less.channels.iter().find(|known| known.generation == channel.generation) else {
+            let Some(known) = less.channels.iter().find(|known| known.generation == channel.generation)
+            else {
                 continue;
             };
             for (partition, known) in channel.partitions.iter_mut().zip(&known.partitions) {
@@ -204,9 +205,8 @@ impl Cluster {
         let (mut tried, mut fatal, mut best) = (Vec::new(), None, None::<MetadataInfo>);
         let mut until = deadline;
         while let Ok(Some(joined)) = tokio::time::timeout_at(until, asked.join_next()).await {
-            let (is_hoped, answer) = joined.unwrap_or_else(|error| {
-                (false, Err(NoMetadata::Tried(error.to_string())))
-            });
+            let (is_hoped, answer) =
+                joined.unwrap_or_else(|error| (false, Err(NoMetadata::Tried(error.to_string()))));
             hoped -= usize::from(is_hoped);
             match answer {
                 Ok(info) => {

@@ -2,7 +2,8 @@
 
 use tidelog_wire::ids::{LogId, NodeId, Offset};
 use tidelog_wire::protocol::{
-    Answer, CHANNELS_PER_REQUEST_MAX, ClusterInfo, CreatedChannel, CursorInfo, ErrorReply, NewChannel, Request,
+    Answer, CHANNELS_PER_REQUEST_MAX, ClusterInfo, CreatedChannel, CursorInfo, ErrorReply, NewChannel,
+    Request,
 };
 
 use crate::admin::{leader_of, unexpected};
@@ -109,12 +110,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::set_cursor`].
-    pub async fn cursor(
-        &self,
-        channel: &str,
-        log: LogId,
-        name: &str,
-    ) -> Result<Option<Offset>, ClientError> {
+    pub async fn cursor(&self, channel: &str, log: LogId, name: &str) -> Result<Option<Offset>, ClientError> {
         let found = self.cursors_of(channel, log, Some(name)).await?;
         Ok(found.into_iter().find(|cursor| cursor.name == name).map(|cursor| cursor.offset))
     }

@@ -108,7 +108,8 @@ pub fn client_config(credentials: &Credentials, protocol: Protocol) -> Result<qu
 /// made with: after a renewal the first restart has another, and the idle limit does it that once.
 #[must_use]
 pub fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfig {
-    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.shown.current().key.secret_der())));
+    let mut config =
+        quinn::EndpointConfig::new(Arc::new(ResetKey::derive(credentials.shown.current().key.secret_der())));
     config.cid_generator(|| Box::new(RandomIds::new()));
     config
 }

@@ -48,7 +48,12 @@ pub(crate) fn run(certs: Certs, output: &Output) -> Result<(), CliError> {
             }
             files::create_folder(&dir)?;
             let authority = create_authority(&dir)?;
-            CertsAnswer { cluster_id: authority.cluster().to_string(), cert: ca, key: dir.join("ca.key"), expires: None }
+            CertsAnswer {
+                cluster_id: authority.cluster().to_string(),
+                cert: ca,
+                key: dir.join("ca.key"),
+                expires: None,
+            }
         }
         Certs::Issue(CertsIssue { dir, node, client, days }) => {
             let expires = days.map(in_days);

@@ -40,9 +40,7 @@ pub(crate) async fn run(cluster: Cluster, profile: Option<&Path>, output: &Outpu
         Cluster::TransferLeader(transfer) => {
             balance::transfer(&transfer, &online(Patience::Work)?, output).await
         }
-        Cluster::Rebalance { dry_run } => {
-            balance::rebalance(dry_run, &online(Patience::Work)?, output).await
-        }
+        Cluster::Rebalance { dry_run } => balance::rebalance(dry_run, &online(Patience::Work)?, output).await,
         Cluster::Recover(recover) => recover::run(&recover, output),
         Cluster::Compare(compare) if !compare.data_dirs.is_empty() => {
             compare::offline(&compare.data_dirs, output)

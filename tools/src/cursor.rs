@@ -68,7 +68,9 @@ impl Answer for View {
     fn text(&self) -> String {
         let Self { channel, partition, name, offset } = self;
         match offset {
-            Some(offset) => format!("channel {channel}, partition {partition}: cursor {name} stands at {offset}"),
+            Some(offset) => {
+                format!("channel {channel}, partition {partition}: cursor {name} stands at {offset}")
+            }
             None => format!("channel {channel}, partition {partition}: there is no cursor {name}"),
         }
     }

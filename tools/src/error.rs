@@ -160,10 +160,14 @@ pub(crate) enum CliError {
     )]
     NotSettled { seconds: u64, waiting_for: String },
     /// A change of members that would cost the cluster something.
-    #[error("E3233 node {node} cannot be replaced now: {reason}; nothing was changed: bring the other nodes back first")]
+    #[error(
+        "E3233 node {node} cannot be replaced now: {reason}; nothing was changed: bring the other nodes back first"
+    )]
     UnsafeChange { node: u64, reason: String },
     /// No other member can lead.
-    #[error("E3234 group {group} has no other voter that was heard of lately; its leadership stays: see `tidelog cluster status`")]
+    #[error(
+        "E3234 group {group} has no other voter that was heard of lately; its leadership stays: see `tidelog cluster status`"
+    )]
     NobodyToLead { group: GroupId },
     /// Channels that were refused.
     #[error("E3235 {refused} of {asked} channels were not created; the others were")]

@@ -75,9 +75,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), CliError> {
         Command::Produce(produce) => produce::run(produce, &online(Patience::Work)?, output).await,
         Command::Consume(consume) => consume::run(consume, &online(Patience::Work)?, output).await,
         Command::Cursor(cursor) => cursor::run(cursor, &online(Patience::Work)?, output).await,
-        Command::Import(import) => {
-            Box::pin(import::run(import, &online(Patience::Work)?, output)).await
-        }
+        Command::Import(import) => Box::pin(import::run(import, &online(Patience::Work)?, output)).await,
         Command::Segment(segment) => segment::run(segment, output),
         Command::Version => {
             output.print(&Version::of_this_program());

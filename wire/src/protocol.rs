@@ -27,8 +27,8 @@ mod request;
 mod tests;
 
 pub use answer::{
-    Answer, ChannelInfo, ChannelState, CreatedChannel, CursorInfo, DamagedRange, GroupInfo, LogInfo, MetadataInfo, NodeInfo, NodeStatus,
-    PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
+    Answer, ChannelInfo, ChannelState, CreatedChannel, CursorInfo, DamagedRange, GroupInfo, LogInfo,
+    MetadataInfo, NodeInfo, NodeStatus, PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
 };
 pub use cluster::{ClusterInfo, MemberGroup, MemberNode, NodeState, Want, WantedReplica};
 pub use codec::{AnswerFrame, RequestFrame, encode_answer, encode_request};

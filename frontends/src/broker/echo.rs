@@ -19,12 +19,14 @@ impl Broker {
     /// node did not send it back.
     pub async fn echo(&self, through: Option<NodeId>, payload: &Bytes) -> Result<Option<u64>, BrokerError> {
         if payload.len() > ECHO_BYTES_MAX {
-            let reason = format!("an echo of {} bytes, at most {ECHO_BYTES_MAX} are sent back", payload.len());
+            let reason =
+                format!("an echo of {} bytes, at most {ECHO_BYTES_MAX} are sent back", payload.len());
             return Err(BrokerError::InvalidRequest { reason });
         }
         let Some(peer) = through else { return Ok(None) };
         let took = self.open()?.echo(peer, payload.clone(), PEER_MAX).await;
-        let took = took.map_err(|reason| BrokerError::NotReady { what: format!("the way to node {peer} ({reason})") })?;
+        let took = took
+            .map_err(|reason| BrokerError::NotReady { what: format!("the way to node {peer} ({reason})") })?;
         Ok(Some(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)))
     }
 }

@@ -310,7 +310,8 @@ impl Consensus for FakeConsensus {
     }
 
     fn echo(&self, peer: NodeId, _: Bytes, _: Duration) -> Later<Result<Duration, String>> {
-        let answer = if peer == NodeId(8) { Ok(Duration::from_micros(90)) } else { Err("no peer".to_owned()) };
+        let answer =
+            if peer == NodeId(8) { Ok(Duration::from_micros(90)) } else { Err("no peer".to_owned()) };
         Box::pin(async move { answer })
     }
 

@@ -381,7 +381,11 @@ async fn a_batch_that_finds_no_leader_is_told_of_the_next_one_when_it_is_known()
     assert_eq!(started.elapsed(), Duration::ZERO, "at once");
     world.consensus.set_leader(GROUP, None);
     let error = world.broker.produce(log, batch_of(&["a"])).await.unwrap_err();
-    assert_eq!(error, BrokerError::NoQuorum { group: GROUP }, "nobody leads for as long as it may be put off");
+    assert_eq!(
+        error,
+        BrokerError::NoQuorum { group: GROUP },
+        "nobody leads for as long as it may be put off"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,8 @@ pub(super) fn cluster(broker: &Broker) -> Result<Answer, BrokerError> {
     let catalogue = broker.placement()?;
     let identity = broker.identity().ok_or(BrokerError::Stopping)?;
     let (_, _, leaders) = broker.catalogue()?;
-    let groups = catalogue.groups().map(|(group, placement)| member_group(group, placement, leaders.of(group)));
+    let groups =
+        catalogue.groups().map(|(group, placement)| member_group(group, placement, leaders.of(group)));
     Ok(Answer::Cluster(Box::new(ClusterInfo {
         cluster: identity.cluster,
         nodes: catalogue.members().map(|(node, member)| member_node(&catalogue, node, member)).collect(),
@@ -106,7 +107,9 @@ pub(super) async fn rebalance(broker: &Arc<Broker>, dry_run: bool) -> Result<Ans
         leaders: balance
             .leaders
             .iter()
-            .map(|moved| format!("group {}: leader from node {} to node {}", moved.group, moved.from, moved.to))
+            .map(|moved| {
+                format!("group {}: leader from node {} to node {}", moved.group, moved.from, moved.to)
+            })
             .collect(),
     })
 }

@@ -10,9 +10,9 @@ use tidelog_consensus::core::{GroupStatus, Role};
 use tidelog_consensus::entry::NodeRecord;
 use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use tidelog_wire::protocol::{
-    Answer, ChannelInfo, ChannelState, CursorInfo, DamagedRange, ErrorReply, FetchRequest, GroupInfo, LogInfo,
-    MetadataInfo, NodeInfo, NodeStatus, OffsetSpec, PartitionInfo, PeerInfo, RecoveryProgress, ReplicaRole,
-    Request,
+    Answer, ChannelInfo, ChannelState, CursorInfo, DamagedRange, ErrorReply, FetchRequest, GroupInfo,
+    LogInfo, MetadataInfo, NodeInfo, NodeStatus, OffsetSpec, PartitionInfo, PeerInfo, RecoveryProgress,
+    ReplicaRole, Request,
 };
 use tokio::sync::OwnedSemaphorePermit;
 

@@ -125,7 +125,11 @@ impl Consensus for RunningNode {
         }
         let catalogue = self.handle.catalogue();
         let placement = catalogue.group(group);
-        placement.into_iter().flat_map(|placement| placement.wanted()).map(|(_, replica)| replica.node).collect()
+        placement
+            .into_iter()
+            .flat_map(|placement| placement.wanted())
+            .map(|(_, replica)| replica.node)
+            .collect()
     }
 
     fn submit(
@@ -211,9 +215,7 @@ impl Consensus for RunningNode {
 
     fn echo(&self, peer: NodeId, payload: Bytes, within: Duration) -> Later<Result<Duration, String>> {
         let handle = self.handle.clone();
-        Box::pin(async move {
-            handle.echo(peer, &payload, within).await.map_err(|error| error.to_string())
-        })
+        Box::pin(async move { handle.echo(peer, &payload, within).await.map_err(|error| error.to_string()) })
     }
 
     fn recovery_notes(&self) -> Vec<String> {

@@ -98,9 +98,7 @@ async fn measure(dir: &Path, failover: Failover) -> Result<Report, CliError> {
     let look = online::connect(Some(&layout.profile()), Patience::Look)?;
     for (name, partitions) in [(CHANNEL, 1), (LOAD, failover.load.max(1))] {
         let name = name.to_owned();
-        client
-            .create_channel(NewChannel { name, partitions, replicas: None, segment_bytes: None })
-            .await?;
+        client.create_channel(NewChannel { name, partitions, replicas: None, segment_bytes: None }).await?;
     }
     let bytes = usize::try_from(failover.record_bytes).unwrap_or(usize::MAX);
     let mut load = Vec::new();
@@ -227,9 +225,8 @@ impl Stage {
             loop {
                 for node in self.layout.nodes().map(NodeId) {
                     let groups = self.look.node_status(node, false).await.map(|status| status.groups);
-                    let leads = |group: &GroupInfo| {
-                        group.group == self.group && group.role == ReplicaRole::Leader
-                    };
+                    let leads =
+                        |group: &GroupInfo| group.group == self.group && group.role == ReplicaRole::Leader;
                     if groups.is_ok_and(|groups| groups.iter().any(leads)) {
                         return node;
                     }

@@ -25,7 +25,8 @@ impl Answer for Transferred {
         if self.groups.is_empty() {
             return "nothing to hand over".to_owned();
         }
-        let line = |group: &TransferredGroup| format!("group {}: handed over to node {}", group.group, group.to);
+        let line =
+            |group: &TransferredGroup| format!("group {}: handed over to node {}", group.group, group.to);
         self.groups.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

@@ -88,11 +88,7 @@ impl Compared {
 }
 
 /// Compares the replicas of a running cluster; of one channel, if named.
-pub(crate) async fn online(
-    client: &Client,
-    channel: Option<&str>,
-    output: &Output,
-) -> Result<(), CliError> {
+pub(crate) async fn online(client: &Client, channel: Option<&str>, output: &Output) -> Result<(), CliError> {
     let metadata = match channel {
         Some(name) => {
             client.channel(name).await?;
@@ -225,14 +221,16 @@ pub(crate) fn offline(dirs: &[PathBuf], output: &Output) -> Result<(), CliError>
     for (log, copies) in &logs {
         let mut differs = false;
         // Every two: a short copy may be the beginning of two that part behind its end.
-        let pairs = copies.iter().enumerate().flat_map(|(at, one)| {
-            copies.iter().skip(at + 1).map(move |other| (one, other))
-        });
+        let pairs = copies
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| copies.iter().skip(at + 1).map(move |other| (one, other)));
         for ((one_dir, one), (other_dir, other)) in pairs {
             let found = offline::compare(&OsStorage, one, other)?;
             let [a, b] = &found.ranges;
             if found.difference.is_none() && found.equal_to.is_none() && !a.is_empty() && !b.is_empty() {
-                let why = format!("no offsets in common with {} that are intact in both", other_dir.display());
+                let why =
+                    format!("no offsets in common with {} that are intact in both", other_dir.display());
                 let side = one_dir.display().to_string();
                 compared.missing.push(Missing { log: log.to_string(), side, why });
                 differs = true;

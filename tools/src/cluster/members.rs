@@ -36,7 +36,10 @@ struct Changed {
 
 impl Answer for Changed {
     fn text(&self) -> String {
-        let aside = self.set_aside.as_ref().map(|path| format!("; what was left of its data is in {}", path.display()));
+        let aside = self
+            .set_aside
+            .as_ref()
+            .map(|path| format!("; what was left of its data is in {}", path.display()));
         format!("node {} {}{}", self.node, self.said, aside.unwrap_or_default())
     }
 }
@@ -194,7 +197,8 @@ async fn lacking(client: &Client, node: NodeId) -> Result<Option<String>, CliErr
             Some(led) => {
                 let voters = led.peers.iter().filter(|peer| !peer.learner);
                 let count = voters.clone().count();
-                let others = voters.filter(|peer| peer.node != node && (peer.active || peer.replica == led.replica));
+                let others =
+                    voters.filter(|peer| peer.node != node && (peer.active || peer.replica == led.replica));
                 let others = others.count();
                 // The node's own voter is replaced before it counts again: until then the others must do.
                 if others > count / 2 {

@@ -77,7 +77,8 @@ fn unsettled(info: &ClusterInfo, node: NodeId) -> Missing {
         info.groups.iter().filter(|group| !group.is_settled()).map(|group| group.group.to_string()).collect();
     let done = info.groups.len() - open.len();
     let first = open.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-    (!open.is_empty()).then(|| format!("{done} of {} groups have their members; open: {first}", info.groups.len()))
+    (!open.is_empty())
+        .then(|| format!("{done} of {} groups have their members; open: {first}", info.groups.len()))
 }
 
 /// What a node that is to leave still holds.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidelog_client::{Client, ClientError, ClusterInfo, MemberGroup, MemberNode, NodeState, NodeStatus, Want};
+use tidelog_client::{
+    Client, ClientError, ClusterInfo, MemberGroup, MemberNode, NodeState, NodeStatus, Want,
+};
 use tidelog_wire::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use tidelog_wire::protocol::{GroupInfo, ReplicaRole};
 use tokio::task::JoinSet;
@@ -169,7 +171,9 @@ fn open_steps(group: &GroupView) -> impl Iterator<Item = String> {
     group.members.iter().filter(|member| member.is != member.want).map(|member| {
         let MemberView { node, replica, is, want } = member;
         match (*is, *want) {
-            ("none", want) => format!("group {}: replica {replica} on node {node} becomes a {want}", group.id),
+            ("none", want) => {
+                format!("group {}: replica {replica} on node {node} becomes a {want}", group.id)
+            }
             (_, "none") => format!("group {}: replica {replica} on node {node} leaves", group.id),
             (is, want) => {
                 format!("group {}: replica {replica} on node {node} turns from {is} to {want}", group.id)
@@ -253,7 +257,8 @@ mod tests {
             state,
             apply_version: 2,
         };
-        let wanted = |replica, node, want| WantedReplica { replica: ReplicaId(replica), node: NodeId(node), want };
+        let wanted =
+            |replica, node, want| WantedReplica { replica: ReplicaId(replica), node: NodeId(node), want };
         let group = MemberGroup {
             group: GroupId(1),
             leader: Some(NodeId(0)),
@@ -261,7 +266,8 @@ mod tests {
             voters: vec![ReplicaId(1), ReplicaId(2)],
             learners: vec![ReplicaId(3)],
         };
-        let nodes = vec![node(0, NodeState::Active), node(1, NodeState::Draining), node(2, NodeState::Joining)];
+        let nodes =
+            vec![node(0, NodeState::Active), node(1, NodeState::Draining), node(2, NodeState::Joining)];
         let found = view(&ClusterInfo { cluster: ClusterId(1), nodes, groups: vec![group] }, &Answers::new());
         assert_eq!(
             found.under_way,

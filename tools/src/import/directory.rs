@@ -93,7 +93,9 @@ impl Target {
 async fn append(target: &Target, step: &Step) -> Result<(), CliError> {
     for _ in 0..TRIES_MAX {
         match target.client.append(&target.channel, target.log, step.batch.clone()).await {
-            Ok(appended) if appended.base_offset == step.base && appended.chain == step.chain => return Ok(()),
+            Ok(appended) if appended.base_offset == step.base && appended.chain == step.chain => {
+                return Ok(());
+            }
             Ok(appended) => {
                 let why = format!(
                     "the batch of offset {} came to stand at {}: somebody else writes to the partition",

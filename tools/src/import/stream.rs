@@ -103,7 +103,11 @@ impl<'a> Comparing<'a> {
             self.waiting = consumer.poll().await?.records.into();
         }
         let Some(record) = self.waiting.pop_front() else {
-            return Err(CliError::Stalled { log: self.target.log, offset: self.next, end: self.next.plus(1) });
+            return Err(CliError::Stalled {
+                log: self.target.log,
+                offset: self.next,
+                end: self.next.plus(1),
+            });
         };
         if record.value.as_ref() != Some(&line.value) || record.key != line.key {
             return Err(self.differs("the record there is not the stream's"));

@@ -147,7 +147,8 @@ pub(crate) async fn make_node(new: &NewNode, server: &Path, seconds: u64) -> Res
         };
         let text = toml::to_string(&text)
             .map_err(|error| CliError::Layout { path: config.clone(), what: error.to_string() })?;
-        let head = "# Written by `tidelog cluster add-node`. Every key: `tidelogd --print-config-reference`.\n";
+        let head =
+            "# Written by `tidelog cluster add-node`. Every key: `tidelogd --print-config-reference`.\n";
         files::replace(&config, &format!("{head}{text}"), Access::Public)?;
     }
     let process = NodeProcess::of(number, &folder);

@@ -121,7 +121,8 @@ fn status() -> Answer {
 }
 
 fn cluster() -> Answer {
-    let wanted = |replica, node, want| WantedReplica { replica: ReplicaId(replica), node: NodeId(node), want };
+    let wanted =
+        |replica, node, want| WantedReplica { replica: ReplicaId(replica), node: NodeId(node), want };
     Answer::Cluster(Box::new(ClusterInfo {
         cluster: ClusterId(5),
         nodes: vec![MemberNode {

@@ -10,7 +10,10 @@ async fn an_echo_brings_back_what_was_sent_and_says_how_long_a_peer_took() {
     let mut pipeline = Client::connect(&served).await.greet().await;
 
     let direct = pipeline.ask(Request::Echo { through: None }, b"hello").await;
-    assert_eq!((direct.answer, direct.payload.as_ref()), (Ok(Answer::Echoed { peer_ns: None }), &b"hello"[..]));
+    assert_eq!(
+        (direct.answer, direct.payload.as_ref()),
+        (Ok(Answer::Echoed { peer_ns: None }), &b"hello"[..])
+    );
 
     let through = pipeline.ask(Request::Echo { through: Some(NodeId(8)) }, b"hello").await;
     assert_eq!(through.answer, Ok(Answer::Echoed { peer_ns: Some(90_000) }));

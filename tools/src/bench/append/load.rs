@@ -77,9 +77,8 @@ impl Load {
     ) -> Result<Self, CliError> {
         let value = value(append.record_bytes);
         let count = usize::try_from(append.slots()).unwrap_or(usize::MAX);
-        let mut slots: Vec<Slot> = (0..count)
-            .map(|_| Slot { producers: Vec::new(), next: 0, value: value.clone() })
-            .collect();
+        let mut slots: Vec<Slot> =
+            (0..count).map(|_| Slot { producers: Vec::new(), next: 0, value: value.clone() }).collect();
         let mut opening = JoinSet::new();
         for number in 0..count.max(channels.len()) {
             if opening.len() >= OPENED_AT_ONCE {

@@ -164,9 +164,27 @@ impl Answer for Report {
             vec![name.to_owned(), shown(p50), shown(p99), shown(p999), shown(max)]
         };
         let rows = [
-            row("acknowledged append", Some(self.p50_us), Some(self.p99_us), Some(self.p999_us), Some(self.max_us)),
-            row("floor: write + fdatasync", Some(self.sync_floor_p50_us), Some(self.sync_floor_p99_us), None, None),
-            row("floor: client echo", Some(self.client_echo_p50_us), Some(self.client_echo_p99_us), None, None),
+            row(
+                "acknowledged append",
+                Some(self.p50_us),
+                Some(self.p99_us),
+                Some(self.p999_us),
+                Some(self.max_us),
+            ),
+            row(
+                "floor: write + fdatasync",
+                Some(self.sync_floor_p50_us),
+                Some(self.sync_floor_p99_us),
+                None,
+                None,
+            ),
+            row(
+                "floor: client echo",
+                Some(self.client_echo_p50_us),
+                Some(self.client_echo_p99_us),
+                None,
+                None,
+            ),
             row("floor: peer echo", self.peer_echo_p50_us, self.peer_echo_p99_us, None, None),
         ];
         let checkpoints = format!(
