@@ -111,17 +111,43 @@ fn state(info: &ClusterInfo, node: u64) -> Option<NodeState> {
 fn unsettled(info: &ClusterInfo) -> String {
     let nodes: Vec<String> =
         info.nodes.iter().map(|member| format!("node {} {:?}", member.info.node, member.state)).collect();
-    let groups: Vec<String> = info
-        .groups
-        .iter()
-        .filter(|group| !group.is_settled())
+    let under_way = info.groups.iter().filter(|group| !group.is_settled());
+    let groups: Vec<String> = under_way
         .map(|group| {
-            let (voters, learners) = (&group.voters, &group.learners);
-            format!(
-                "group {} wants {:?}, has {voters:?} and learners {learners:?}",
-                group.group, group.wanted
-            )
+            let wanted = group
+                .wanted
+                .iter()
+                .map(|replica| format!("{:?} {} on node {}", replica.want, replica.replica, replica.node));
+            let wanted = wanted.collect::<Vec<_>>().join(", ");
+            let (voters, learners) = (numbers(&group.voters), numbers(&group.learners));
+            format!("group {} wants {wanted}, has voters {voters} and learners {learners}", group.group)
         })
         .collect();
     format!("{}; {}", nodes.join(", "), groups.join("; "))
+}
+
+fn numbers(replicas: &[ReplicaId]) -> String {
+    replicas.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_wire::ids::{ClusterId, GroupId};
+    use tidelog_wire::protocol::{MemberGroup, Want, WantedReplica};
+
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_said_and_what_is_settled_is_not() {
+        let group = |group, voters| MemberGroup {
+            group: GroupId(group),
+            leader: None,
+            wanted: vec![WantedReplica { replica: ReplicaId(4), node: NodeId(2), want: Want::Voter }],
+            voters,
+            learners: Vec::new(),
+        };
+        let groups = vec![group(1, vec![ReplicaId(4)]), group(2, vec![ReplicaId(1), ReplicaId(2)])];
+        let said = unsettled(&ClusterInfo { cluster: ClusterId(1), nodes: Vec::new(), groups });
+        assert_eq!(said, "; group 2 wants Voter 4 on node 2, has voters 1 2 and learners ");
+    }
 }
