@@ -29,9 +29,7 @@ use tidelog_engine::{Engine, OpenError, Options};
 use tidelog_wire::ids::{GroupId, LogId, NodeId, RaftIndex, ReplicaId, Term, TimestampMs};
 
 use crate::apply::Catalogue;
-use crate::raft_log::{
-    AbortOnSyncFailure, EngineLog, EngineLogOptions, GroupWrite, RaftLog, RaftLogError,
-};
+use crate::raft_log::{AbortOnSyncFailure, EngineLog, EngineLogOptions, GroupWrite, RaftLog, RaftLogError};
 use crate::votes::{Votes, VotesError};
 
 /// How far terms and indexes are jumped: more than a node can have used between two checkpoints. A leader epoch is a
@@ -69,7 +67,9 @@ pub enum RecoverError {
     #[error(transparent)]
     RaftLog(#[from] RaftLogError),
     /// There is nothing to go on from.
-    #[error("E1140 {dir}: the meta group has no usable checkpoint, so nothing can go on from it: restore a backup")]
+    #[error(
+        "E1140 {dir}: the meta group has no usable checkpoint, so nothing can go on from it: restore a backup"
+    )]
     NoCatalogue {
         /// The data directory.
         dir: PathBuf,
@@ -215,7 +215,13 @@ impl State {
             _ => checkpoint.state.clone(),
         };
         let members = Members::of_voters(vec![(replica, self.node)]);
-        engine.write_checkpoint(&Checkpoint { applied, last_durable: applied, members, state, ..checkpoint })?;
+        engine.write_checkpoint(&Checkpoint {
+            applied,
+            last_durable: applied,
+            members,
+            state,
+            ..checkpoint
+        })?;
         let hard_state =
             HardState { term: applied.term.get(), commit: applied.index.get(), ..HardState::default() };
         let named = GroupWrite {

@@ -140,7 +140,7 @@ pub enum HaltReason {
     #[error(
         "E1220 group {group}: the votes file says term {vote_term}, the raft log ends its terms at \
          {log_term}: the raft log lost what it had promised; this replica stays out and the others go on: keep its \
-         data directory, nothing fills it again yet"
+         data directory, a successor is filled here"
     )]
     VotesAhead {
         /// The group.
@@ -153,8 +153,8 @@ pub enum HaltReason {
     /// The checkpoint is ahead of the raft log, and no install mark explains it.
     #[error(
         "E1221 group {group}: the checkpoint saw entry {expected} durable, but the raft log {found}: it \
-         lost entries; this replica stays out and the others go on: keep its data directory, nothing fills it \
-         again yet"
+         lost entries; this replica stays out and the others go on: keep its data directory, a successor is \
+         filled here"
     )]
     DurableEntryMissing {
         /// The group.
@@ -168,7 +168,7 @@ pub enum HaltReason {
     #[error(
         "E1222 group {group}: the checkpoint ends at entry {applied}, the raft log begins at {first}: the \
          entries between are lost here; this replica stays out and the others go on: keep its data directory, \
-         nothing fills it again yet"
+         a successor is filled here"
     )]
     LogBeginsLate {
         /// The group.
@@ -181,8 +181,8 @@ pub enum HaltReason {
     /// The hard state speaks of entries or terms that the log does not match.
     #[error(
         "E1223 group {group}: the raft log's hard state says {field} {found}, its entries say {expected}: \
-         the raft log lost entries; this replica stays out and the others go on: keep its data directory, nothing \
-         fills it again yet"
+         the raft log lost entries; this replica stays out and the others go on: keep its data directory, a \
+         successor is filled here"
     )]
     HardStateMismatch {
         /// The group.
@@ -198,7 +198,7 @@ pub enum HaltReason {
     #[error(
         "E1224 group {group}: the leader knows entry {known} to be here, but the log ends at {last}: it \
          lost what it had acknowledged; this replica stays out and the others go on: keep its data directory, \
-         nothing fills it again yet"
+         a successor is filled here"
     )]
     LeaderKnowsMore {
         /// The group.

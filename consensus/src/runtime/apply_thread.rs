@@ -326,14 +326,12 @@ impl ApplyThread {
         self.state.reconciled_at = now;
         self.state.reported = false;
         for (group, command) in self.machines.reconcile(&self.state.leading) {
-            let command = match command {
-                Command::Meta(report) if !self.state.leading.contains(&group) => {
-                    // If there is no room, or it gets lost, it is made again.
-                    self.state.reported |= self.reports.try_send(report).is_ok();
-                    continue;
-                }
-                command => command,
-            };
+            let elsewhere = !self.state.leading.contains(&group);
+            if let (Command::Meta(report), true) = (&command, elsewhere) {
+                // If there is no room, or it gets lost, it is made again.
+                self.state.reported |= self.reports.try_send(report.clone()).is_ok();
+                continue;
+            }
             let token = self.waiters.token();
             let (context, data) = entry::encode(command);
             let bytes = data.len();

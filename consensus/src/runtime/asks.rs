@@ -212,9 +212,8 @@ fn may_say(node: &NodeHandle, peer: &Asker, command: &MetaCommand) -> Result<(),
         MetaCommand::ReplaceReplica { group, lost } => {
             let catalogue = node.catalogue();
             let replica = catalogue.group(*group).and_then(|placement| placement.replicas.get(lost));
-            let own = replica.is_some_and(|known| {
-                known.node == hello.node && known.incarnation == hello.incarnation
-            });
+            let own = replica
+                .is_some_and(|known| known.node == hello.node && known.incarnation == hello.incarnation);
             if own { Ok(()) } else { Err(format!("replica {lost} is not one of node {}", hello.node)) }
         }
         MetaCommand::ReportMembers { .. } | MetaCommand::ReportLogs { .. } if peer.member => Ok(()),

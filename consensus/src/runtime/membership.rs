@@ -292,7 +292,8 @@ const REFILLED: [&str; 4] = ["E0221", "E1102", "E1264", "E1267"];
 pub(super) fn directory(node: &NodeHandle, catalogue: &Catalogue) -> Directory {
     let identity = node.identity();
     let index = node.applied(GroupId::META);
-    let named = catalogue.member(identity.node).is_some_and(|known| known.incarnation == identity.incarnation);
+    let named =
+        catalogue.member(identity.node).is_some_and(|known| known.incarnation == identity.incarnation);
     let known = |(id, known): (NodeId, &crate::apply::catalogue::Node)| {
         let life = match (known.state, known.incarnation, &known.record) {
             (NodeState::Removed, incarnation, _) => KnownLife::Removed(incarnation),

@@ -99,8 +99,7 @@ impl Registration {
     async fn attempt(&self) -> Result<(), String> {
         let record = self.record.clone();
         let joins = joins(&self.node.catalogue(), &record);
-        let command =
-            if joins { MetaCommand::JoinNode(record) } else { MetaCommand::RegisterNode(record) };
+        let command = if joins { MetaCommand::JoinNode(record) } else { MetaCommand::RegisterNode(record) };
         if let Some(why) = &self.forgotten {
             return self.begin_anew(command, why).await;
         }
@@ -111,7 +110,9 @@ impl Registration {
             Asked::Done(Some(replica)) if joins => self.begin_meta(replica).await,
             Asked::Done(_) => Ok(()),
             Asked::Stale(why) => {
-                let why = format!("E1126 what this directory holds is not what the cluster knows of this node: {why}");
+                let why = format!(
+                    "E1126 what this directory holds is not what the cluster knows of this node: {why}"
+                );
                 self.node.demand(NewLife { given_up: GivenUp::Promises, why });
                 Ok(())
             }
@@ -144,10 +145,14 @@ impl Registration {
     }
 
     async fn replace_meta(&self, lost: ReplicaId) -> Result<(), String> {
-        match ask_leader(&self.node, MetaCommand::ReplaceReplica { group: GroupId::META, lost }).await {
-            Asked::Done(Some(successor)) if successor > lost => self.begin_meta(successor).await,
-            other => Err(format!("its replica of the meta group has no successor yet: {other:?}")),
+        let command = MetaCommand::ReplaceReplica { group: GroupId::META, lost };
+        let asked = ask_leader(&self.node, command).await;
+        if let Asked::Done(Some(successor)) = asked
+            && successor > lost
+        {
+            return self.begin_meta(successor).await;
         }
+        Err(format!("its replica of the meta group has no successor yet: {asked:?}"))
     }
 
     /// Begins this node's replica of the meta group, unless it is there.

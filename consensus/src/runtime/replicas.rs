@@ -146,7 +146,10 @@ impl Replicas {
     async fn write_first_checkpoint(&self, checkpoint: Checkpoint) -> Result<CheckpointFacts, String> {
         let engine = Arc::clone(&self.engine);
         let written = tokio::task::spawn_blocking(move || {
-            engine.write_checkpoint(&checkpoint).map(|()| facts(checkpoint)).map_err(|error| error.to_string())
+            engine
+                .write_checkpoint(&checkpoint)
+                .map(|()| facts(checkpoint))
+                .map_err(|error| error.to_string())
         });
         written.await.map_err(|error| error.to_string())?
     }
@@ -169,6 +172,8 @@ async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T, String> {
     match timeout(PATIENCE, answer).await {
         Ok(Ok(told)) => Ok(told),
         Ok(Err(_)) => Err("the node is stopping".to_owned()),
-        Err(_) => Err("a thread of the node did not answer in time; on a full disk it waits for room".to_owned()),
+        Err(_) => {
+            Err("a thread of the node did not answer in time; on a full disk it waits for room".to_owned())
+        }
     }
 }

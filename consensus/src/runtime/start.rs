@@ -316,7 +316,8 @@ fn start_transport(
         directory: Directory::default(),
         tuning: config.tuning.transport,
     };
-    let events = Arc::new(FromPeers { inbox: Arc::clone(&wiring.inbox), metrics: Arc::clone(&config.metrics) });
+    let events =
+        Arc::new(FromPeers { inbox: Arc::clone(&wiring.inbox), metrics: Arc::clone(&config.metrics) });
     let snapshots: Arc<dyn BulkSource> = Arc::<SnapshotDoor>::clone(door);
     let asks = Arc::new(Answers { node: Arc::clone(this) });
     Ok(Some(Transport::start(settings, events, (snapshots, asks), runtime)?))

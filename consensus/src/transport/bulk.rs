@@ -29,8 +29,8 @@ use tokio::time::{Instant, timeout};
 use super::asks::{ANSWER_BYTES_MAX, Asker};
 use super::error::Remote;
 use super::frames::{broken_off, read_bytes};
-use super::metrics::TransportMetrics;
 use super::link::LinkFacts;
+use super::metrics::TransportMetrics;
 use super::{Shared, TransportError};
 
 /// Largest request for a bulk transfer.

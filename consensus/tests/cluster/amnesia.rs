@@ -22,6 +22,9 @@ async fn three_with_records() -> (Cluster, LogId, BTreeMap<GroupId, Vec<ReplicaI
     for number in 0..20 {
         cluster.append(log, &format!("record {number}")).await;
     }
+    for node in 0..3 {
+        cluster.caught_up(node, log, Offset(20)).await;
+    }
     let voters = cluster.voters_are(&[0, 1, 2]).await;
     (cluster, log, voters)
 }
@@ -39,7 +42,9 @@ async fn node_2_is_back_anew(cluster: &Cluster, log: LogId, before: &BTreeMap<Gr
             cluster.something_changes().await;
         }
     };
-    let Ok(after) = tokio::time::timeout(PATIENCE, counted).await else { panic!("the old replicas stay: {}", cluster.seen()) };
+    let Ok(after) = tokio::time::timeout(PATIENCE, counted).await else {
+        panic!("the old replicas stay: {}", cluster.seen())
+    };
     for (group, voters) in &after {
         let new: Vec<_> = voters.iter().filter(|voter| !before[group].contains(voter)).collect();
         assert_eq!(new.len(), 1, "group {group}: {voters:?} after {:?}", before[group]);

@@ -59,8 +59,7 @@ async fn a_drained_node_leaves_and_the_others_go_on() {
     let leaving = NodeId(1);
     cluster.propose(GroupId::META, || Command::Meta(MetaCommand::DrainNode { node: leaving })).await;
     let mut catalogue = cluster.node(0).watch_catalogue();
-    let left = catalogue
-        .wait_for(|catalogue| catalogue.node_state(leaving) == Some(NodeState::Removed));
+    let left = catalogue.wait_for(|catalogue| catalogue.node_state(leaving) == Some(NodeState::Removed));
     tokio::time::timeout(PATIENCE, left).await.expect("the node is empty and forgotten").unwrap();
     cluster.kill(1).await;
     cluster.voters_are(&[0, 2, 3]).await;

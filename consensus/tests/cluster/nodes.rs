@@ -154,8 +154,11 @@ impl Cluster {
             seen += &format!("\nnode {} {}: {readiness:?}", identity.node, identity.incarnation);
             seen += &format!("\n  reached: {:?}", node.transport().map(|transport| transport.reachable()));
             for status in node.group_status().iter() {
-                let GroupStatus { group, replica, role, leader, term, committed, applied, members, .. } = status.as_ref();
-                seen += &format!("\n  group {group} replica {replica} {role:?} led by {leader:?} term {term} {committed} {applied} {members:?}");
+                let GroupStatus { group, replica, role, leader, term, committed, applied, members, .. } =
+                    status.as_ref();
+                seen += &format!(
+                    "\n  group {group} replica {replica} {role:?} led by {leader:?} term {term} {committed} {applied} {members:?}"
+                );
                 seen += &format!("\n    {:?} {:?} {:?}", status.snapshot, status.peers, status.halted);
             }
             for (group, placement) in node.catalogue().groups() {

@@ -285,7 +285,8 @@ impl Identity {
         let OpenedIdentity { mut identity, .. } = Self::read(storage, data_dir)?;
         identity.incarnation = incarnation;
         let [kept, gone] = paths(data_dir);
-        let failed = |path: &Path, action, source| IdentityError::Io { path: path.to_path_buf(), action, source };
+        let failed =
+            |path: &Path, action, source| IdentityError::Io { path: path.to_path_buf(), action, source };
         // Whichever copy is bad was healed when the directory was last opened; if not, `write_both` does it.
         if read_copy(storage, &kept).is_ok() && read_copy(storage, &gone).is_ok() {
             storage.remove(&gone).map_err(|source| failed(&gone, "remove a copy of", source))?;

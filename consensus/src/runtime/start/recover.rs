@@ -122,10 +122,7 @@ fn core(
 }
 
 /// Opens engine and raft log; with a new incarnation, if the one there was started before and has forgotten everything.
-fn open(
-    config: &NodeConfig,
-    notes: &mut Vec<String>,
-) -> Result<(Arc<Engine>, Arc<dyn RaftLog>), StartError> {
+fn open(config: &NodeConfig, notes: &mut Vec<String>) -> Result<(Arc<Engine>, Arc<dyn RaftLog>), StartError> {
     let open = |notes: &mut Vec<String>| -> Result<_, StartError> {
         let options = engine_options(config);
         let engine = Engine::open(Arc::clone(&config.storage), &config.data_dir, options)?;
@@ -227,17 +224,12 @@ impl Disk<'_> {
             (Some(replica), loaded) => {
                 let vote = self.votes.get(&group).copied().filter(|vote| vote.replica == replica);
                 let checkpoint = loaded.filter(|checkpoint| checkpoint.members.contains(replica)).map(facts);
-                let start = ReplicaStart {
-                    group,
-                    replica,
-                    checkpoint: checkpoint.unwrap_or_default(),
-                    log,
-                    vote,
-                };
+                let start =
+                    ReplicaStart { group, replica, checkpoint: checkpoint.unwrap_or_default(), log, vote };
                 self.named(machines, start)
             }
             (None, Some(checkpoint)) => match checkpoint.members.replica_on(node) {
-                Some(replica) => self.unnamed(machines, group, replica, checkpoint.members),
+                Some(replica) => self.unnamed(machines, group, replica, &checkpoint.members),
                 None => Found::Nothing,
             },
             (None, None) => Found::Nothing,
@@ -249,13 +241,17 @@ impl Disk<'_> {
         if start.is_blank() && holds_nothing(&start) {
             let catalogue = machines.catalogue();
             let placement = catalogue.group(group);
-            if let Some(placement) = placement.filter(|known| known.genesis.contains(&(replica, self.identity.node))) {
+            if let Some(placement) =
+                placement.filter(|known| known.genesis.contains(&(replica, self.identity.node)))
+            {
                 let checkpoint = group_genesis(group, placement);
                 if let Err(error) = self.engine.write_checkpoint(&checkpoint) {
                     return Found::Lost(replica, error.to_string());
                 }
                 start.checkpoint = facts(checkpoint);
-            } else if placement.is_none_or(|known| !known.replicas.contains_key(&replica)) && !is_empty(&catalogue) {
+            } else if placement.is_none_or(|known| !known.replicas.contains_key(&replica))
+                && !is_empty(&catalogue)
+            {
                 // What is left of a replica that has ended here.
                 return Found::Nothing;
             }
@@ -269,7 +265,13 @@ impl Disk<'_> {
     }
 
     /// The raft log does not know the replica that the checkpoint names.
-    fn unnamed(&self, machines: &mut Machines, group: GroupId, replica: ReplicaId, members: Members) -> Found {
+    fn unnamed(
+        &self,
+        machines: &mut Machines,
+        group: GroupId,
+        replica: ReplicaId,
+        members: &Members,
+    ) -> Found {
         // What it has can be read up to the checkpoint, unless it is of an older life of the directory.
         let opened = machines.reopen(group);
         let known = machines.catalogue().member(self.identity.node).map(|known| known.incarnation);
@@ -288,15 +290,20 @@ impl Disk<'_> {
         let opened = opened.map_or_else(|error| format!("; {error}"), |()| String::new());
         Found::Forgotten(
             replica,
-            format!("E1125 group {group}: the raft log does not know replica {replica} any more, so it may have forgotten what \
-                     that one promised: {next}{opened}"),
+            format!(
+                "E1125 group {group}: the raft log does not know replica {replica} any more, so it may have forgotten what \
+                     that one promised: {next}{opened}"
+            ),
         )
     }
 }
 
 fn holds_nothing(start: &ReplicaStart) -> bool {
     let log = &start.log;
-    log.span.is_none() && log.hard_state == HardState::default() && log.install.is_none() && start.vote.is_none()
+    log.span.is_none()
+        && log.hard_state == HardState::default()
+        && log.install.is_none()
+        && start.vote.is_none()
 }
 
 /// Whether nothing is known of the cluster.

@@ -5,9 +5,9 @@ use tidelog_engine::checkpoint::EntryId;
 use tidelog_wire::ids::{GroupId, RaftIndex, ReplicaId, Term};
 
 use super::recover::votes_behind;
-use crate::votes::Vote;
 use crate::core::{CheckpointFacts, Members, ReplicaStart};
 use crate::raft_log::GroupLog;
+use crate::votes::Vote;
 
 /// A crash between the two syncs of a vote left the term in the votes file without the vote. It was never brought there in
 /// that term, so a raft log that lost its end afterwards could have let the replica vote a second time.
