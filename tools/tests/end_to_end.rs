@@ -4,6 +4,8 @@
 mod cluster;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod operations;
 
 use cluster::{Cluster, flights, high_watermark, number, output, replicas_agree, split_lines, tidelog};
 use serde_json::Value;

@@ -58,11 +58,21 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes and starts it.
+    /// Makes and starts one of three nodes.
     pub(crate) fn start() -> Self {
+        Self::of(3)
+    }
+
+    /// Makes and starts one of so many nodes.
+    pub(crate) fn of(nodes: u64) -> Self {
         let cluster = Self { _turn: turn(), dir: tempfile::tempdir().unwrap() };
-        cluster.up();
+        cluster.json(&["up", "--nodes", &nodes.to_string(), "--dir", cluster.text()]);
         cluster
+    }
+
+    /// Its directory, as an argument.
+    pub(crate) fn text(&self) -> &str {
+        self.dir().to_str().unwrap()
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -77,12 +87,12 @@ impl Cluster {
     pub(crate) fn up(&self) -> Value {
         let server = Path::new(env!("CARGO_BIN_EXE_tidelog")).with_file_name("tidelogd");
         assert!(server.exists(), "build the server first: cargo build --workspace --bins");
-        self.json(&["up", "--nodes", "3", "--dir", self.dir().to_str().unwrap()])
+        self.json(&["up", "--dir", self.text()])
     }
 
     /// Stops the cluster, adds `keys` to each node's configuration, and starts it again.
     pub(crate) fn configure_nodes(&self, keys: &str) {
-        self.json(&["down", "--dir", self.dir().to_str().unwrap()]);
+        self.json(&["down", "--dir", self.text()]);
         for node in 0..3 {
             let path = self.dir().join(format!("node-{node}/config.toml"));
             let config = std::fs::read_to_string(&path).unwrap();
@@ -152,9 +162,20 @@ impl Cluster {
     /// Waits until `condition` holds of the status.
     #[track_caller]
     pub(crate) fn wait_until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for(&["status"], what, condition)
+    }
+
+    /// Waits until `condition` holds of what a command answers.
+    #[track_caller]
+    pub(crate) fn wait_for(
+        &self,
+        arguments: &[&str],
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = output(self.command(&["status"]).arg("--json"));
+            let output = output(self.command(arguments).arg("--json"));
             let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
             match status {
                 Some(status) if condition(&status) => return status,
@@ -165,9 +186,14 @@ impl Cluster {
 
     /// Ends the process of `node` as a crash would.
     pub(crate) fn kill(&self, status: &Value, node: u64) {
+        self.signal(status, node, rustix::process::Signal::KILL);
+    }
+
+    /// Signals the process of `node`.
+    pub(crate) fn signal(&self, status: &Value, node: u64, signal: rustix::process::Signal) {
         let pid = status.pointer(&format!("/nodes/{node}/pid")).and_then(Value::as_i64).unwrap();
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// The ends of the nodes' logs, for a test that fails.
@@ -185,8 +211,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let dir = self.dir().to_str().unwrap();
-        output(tidelog().args(["down", "--force", "--wait-seconds", "5", "--dir", dir]));
+        output(tidelog().args(["down", "--force", "--wait-seconds", "5", "--dir", self.text()]));
     }
 }
 
