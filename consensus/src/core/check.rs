@@ -15,7 +15,7 @@
 //! | heartbeat: commit not beyond our last entry | stop the process |
 //! | append answer: match and rejection within the leader's log, hint not absurd | overflow; count entries that nobody has |
 //! | vote answer: only to a durable candidacy, with the whole log durable | assert that all is durable |
-//! | hand-over: only from the leader, not during an installation | campaign for a stranger; stop on a compacted entry |
+//! | hand-over: only from the leader, not during an installation, not before the log is durable | campaign for a stranger; stop on a compacted entry, or on one that is not durable |
 //! | read-index: one entry with a short context, only to the leader, at most so many | index an empty list; forward in circles; grow |
 //! | a replica that has nothing yet: no votes and no hand-over | vote, and stand for election, without a log |
 //! | snapshot: plausible members with this replica among them, index and term in range, a known format | stop on a configuration it cannot restore |
@@ -313,7 +313,12 @@ impl Gate<'_> {
     }
 
     fn check_hand_over(&self, message: &Message, kind: &'static str) -> Result<(), Denied> {
-        if message.term == self.raft.term && message.from == self.raft.leader_id {
+        let log = &self.raft.raft_log;
+        if message.term == self.raft.term
+            && message.from == self.raft.leader_id
+            // As in a tick: raft asserts that the log of an only voter is durable when it stands for election.
+            && log.persisted == log.last_index()
+        {
             Ok(())
         } else {
             Err(MessageRefusal::Unsolicited { group: self.group, kind }.into())

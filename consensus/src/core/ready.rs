@@ -16,7 +16,7 @@
 use raft::StateRole;
 #[cfg(feature = "defects")]
 use raft::eraftpb::HardState;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Ready, SoftState};
 use tidelog_wire::ids::{RaftIndex, ReplicaId, Term};
 
@@ -203,6 +203,10 @@ impl Replica {
             }
             write.entries.extend(entries);
         }
+        // Whoever goes may vanish once the others are told. So that a change is committed is kept: with the voters of
+        // before alone nobody could find it out again.
+        let is_change = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        must_sync |= self.unsaved.is_some() && ready.committed_entries().iter().any(is_change);
         if must_sync && let Some(hard) = self.unsaved.take() {
             write.hard_state = Some(hard);
         }

@@ -116,6 +116,17 @@ impl Replica {
         self.raw.raft.state == StateRole::Leader
     }
 
+    fn is_log_durable(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        log.persisted == log.last_index()
+    }
+
+    /// Whether the next tick ends its patience.
+    fn is_about_to_stand(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.election_elapsed.saturating_add(1) >= raft.randomized_election_timeout()
+    }
+
     /// Whether raft has taken a snapshot that is not installed yet.
     pub(super) fn is_switching(&self) -> bool {
         self.incoming.is_installing() || self.raw.raft.raft_log.unstable_snapshot().is_some()
@@ -132,6 +143,11 @@ impl Replica {
             return;
         }
         self.clock = self.clock.saturating_add(1);
+        // A group of one voter elects it the moment that it stands for election, and raft asserts that its log is
+        // durable then. It once was: but membership shrinks. The requests of others would wait for the disk anyway.
+        if !self.is_leader() && !self.is_log_durable() && self.is_about_to_stand() {
+            return;
+        }
         self.raw.tick();
         self.timeouts.keep(&mut self.raw.raft);
         for context in self.raw.store().renew_budget(self.limits.read_bytes_per_step_max) {

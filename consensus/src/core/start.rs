@@ -86,7 +86,9 @@ fn members(start: &ReplicaStart) -> Result<BTreeMap<ReplicaId, NodeId>, HaltReas
     let bad = |found: String| HaltReason::BadMembers { group: start.group, found };
     let facts = &start.checkpoint.members;
     check_members(facts).map_err(bad)?;
-    if !facts.contains(start.replica) {
+    // With a log of its own it was removed: it stands for no election, but somebody who does not know that the
+    // removal is committed may still need its vote, and it can vouch for its log.
+    if !facts.contains(start.replica) && start.log.span.is_none() {
         return Err(bad(format!("{facts:?} lack replica {} of this node", start.replica)));
     }
     let placed = facts.replicas.iter().filter(|(replica, _)| facts.contains(*replica));

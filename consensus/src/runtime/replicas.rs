@@ -76,7 +76,10 @@ impl Replicas {
         let (log, known) = self.load(group).await?;
         let start = if log.replica == Some(replica) {
             let vote = self.votes.get(&group).copied().filter(|vote| vote.replica == replica);
-            let checkpoint = known.filter(|checkpoint| checkpoint.members.contains(replica));
+            let checkpoint = known.filter(|checkpoint| {
+                // One that was removed and has its log still votes, for those who do not know it yet.
+                checkpoint.members.contains(replica) || log.span.is_some()
+            });
             ReplicaStart { group, replica, checkpoint: checkpoint.unwrap_or_default(), log, vote }
         } else {
             let named = GroupWrite { clear: true, replica: Some(replica), ..GroupWrite::new(group) };

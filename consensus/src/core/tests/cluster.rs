@@ -41,6 +41,8 @@ pub(super) struct Machine {
     pub(super) replica: Option<ReplicaId>,
     /// By the entries applied.
     pub(super) members: Members,
+    /// Before the last change of members.
+    pub(super) before_change: Members,
     /// What was applied at the checkpoint.
     saved: BTreeMap<u64, (u64, Bytes)>,
     boot: u64,
@@ -54,10 +56,11 @@ impl Machine {
     pub(super) fn found(&self, node: usize) -> Option<ReplicaStart> {
         let log = self.log.load(GROUP).unwrap();
         let named = self.checkpoint.members.replica_on(NodeId(u64::try_from(node).unwrap()));
-        let replica = self.replica.or(log.replica).or(named)?;
+        let genesis = log.span.map(|_| ReplicaId(u64::try_from(node).unwrap() + 1));
+        let replica = self.replica.or(log.replica).or(named).or(genesis)?;
         let vote = self.votes.get(&GROUP).copied();
         // A checkpoint that does not name this replica is that of another one.
-        if log.replica.is_some() && !self.checkpoint.members.contains(replica) {
+        if log.replica.is_some() && log.span.is_none() && !self.checkpoint.members.contains(replica) {
             return Some(ReplicaStart { log, vote, ..ReplicaStart::blank(GROUP, replica) });
         }
         Some(ReplicaStart { group: GROUP, replica, checkpoint: self.checkpoint.clone(), log, vote })
@@ -106,6 +109,7 @@ impl Cluster {
             checkpoint: genesis(voters),
             replica: None,
             members: genesis(voters).members,
+            before_change: Members::default(),
             saved: BTreeMap::new(),
             boot: 0,
             persists: VecDeque::new(),
@@ -139,6 +143,7 @@ impl Cluster {
         machine.boot += 1;
         machine.applied = machine.saved.clone();
         machine.members = machine.checkpoint.members.clone();
+        machine.before_change = Members::default();
         let start = machine.found(node);
         let config = CoreConfig {
             node: NodeId(u64::try_from(node).unwrap()),
@@ -261,27 +266,36 @@ impl Cluster {
         let first = self.machines[node].checkpoint.applied.index.get() + 1;
         assert_eq!(before.map_or(first, |last| last + 1), index, "entries are applied without gaps");
         self.machines[node].applied.insert(index, value.clone());
-        let before = self.machines[node].members.clone();
+        let machine = &mut self.machines[node];
+        let before = machine.members.clone();
         if let Some(members) = &committed.members {
-            self.machines[node].members = members.clone();
+            machine.before_change = std::mem::replace(&mut machine.members, members.clone());
         }
         if let Some(token) = committed.token {
-            let has = |replica: &&ReplicaId| {
-                let machine = self.machines.iter().enumerate().find(|(node, machine)| {
-                    machine.replica.unwrap_or(ReplicaId(u64::try_from(*node).unwrap() + 1)) == **replica
-                });
-                machine.is_some_and(|(_, machine)| {
-                    machine.log.term_at(GROUP, index) == Some(committed.term.get())
-                        || machine.checkpoint.applied.index.get() >= index
-                })
-            };
-            // Both sets of voters agree to what comes before the change.
-            for voters in [&before.voters, &before.outgoing].into_iter().filter(|voters| !voters.is_empty()) {
-                let durable = voters.iter().filter(has).count();
-                assert!(durable * 2 > voters.len(), "{token:?} acknowledged on {durable} disks only");
-            }
+            // What was committed in one go with a change before it was committed by those before the change.
+            let counted = [&before, &self.machines[node].before_change];
+            let settled = counted.iter().any(|members| self.has_quorum(members, index, committed.term.get()));
+            assert!(settled, "{token:?} acknowledged before a quorum of {before:?} had it on disk");
             assert_eq!(self.acked.insert(token, (index, value.1)), None, "{token:?} was answered twice");
         }
+    }
+
+    /// Whether all sets of voters have the entry on a majority of their disks.
+    fn has_quorum(&self, members: &Members, index: u64, term: u64) -> bool {
+        let plays = |(node, machine): &(usize, &Machine)| {
+            machine.replica.unwrap_or(ReplicaId(u64::try_from(*node).unwrap() + 1))
+        };
+        let has = |replica: &&ReplicaId| {
+            let machine = self.machines.iter().enumerate().find(|machine| plays(machine) == **replica);
+            machine.is_some_and(|(_, machine)| {
+                machine.log.term_at(GROUP, index) == Some(term)
+                    || machine.checkpoint.applied.index.get() >= index
+            })
+        };
+        let agrees = |voters: &Vec<ReplicaId>| {
+            voters.is_empty() || voters.iter().filter(has).count() * 2 > voters.len()
+        };
+        !members.voters.is_empty() && agrees(&members.voters) && agrees(&members.outgoing)
     }
 
     /// Carries out the oldest persist of a node. `false` if there was none.

@@ -1,5 +1,6 @@
 //! The core against three nodes of its own kind, a log in memory and a network that obeys the test.
 
+mod changes;
 mod cluster;
 mod hostile;
 mod mem_log;

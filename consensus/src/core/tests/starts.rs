@@ -36,10 +36,24 @@ fn a_durable_entry_replaced_by_a_later_term_is_no_evidence() {
 }
 
 #[test]
-fn members_without_this_replica_are_refused() {
+fn members_that_contradict_are_refused() {
+    let mut cluster = stopped();
+    cluster.machines[0].checkpoint.members.learners = vec![ReplicaId(2)];
+    assert!(matches!(halted(cluster), HaltReason::BadMembers { .. }));
+}
+
+/// Two voters became one, and both had the entry. The one that stays was killed before it kept that the change was
+/// committed, so it still needs the vote of the one that went, whose checkpoint names it no more.
+#[test]
+fn a_removed_replica_that_starts_again_still_votes_for_whoever_does_not_know_it() {
     let mut cluster = stopped();
     cluster.machines[0].checkpoint.members.voters = vec![ReplicaId(2), ReplicaId(3)];
-    assert!(matches!(halted(cluster), HaltReason::BadMembers { .. }));
+    cluster.start(0);
+    assert_eq!(cluster.status(0).role, Role::Removed);
+    (1..3).for_each(|node| cluster.crash(node));
+    cluster.start(1);
+    cluster.run_until("elected by itself and the removed one", |cluster| cluster.leader() == Some(1));
+    assert_ne!(cluster.status(0).role, Role::Leader);
 }
 
 #[test]
