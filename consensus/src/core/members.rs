@@ -345,7 +345,7 @@ mod tests {
         let mut zero = sound.clone();
         zero.changes[2].node_id = 0;
         assert_eq!(decode_entry(&with(zero)), None);
-        let mut unplaced = sound.clone();
+        let mut unplaced = sound;
         unplaced.changes[0].node_id = 12;
         assert_eq!(decode_entry(&with(unplaced)), None);
         for byte in 0..good.context.len() {

@@ -130,7 +130,22 @@ fn change(cluster: &mut Cluster, step: Step, given: &mut Given) -> Option<()> {
             (at, replaces(pick(&members.voters, which)?, pick(&members.learners, which)?))
         }
         Step::Leave(at) => (at, MemberChange::default()),
-        _ => return None,
+        Step::Tick(_)
+        | Step::TickAll
+        | Step::Calm(_)
+        | Step::Deliver(_)
+        | Step::DeliverMany(_)
+        | Step::Drop(_)
+        | Step::Repeat(_)
+        | Step::Persist(_)
+        | Step::Propose(_)
+        | Step::Crash(_)
+        | Step::Start(_)
+        | Step::Cut(..)
+        | Step::Mend
+        | Step::Transfer(_)
+        | Step::Checkpoint(_)
+        | Step::PeerDown(..) => return None,
     };
     let token = given.token();
     // Most of them at the leader, where there is one: others only answer who that is.

@@ -31,6 +31,9 @@ pub(super) fn proposal(text: &str) -> Proposal {
     Proposal { context: Bytes::from_static(b"log"), data: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
+/// What was applied: term and data, by index.
+type State = BTreeMap<u64, (u64, Bytes)>;
+
 /// One node: its core if it runs, what is on its disk, what it has done.
 pub(super) struct Machine {
     pub(super) core: Option<NodeCore>,
@@ -44,7 +47,7 @@ pub(super) struct Machine {
     /// Before the last change of members.
     pub(super) before_change: Members,
     /// What was applied at the checkpoint.
-    saved: BTreeMap<u64, (u64, Bytes)>,
+    saved: State,
     boot: u64,
     pub(super) persists: VecDeque<Persist>,
     pub(super) applied: BTreeMap<u64, (u64, Bytes)>,
@@ -83,7 +86,7 @@ pub(super) struct Cluster {
     /// Whether snapshots are made, fetched and installed as soon as they are asked for.
     pub(super) auto_snapshots: bool,
     /// What was offered: members and state, by digest.
-    pub(super) snapshots: BTreeMap<u64, (CheckpointFacts, BTreeMap<u64, (u64, Bytes)>)>,
+    pub(super) snapshots: BTreeMap<u64, (CheckpointFacts, State)>,
     pub(super) limits: CoreLimits,
     /// What was answered, by token.
     pub(super) acked: BTreeMap<Token, (u64, Bytes)>,
