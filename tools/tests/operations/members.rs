@@ -219,3 +219,23 @@ fn without_a_majority_nothing_is_acknowledged_and_a_replacement_is_refused() {
     cluster.up();
     stream.finish(&cluster, &[0, 1, 2]);
 }
+
+/// A cursor is durable: it stands where it was set when its leader has died, and is gone with its channel.
+#[test]
+fn a_cursor_outlives_its_leader_and_not_its_channel() {
+    let cluster = Cluster::start();
+    cluster.json(&["channel", "create", "flights"]);
+    cluster.json(&["cursor", "set", "flights", "reader", "0"]);
+    let status = cluster.status();
+    let leader = number(&status, "/channels/0/partitions/0/leader");
+    cluster.kill(&status, leader);
+    let found = cluster.json(&["cursor", "get", "flights", "reader"]);
+    assert_eq!(number(&found, "/offset"), 0);
+    let listed = cluster.json(&["cursor", "list", "flights"]);
+    assert_eq!(listed.pointer("/cursors/0/name").and_then(Value::as_str), Some("reader"), "{listed}");
+    cluster.up();
+    cluster.json(&["channel", "delete", "flights"]);
+    cluster.json(&["channel", "create", "flights"]);
+    let refused = cluster.refused(1, &["cursor", "get", "flights", "reader"]);
+    assert!(refused.contains("E3236"), "{refused}");
+}
