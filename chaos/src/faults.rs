@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cluster::{Begin, How};
@@ -25,8 +26,9 @@ const LATE_MS: (u64, u64) = (20, 120);
 const LOSS_PERCENT: (u64, u64) = (5, 26);
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Fault {
     /// SIGKILL of a node that leads something.
     KillLeader,

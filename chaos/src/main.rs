@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::ProgressBar;
 use rustix::rand::{GetRandomFlags, getrandom};
+use tidelog_chaos::faults::Fault;
 use tidelog_chaos::report::Report;
 use tidelog_chaos::run::{Plan, run};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +40,9 @@ struct Arguments {
     /// Disks answer every sync as done and do not carry it out: this run must find a broken promise, or it finds nothing ever.
     #[arg(long)]
     skip_syncs: bool,
+    /// Kinds of faults that are left out.
+    #[arg(long, value_delimiter = ',', value_name = "FAULT,...")]
+    without: Vec<Fault>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -73,15 +77,9 @@ fn begin(arguments: &Arguments) -> Result<Report, Box<dyn std::error::Error>> {
     let server = std::path::absolute(arguments.tidelogd.as_ref().unwrap_or(&beside))?;
     let dir = std::path::absolute(&arguments.dir)?.join(format!("seed-{seed}-{}", std::process::id()));
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let plan = Plan {
-        seed,
-        time,
-        server,
-        dir,
-        burst: arguments.burst,
-        skip_syncs: arguments.skip_syncs,
-        quiet: arguments.json,
-    };
+    let Arguments { burst, skip_syncs, json: quiet, .. } = *arguments;
+    let without = arguments.without.clone();
+    let plan = Plan { seed, time, server, dir, burst, skip_syncs, without, quiet };
     eprintln!("seed {seed}, below {}", plan.dir.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let progress = if arguments.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };

@@ -48,6 +48,8 @@ pub struct Plan {
     pub burst: u64,
     /// Disks lie about syncs once the cluster stands: the run must not be good.
     pub skip_syncs: bool,
+    /// Kinds of faults that are left out.
+    pub without: Vec<Fault>,
     /// Say nothing of single faults.
     pub quiet: bool,
 }
@@ -95,11 +97,12 @@ impl Phase {
         }
     }
 
-    const fn kinds(self) -> &'static [Fault] {
-        match self {
+    fn kinds(self, plan: &Plan) -> Vec<Fault> {
+        let kinds: &[Fault] = match self {
             Self::Processes => &Fault::ON_PROCESSES,
             Self::Disks => &Fault::ON_DISKS,
-        }
+        };
+        kinds.iter().copied().filter(|fault| !plan.without.contains(fault)).collect()
     }
 }
 
@@ -109,7 +112,7 @@ impl Phase {
 /// [`ChaosError`] if this machine does not let it be done.
 pub async fn run(plan: &Plan, progress: &ProgressBar) -> Result<Report, ChaosError> {
     let began = Instant::now();
-    let kinds = [Phase::Processes.kinds(), Phase::Disks.kinds()].concat();
+    let kinds = [Phase::Processes.kinds(plan), Phase::Disks.kinds(plan)].concat();
     let mut report = Report::new(plan.seed, &kinds);
     report.all_demanded = plan.time >= ALL_DEMANDED;
     let mut dice = Dice::new(plan.seed);
@@ -183,7 +186,7 @@ async fn play(
     report: &mut Report,
     progress: &ProgressBar,
 ) -> Result<(), ChaosError> {
-    let mut deck = Deck::new(phase.kinds(), dice.split());
+    let mut deck = Deck::new(&phase.kinds(plan), dice.split());
     stage.progress().await?;
     let until = Instant::now() + phase.share(plan.time);
     while Instant::now() < until {
