@@ -4,6 +4,7 @@
 //! run. Nothing is judged here but the promise: a benchmark that finds a record lost or doubled fails.
 
 mod append;
+mod channels;
 mod failover;
 
 use std::path::Path;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     /// The targets for 1 KiB and one client: p50 at most 1.4 times the sum of all three floors with three nodes, 1.25 times
     /// sync and client echo with one.
     Append(append::Append),
+    /// What many channels cost: how fast they are made, memory of the nodes, and processor time while nobody uses any.
+    Channels(channels::Channels),
     /// From the SIGKILL of a leader to the next acknowledged write, on a loaded cluster of three.
     ///
     /// Kills the leader of the measured channel once a round while other channels are written too, starts the node again
@@ -35,6 +38,7 @@ pub(crate) enum Bench {
 pub(crate) async fn run(bench: Bench, profile: Option<&Path>, output: &Output) -> Result<(), CliError> {
     match bench {
         Bench::Append(append) => Box::pin(append::run(append, profile, output)).await,
+        Bench::Channels(channels) => Box::pin(channels::run(channels, output)).await,
         Bench::Failover(failover) => Box::pin(failover::run(failover, output)).await,
     }
 }
