@@ -3,6 +3,7 @@
 //! The desk's own file is built here with a scheduler's locks, which decides at each of them which thread goes on. An order
 //! that fails is printed and can be run again.
 
+#![cfg(test)]
 #![expect(dead_code, reason = "the files are the runtime's; not all of them is used here")]
 
 #[path = "../src/runtime/desk.rs"]
@@ -43,8 +44,9 @@ impl Worker<(usize, usize)> for Clerk {
 }
 
 type Noted = Arc<Mutex<Vec<(usize, usize)>>>;
+type Shared = Arc<Desk<(usize, usize), Clerk>>;
 
-fn desk() -> (Arc<Desk<(usize, usize), Clerk>>, Noted) {
+fn desk() -> (Shared, Noted) {
     let done: Noted = Arc::default();
     let desk = Arc::new(Desk::new(2, 100));
     desk.seat(Clerk { done: Arc::clone(&done), working: Arc::default() });

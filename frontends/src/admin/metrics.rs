@@ -217,11 +217,7 @@ fn below(page: &mut Page, metrics: &NodeMetrics) {
         page.single(name, Family::Counter, help, counter.value());
     }
     let gauges = [
-        (
-            "tidelog_checkpoints_running",
-            "Checkpoints that are being written now.",
-            metrics.checkpoints_running.value(),
-        ),
+        ("tidelog_checkpoints_running", "Checkpoints being written.", metrics.checkpoints_running.value()),
         ("tidelog_open_files", "Files the engine holds open.", metrics.open_files.value()),
         ("tidelog_raft_log_bytes", "Bytes of the raft log on disk.", metrics.raft_log_bytes.value()),
         ("tidelog_segment_bytes", "Bytes of segments on disk.", metrics.segment_bytes.value()),

@@ -40,10 +40,13 @@ pub(super) struct Seen {
     pub(super) during: Vec<Range<Instant>>,
 }
 
+/// Gives the stretches in which checkpoints ran.
+type Looking = JoinHandle<Vec<Range<Instant>>>;
+
 /// Looks at the pages until it is finished.
 pub(super) struct Watch {
     before: Vec<Option<Counts>>,
-    looking: Option<(oneshot::Sender<()>, JoinHandle<Vec<Range<Instant>>>)>,
+    looking: Option<(oneshot::Sender<()>, Looking)>,
 }
 
 impl Watch {
