@@ -57,7 +57,8 @@ fn desk() -> (Shared, Noted) {
 fn complete(done: &Noted, bringers: usize, each: usize) {
     let done = done.lock().unwrap().clone();
     for bringer in 0..bringers {
-        let of: Vec<_> = done.iter().filter(|(from, _)| *from == bringer).map(|(_, number)| *number).collect();
+        let of: Vec<_> =
+            done.iter().filter(|(from, _)| *from == bringer).map(|(_, number)| *number).collect();
         assert_eq!(of, (0..each).collect::<Vec<_>>(), "of bringer {bringer}");
     }
     assert_eq!(done.len(), bringers * each);
@@ -108,7 +109,9 @@ fn what_a_bringer_leaves_the_called_thread_does() {
                     for number in 0..2 {
                         desk.put((bringer, number));
                         // Odd ones are not for bringers to do.
-                        let may = |_: &Clerk, items: &[(usize, usize)]| items.iter().all(|(_, number)| number % 2 == 0);
+                        let may = |_: &Clerk, items: &[(usize, usize)]| {
+                            items.iter().all(|(_, number)| number % 2 == 0)
+                        };
                         if desk.work_if(1, may, drop) == Worked::Left {
                             desk.call();
                         }

@@ -135,7 +135,9 @@ impl DataMachine {
 
     /// Whether the log is open, and its active segment has room for so many bytes and many small batches more.
     pub(super) fn has_room(&self, log: LogId, bytes: u64) -> bool {
-        self.logs.get(&log).is_some_and(|opened| opened.writer.has_room(bytes.saturating_add(SMALL_TASK_BYTES)))
+        self.logs
+            .get(&log)
+            .is_some_and(|opened| opened.writer.has_room(bytes.saturating_add(SMALL_TASK_BYTES)))
     }
 
     /// The generation's last leader epoch, if it is closed here for ever.

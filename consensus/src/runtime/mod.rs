@@ -35,8 +35,8 @@ mod clock;
 mod config;
 mod desk;
 mod disk_use;
-mod ending;
 mod echo;
+mod ending;
 mod fatal;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

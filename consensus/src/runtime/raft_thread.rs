@@ -280,7 +280,8 @@ impl Hands {
         for outgoing in effects.sends.drain(..) {
             thread.send(&outgoing);
         }
-        let changed = !effects.leadership.is_empty() || !effects.halts.is_empty() || !thread.settling.is_empty();
+        let changed =
+            !effects.leadership.is_empty() || !effects.halts.is_empty() || !thread.settling.is_empty();
         *handed |= !(effects.leadership.is_empty() && effects.applies.is_empty() && effects.halts.is_empty());
         for change in effects.leadership.drain(..) {
             tracing::info!(group = %change.group, term = %change.term, leader = ?change.leader, "leader");
@@ -326,7 +327,9 @@ impl Hands {
         let now: Vec<_> = touched.into_iter().map(|group| (group, thread.core.status(group))).collect();
         for (group, status) in &now {
             match status {
-                Some(status) if status.role == Role::Leader && !status.serves => thread.settling.insert(*group),
+                Some(status) if status.role == Role::Leader && !status.serves => {
+                    thread.settling.insert(*group)
+                }
                 Some(_) | None => thread.settling.remove(group),
             };
         }

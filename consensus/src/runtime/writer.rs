@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::fatal::Fatal;
 use super::desk::Waited;
+use super::fatal::Fatal;
 use super::mailbox::Mailbox;
 use super::raft_thread::Inbox;
 use crate::core::{Input, Persist};

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidelog_wire::ids::NodeId;
 use tokio::task::JoinSet;
 
-use super::{bulk, echo};
 use super::error::Remote;
 use super::frames::{Drain, FRAME_HEAD, broken_off, lane_of, read_frame, send_lane};
 use super::link::LinkFacts;
 use super::{Shared, TransportError};
+use super::{bulk, echo};
 use crate::core::Lane;
 
 /// Queues of a new connection.

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use tidelog_engine::sim_disk::{Failure, Fault, Operation, SimDisk};
 use tidelog_wire::ids::{Offset, RaftIndex, TimestampMs};
 
-use super::super::one_log::{GROUP, LOG, append, machines_with_a_batch};
 use super::super::mailbox::Mailbox;
+use super::super::one_log::{GROUP, LOG, append, machines_with_a_batch};
 use super::super::pace::CheckpointPace;
 use super::*;
 use crate::apply::Catalogue;
