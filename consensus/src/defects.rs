@@ -38,9 +38,9 @@ impl Defect {
         Self::ForgetVote,
         Self::ApplyTwice,
         Self::IgnoreGeneration,
-        Self::CountAmnesiac,
         Self::ServeUncommitted,
         Self::DropProducerState,
+        Self::CountAmnesiac,
     ];
 }
 

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use tidelog_consensus::apply::Applied;
 use tidelog_consensus::core::{
-    Answer, ApplyTask, Effects, Input, LeaderChange, Outgoing, ProposeFailure, Reply,
+    Answer, ApplyTask, Effects, Halt, Input, LeaderChange, Outgoing, ProposeFailure, Reply,
 };
-use tidelog_consensus::entry;
+use tidelog_consensus::entry::{self, Command};
 use tidelog_consensus::raft_log::{GroupWrite, RaftLog};
 use tidelog_consensus::votes::Vote;
 use tidelog_wire::ids::{GroupId, NodeId};
@@ -21,7 +21,7 @@ use crate::coverage::Seen;
 use crate::node::{NodeError, Work};
 use crate::oracle::Violation;
 use crate::protocol::Response;
-use crate::world::{Event, World};
+use crate::world::{Event, Identity, World};
 
 /// Most persists that one sync takes.
 const PERSISTS_MAX: usize = 16;
@@ -41,10 +41,8 @@ impl World {
     }
 
     fn carry_out(&mut self, node: NodeId, effects: Effects) -> Result<(), Violation> {
-        if let Some(halt) = effects.halts.first() {
-            let seen = format!("node {node}: {}", halt.reason);
-            self.trace.words(self.schedule.now(), "halt", &seen);
-            return Err(Violation::of("no replica loses what it promised, so none halts", seen));
+        for halt in &effects.halts {
+            self.halted(node, halt)?;
         }
         self.witness_effects(node, &effects)?;
         for change in &effects.leadership {
@@ -91,11 +89,29 @@ impl World {
         Ok(())
     }
 
+    /// A replica stopped. That is right only if its memory was taken away.
+    fn halted(&mut self, node: NodeId, halt: &Halt) -> Result<(), Violation> {
+        let seen = format!("node {node}: {}", halt.reason);
+        self.trace.words(self.schedule.now(), "halt", &seen);
+        self.coverage.note(Seen::ReplicaHalted);
+        let state = self.nodes.get(&node);
+        let replica = state.and_then(|state| state.life.as_ref()?.core.status(halt.group));
+        let forgot = replica
+            .zip(state)
+            .is_some_and(|(status, state)| state.forgot.contains(&(halt.group, status.replica)));
+        if forgot {
+            return Ok(());
+        }
+        Err(Violation::of("no replica loses what it promised, so none halts", seen))
+    }
+
     fn send(&mut self, from: NodeId, outgoing: &Outgoing) -> Result<(), Violation> {
         self.witness_sent(from, outgoing)?;
+        let Some(identity) = self.life(from).map(|life| life.engine.identity()) else { return Ok(()) };
+        let life = Identity { incarnation: identity.incarnation, boot: identity.boot_epoch };
         for delay in self.network.arrivals(from, outgoing.to) {
             let (group, message) = (outgoing.group, Box::new(outgoing.message.clone()));
-            self.schedule.after(delay, Event::Message { to: outgoing.to, from, group, message });
+            self.schedule.after(delay, Event::Message { to: outgoing.to, from, life, group, message });
         }
         Ok(())
     }
@@ -257,7 +273,16 @@ impl World {
         let Some(life) = self.life(node) else { return };
         let since = life.uncheckpointed.entry(group).or_insert(0);
         *since = since.saturating_add(entries);
-        if *since < every || life.jobs.contains_key(&group) {
+        if *since < every {
+            return;
+        }
+        self.begin_checkpoint(node, group);
+    }
+
+    /// Takes a checkpoint, to be written a while later, unless one is under way or there is nothing new.
+    pub(crate) fn begin_checkpoint(&mut self, node: NodeId, group: GroupId) {
+        let Some(life) = self.life(node) else { return };
+        if life.jobs.contains_key(&group) {
             return;
         }
         let Some(status) = life.core.status(group) else { return };
@@ -301,8 +326,13 @@ impl World {
             .collect();
         let proposals = life.machines.reconcile(&leading);
         for (group, command) in proposals {
-            self.propose(node, group, command, None)?;
+            if let Command::Meta(command) = command {
+                self.ask(node, command);
+            } else {
+                self.propose(node, group, command, None)?;
+            }
         }
+        self.tend(node)?;
         let delay = self.chance.between(50_000, 300_000);
         self.schedule.after(delay, Event::Reconcile { node, life: number });
         Ok(())
@@ -333,7 +363,7 @@ impl World {
         &mut self,
         node: NodeId,
         group: GroupId,
-        command: entry::Command,
+        command: Command,
         waiter: Option<crate::protocol::Waiter>,
     ) -> Result<(), Violation> {
         let Some(life) = self.life(node) else { return Ok(()) };

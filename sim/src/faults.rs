@@ -65,6 +65,18 @@ impl World {
                     state.slow_until = until;
                 }
             }
+            FaultKind::Pause => {
+                let until = self.schedule.now().after(self.chance.between(100_000, 3_000_000));
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.paused_until = until;
+                }
+            }
+            FaultKind::JumpClock => {
+                let ahead = i64::try_from(self.chance.below(40_000)).unwrap_or(0).saturating_sub(20_000);
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.clock_ahead_ms = ahead;
+                }
+            }
             FaultKind::Transfer => {
                 let group = GroupId(self.chance.below(self.settings.data_groups.saturating_add(1)));
                 let leader = self.leader(group).unwrap_or(node);

@@ -1,14 +1,21 @@
 //! The end of a run: everything is healed, and the cluster must go on, and agree, in bounded time.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
+use tidelog_consensus::apply::Catalogue;
+use tidelog_consensus::apply::group_placement::Replica;
+use tidelog_consensus::apply::node_state::NodeState;
+use tidelog_consensus::entry::Want;
+use tidelog_consensus::placement::{Step, next_step, plan};
 use tidelog_engine::checkpoint::{Checkpoint, EntryId};
 use tidelog_engine::sim_disk::Crash;
 use tidelog_engine::storage::read_whole;
-use tidelog_wire::ids::{GroupId, LogId, NodeId, ReplicaId};
+use tidelog_wire::ids::{GroupId, LogId, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::node::SimNode;
+use crate::node::Life;
 use crate::oracle::full_redundancy::{Comparison, Intent, Look, Wanted, missing};
 use crate::oracle::{Violation, offset_density};
 use crate::schedule::Micros;
@@ -32,6 +39,7 @@ impl World {
         for node in self.node_ids() {
             if let Some(state) = self.nodes.get_mut(&node) {
                 state.slow_until = Micros(0);
+                state.paused_until = Micros(0);
             }
             if self.doomed.contains_key(&node) {
                 self.crash(node, Crash::LoseUnsynced);
@@ -44,7 +52,9 @@ impl World {
 
     /// Looks whether the cluster has gone on and agrees; if so, compares everything.
     pub(crate) fn check_convergence(&mut self) -> Result<(), Violation> {
-        let waiting = self.clients.waiting().or_else(|| missing(&self.intent(), &self.looks()));
+        self.switch_off_removed();
+        let waiting = self.unsettled_node().or_else(|| missing(&self.intent(), &self.looks()));
+        let waiting = waiting.or_else(|| self.clients.waiting());
         let Some(waiting) = waiting else {
             self.compare()?;
             self.trace.note(self.schedule.now(), "converged", &[]);
@@ -52,20 +62,61 @@ impl World {
             return Ok(());
         };
         if self.schedule.now() > self.calm_since.after(self.settings.calm_micros) {
-            return Err(Violation::of("eventual full redundancy", waiting));
+            let steps = self.next_steps();
+            return Err(Violation::of(
+                "eventual full redundancy",
+                format!("{waiting}; {}", steps.join("; ")),
+            ));
         }
         self.schedule.after(LOOK_MICROS, Event::CheckConvergence);
         Ok(())
     }
 
+    /// The catalogue of the node that has applied most of it.
+    fn newest_catalogue(&self) -> Option<Arc<Catalogue>> {
+        let lives = self.nodes.values().filter_map(|state| state.life.as_ref());
+        let newest = lives.max_by_key(|life| life.machines.applied(GroupId::META).map(|at| at.index))?;
+        Some(newest.machines.catalogue())
+    }
+
+    /// A node that is on its way, if there is one.
+    fn unsettled_node(&self) -> Option<String> {
+        let catalogue = self.newest_catalogue()?;
+        let mut members = catalogue.members().map(|(node, member)| (node, member.state));
+        members.find_map(|(node, state)| match state {
+            NodeState::Active if self.nodes.get(&node).is_some_and(|state| state.life.is_some()) => None,
+            NodeState::Active => Some(format!("node {node} is active, and is not there")),
+            NodeState::Removed => None,
+            NodeState::Joining | NodeState::Draining => Some(format!("node {node} is {state:?}")),
+        })
+    }
+
+    /// What the leaders would do next, to say why nothing goes on.
+    fn next_steps(&self) -> Vec<String> {
+        let mut steps = Vec::new();
+        for (node, life) in self.nodes.iter().filter_map(|(id, state)| Some((*id, state.life.as_ref()?))) {
+            let catalogue = life.machines.catalogue();
+            for status in life.core.statuses().iter().filter(|status| status.serves) {
+                let step = next_step(&catalogue, status);
+                if step != Step::Settled {
+                    steps.push(format!("node {node}, group {}: {step:?}, {:?}", status.group, status.peers));
+                }
+                if status.group == GroupId::META {
+                    steps.push(format!("plan: {:?}", plan(&catalogue, &self.heard_by(node))));
+                }
+            }
+        }
+        steps
+    }
+
     fn intent(&self) -> Intent {
-        let everywhere: Vec<(ReplicaId, Wanted)> = self
-            .node_ids()
-            .into_iter()
-            .map(|node| (ReplicaId(node.get().saturating_add(1)), Wanted { node, voter: true }))
-            .collect();
-        (0..=self.settings.data_groups)
-            .map(|group| (GroupId(group), everywhere.iter().copied().collect()))
+        let Some(catalogue) = self.newest_catalogue() else { return Intent::new() };
+        let wanted = |replica: &Replica| Wanted { node: replica.node, voter: replica.want == Want::Voter };
+        catalogue
+            .groups()
+            .map(|(group, placement)| {
+                (group, placement.wanted().map(|(id, replica)| (id, wanted(replica))).collect())
+            })
             .collect()
     }
 
@@ -76,7 +127,7 @@ impl World {
                 group: status.group,
                 node,
                 replica: status.replica,
-                voter: true,
+                voter: status.members.voters.contains(&status.replica) && !status.members.is_joint(),
                 leader: status.leader,
                 term: status.term,
                 last: status.last,
@@ -91,10 +142,10 @@ impl World {
     fn compare(&mut self) -> Result<(), Violation> {
         let mut comparison = Comparison::default();
         for node in self.node_ids() {
-            if let Some(state) = self.nodes.get(&node) {
-                for group in state.groups() {
-                    if let Some(hash) = machine_hash(state, *group) {
-                        comparison.machine(node, *group, hash)?;
+            if let Some(life) = self.nodes.get(&node).and_then(|state| state.life.as_ref()) {
+                for status in life.core.statuses() {
+                    if let Some(hash) = machine_hash(life, status.group) {
+                        comparison.machine(node, status.group, hash)?;
                     }
                 }
             }
@@ -107,9 +158,15 @@ impl World {
     fn compare_files(&mut self, node: NodeId, comparison: &mut Comparison) -> Result<(), Violation> {
         let Some(life) = self.life(node) else { return Ok(()) };
         let catalogue = life.machines.catalogue();
-        let in_use = |log: LogId| catalogue.channels().any(|channel| channel.generation == log.generation);
+        let here: BTreeSet<LogId> = catalogue
+            .channels()
+            .flat_map(|channel| channel.logs())
+            .filter(|(_, group)| life.machines.applied(*group).is_some())
+            .map(|(log, _)| log)
+            .collect();
         // What a deleted channel leaves is not promised to anybody.
-        let files: Vec<_> = self.segment_files(node).into_iter().filter(|(log, ..)| in_use(*log)).collect();
+        let files: Vec<_> =
+            self.segment_files(node).into_iter().filter(|(log, ..)| here.contains(log)).collect();
         for (log, base, path) in files {
             let Some(storage) = self.nodes.get(&node).map(|state| state.disk.storage()) else { continue };
             let bytes = read_whole(storage.as_ref(), Path::new(&path), FILE_BYTES_MAX).map_err(|error| {
@@ -125,7 +182,10 @@ impl World {
         let Some(life) = self.life(node) else { return Ok(()) };
         let (catalogue, readers) = (life.machines.catalogue(), life.machines.readers());
         for channel in catalogue.channels() {
-            for (log, _) in channel.logs() {
+            for (log, group) in channel.logs() {
+                if self.life(node).is_none_or(|life| life.machines.applied(group).is_none()) {
+                    continue;
+                }
                 let reader = readers.reader(log).ok_or_else(|| {
                     Violation::of(
                         "eventual full redundancy",
@@ -161,8 +221,7 @@ impl World {
 
 /// Of the checkpoint that the machine would write now, less what may differ: how far the raft log is durable, and
 /// what a disk has damaged.
-fn machine_hash(node: &SimNode, group: GroupId) -> Option<u64> {
-    let life = node.life.as_ref()?;
+fn machine_hash(life: &Life, group: GroupId) -> Option<u64> {
     let newest = || life.engine.load_checkpoint(group).ok().flatten().map(|loaded| loaded.newest);
     let job = life.machines.checkpoint_job(group, EntryId::default());
     let mut checkpoint: Checkpoint = job.map(|job| job.checkpoint().clone()).or_else(newest)?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidelog_sim::museum::{self, Defect};
 use tidelog_sim::run::{Summary, play, play_all};
+use tidelog_sim::settings;
 
 /// From this many seeds on, everything that is counted must have happened.
 const FULL_RUN_SEEDS: u64 = 2_000;
@@ -18,7 +19,7 @@ const TOLD_MAX: usize = 5;
 #[derive(Debug, Parser)]
 #[command(name = "tidelog-sim", version)]
 struct Arguments {
-    /// Seeds to play, `A..B`, both included. In 2000 and more everything that is counted must happen.
+    /// Seeds to play, `A..B`, both included. In 2000 and more grown ones everything that is counted must happen.
     #[arg(long, value_parser = seeds, default_value = "1..500", conflicts_with_all = ["seed", "museum"])]
     seeds: RangeInclusive<u64>,
     /// One seed to play.
@@ -30,6 +31,9 @@ struct Arguments {
     /// Play each deliberate defect until it is caught (needs a build with the feature `defects`).
     #[arg(long, conflicts_with_all = ["seed", "defect"])]
     museum: bool,
+    /// Clusters of 1 to 7 nodes, which come and go, lose disks and raft logs. Without it 1 or 3 nodes, which stay.
+    #[arg(long)]
+    grown: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -68,6 +72,9 @@ fn defect(text: &str) -> Result<Defect, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.grown {
+        settings::grow();
+    }
     let mut out = io::stdout().lock();
     let done = match arguments.seed {
         Some(seed) => one(seed, &arguments, &mut out),
@@ -121,7 +128,7 @@ fn many(arguments: &Arguments, out: &mut impl Write) -> io::Result<End> {
     if !summary.violations.is_empty() {
         return Ok(End::Broken);
     }
-    if summary.played >= FULL_RUN_SEEDS && !never.is_empty() {
+    if arguments.grown && summary.played >= FULL_RUN_SEEDS && !never.is_empty() {
         if !arguments.json {
             writeln!(out, "in {} seeds these never happened: {}", summary.played, never.join(", "))?;
         }

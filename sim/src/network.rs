@@ -60,10 +60,10 @@ impl Network {
         self.cut.clear();
     }
 
-    /// Whether any link is cut.
+    /// Whether the link is cut in this direction.
     #[must_use]
-    pub fn is_cut(&self) -> bool {
-        !self.cut.is_empty()
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut.contains(&(from, to))
     }
 
     /// Joins everything, and from now on loses and delays nothing.

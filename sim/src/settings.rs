@@ -4,8 +4,19 @@
 //! constant crashes nobody lags far enough to need a snapshot, with constant loss nothing is
 //! pipelined. So each kind is on in some seeds and off in others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::chance::Chance;
 use crate::coverage::Seen;
+use crate::operator::NODES_MAX;
+
+/// Whether clusters of every size are played, in which nodes come and go.
+static GROWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on clusters have 1 to 7 nodes, which come, go and lose their disks. Else they have 1 or 3, which stay.
+pub fn grow() {
+    GROWN.store(true, Ordering::Relaxed);
+}
 
 /// The weather between nodes.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +34,7 @@ pub struct NetworkSettings {
 pub struct Settings {
     /// The seed.
     pub seed: u64,
-    /// Nodes of the cluster.
+    /// Nodes that found the cluster.
     pub nodes: u64,
     /// Groups that carry logs.
     pub data_groups: u64,
@@ -51,6 +62,10 @@ pub struct Settings {
     pub fault_micros: u64,
     /// Which faults may happen, and how likely each is against the others.
     pub faults: Vec<(FaultKind, u64)>,
+    /// Time between what the operator does; 0 never.
+    pub operator_micros: u64,
+    /// What the operator may do.
+    pub operator: Vec<OperatorKind>,
     /// How long faults go on.
     pub storm_micros: u64,
     /// How long a healed cluster may take to make progress and to agree.
@@ -83,11 +98,33 @@ pub enum FaultKind {
     SlowDisk,
     /// A leader is asked to hand over.
     Transfer,
+    /// A process is stopped for a while (SIGSTOP), and goes on as if nothing had been.
+    Pause,
+    /// A clock jumps, back or forth.
+    JumpClock,
+}
+
+/// What the operator may do, and what may break for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorKind {
+    /// A new node joins.
+    AddNode,
+    /// A node is drained and leaves.
+    RemoveNode,
+    /// A node loses its disk, and joins anew under its number.
+    Wipe,
+    /// A node loses its raft log.
+    LoseRaftLog,
+}
+
+impl OperatorKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::AddNode, Self::RemoveNode, Self::Wipe, Self::LoseRaftLog];
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::CutLink,
         Self::CutOneWay,
         Self::Isolate,
@@ -99,6 +136,8 @@ impl FaultKind {
         Self::ReviveThenCut,
         Self::SlowDisk,
         Self::Transfer,
+        Self::Pause,
+        Self::JumpClock,
     ];
 
     /// What is counted when it strikes.
@@ -116,6 +155,8 @@ impl FaultKind {
             Self::ReviveThenCut => Seen::ReviveThenCut,
             Self::SlowDisk => Seen::SlowDisk,
             Self::Transfer => Seen::Transfer,
+            Self::Pause => Seen::Pause,
+            Self::JumpClock => Seen::JumpClock,
         }
     }
 
@@ -131,6 +172,7 @@ impl Settings {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed).fork(1);
+        let grown = GROWN.load(Ordering::Relaxed);
         let network = NetworkSettings {
             loss_permille: if chance.one_in(2) { 0 } else { chance.between(1, 60) },
             repeat_permille: if chance.one_in(2) { 0 } else { chance.between(1, 60) },
@@ -144,8 +186,12 @@ impl Settings {
         }
         Self {
             seed,
-            nodes: 3,
-            data_groups: chance.between(1, 3),
+            nodes: match (chance.one_in(2), grown) {
+                (true, _) => 3,
+                (false, true) => chance.between(1, NODES_MAX),
+                (false, false) => chance.between(0, 1).saturating_mul(2).saturating_add(1),
+            },
+            data_groups: if chance.one_in(4) { chance.between(4, 12) } else { chance.between(1, 3) },
             producers: chance.between(1, 3),
             in_flight: chance.between(1, 4),
             pause_micros: chance.between(300, 10_000),
@@ -162,6 +208,8 @@ impl Settings {
             },
             fault_micros: chance.between(200_000, 2_500_000),
             faults,
+            operator_micros: if chance.one_in(3) { 0 } else { chance.between(500_000, 3_000_000) },
+            operator: OperatorKind::ALL.into_iter().filter(|_| chance.permille(600) && grown).collect(),
             storm_micros: chance.between(5_000_000, 12_000_000),
             calm_micros: 30_000_000,
         }

@@ -22,14 +22,18 @@ use crate::world::{Event, World};
 const CHUNK_BYTES: usize = 16 << 10;
 
 impl World {
-    /// A follower needs what this node's raft log has no more: offers the newest checkpoint. If that is too old, the
-    /// core asks again, and a newer one will have been taken by then.
-    pub(crate) fn export(&mut self, node: NodeId, request: ExportRequest) -> Result<(), Violation> {
-        let ExportRequest { group, at_least } = request;
+    /// A follower needs what this node's raft log has no more: offers the newest checkpoint.
+    /// One that does not name the follower yet is of no use to it: then a newer one is taken first, and this asked again.
+    pub(crate) fn export(&mut self, node: NodeId, wanted: ExportRequest) -> Result<(), Violation> {
+        let group = wanted.group;
         let Some(storage) = self.nodes.get(&node).map(|state| state.disk.storage()) else { return Ok(()) };
         let Some(life) = self.life(node) else { return Ok(()) };
         let offer = match life.engine.load_checkpoint(group) {
-            Ok(Some(loaded)) if loaded.newest.applied.index < at_least => None,
+            Ok(Some(loaded)) if loaded.newest.applied.index < wanted.at_least => {
+                self.coverage.note(Seen::SnapshotTooOld);
+                self.begin_checkpoint(node, group);
+                return Ok(());
+            }
             Ok(Some(loaded)) => {
                 match build_manifest(storage.as_ref(), Path::new(DATA), CLUSTER, &loaded.newest) {
                     Ok(manifest) => {
@@ -68,7 +72,7 @@ impl World {
         match fetcher {
             Ok(mut fetcher) => {
                 fetcher.ask_also(&others);
-                life.fetchers.insert(group, (fetch.snapshot, fetcher));
+                life.fetchers.insert(group, (fetch, fetcher));
                 let fields =
                     [("node", node.get()), ("group", group.get()), ("index", fetch.snapshot.index.get())];
                 self.trace.note(self.schedule.now(), "fetch", &fields);
@@ -89,9 +93,13 @@ impl World {
     ) -> Result<(), Violation> {
         let doomed = self.doomed.contains_key(&node);
         let Some(life) = self.life_numbered(node, number) else { return Ok(()) };
-        let Some((snapshot, fetcher)) = life.fetchers.get_mut(&group) else { return Ok(()) };
+        let Some((FetchSnapshot { snapshot, from: offered_by, .. }, fetcher)) = life.fetchers.get_mut(&group)
+        else {
+            return Ok(());
+        };
         match fetcher.next_step() {
             Ok(Next::Ask { from, request, position, attempt }) => {
+                let other = *offered_by != from;
                 let answer = self.chunk(node, from, request, position);
                 let broken = answer.as_ref().err().cloned();
                 let fetched = self
@@ -109,6 +117,8 @@ impl World {
                     if broken.is_some() { 50_000_u64.saturating_mul(u64::from(attempt) + 1) } else { 0 };
                 if broken.is_some() {
                     self.coverage.note(Seen::SnapshotInterrupted);
+                } else if other {
+                    self.coverage.note(Seen::SnapshotFromOther);
                 }
                 let delay = self.chance.duration(1_000).saturating_add(pause);
                 self.schedule.after(delay, Event::Snapshot { node, life: number, group });
@@ -153,6 +163,10 @@ impl World {
     ) -> Result<(bytes::Bytes, Ended), String> {
         if self.network.arrivals(node, from).is_empty() || self.network.arrivals(from, node).is_empty() {
             return Err("the link is cut".to_owned());
+        }
+        let now = self.schedule.now();
+        if self.nodes.get(&from).is_some_and(|state| state.paused_until > now) {
+            return Err("the node is silent".to_owned());
         }
         let life = self.life(from).ok_or_else(|| "the node is down".to_owned())?;
         let mut object = life.exports.open(node, request)?;

@@ -29,38 +29,51 @@ const RAFT_LOG: &str = "/data/raft/sim.log";
 impl World {
     /// A node has started: what did its disk give back?
     pub(crate) fn witness_start(&mut self, node: NodeId) -> Result<(), Violation> {
-        let Some(state) = self.nodes.get(&node) else { return Ok(()) };
-        let Some(life) = &state.life else { return Ok(()) };
-        let durable = state.disk.unsynced(Path::new(RAFT_LOG)).is_ok_and(|unsynced| unsynced == 0);
+        let Some(life) = self.nodes.get(&node).and_then(|state| state.life.as_ref()) else { return Ok(()) };
         for status in life.core.statuses() {
-            let group = status.group;
-            let unreadable = |error: &dyn std::fmt::Display| {
-                Violation::of("a raft log that was recovered can be read", format!("node {node}: {error}"))
-            };
-            let log = life.log.load(group).map_err(|error| unreadable(&error))?;
-            let entries = match log.span {
-                None => Vec::new(),
-                Some(span) => life
-                    .log
-                    .entries(group, span.first, RaftIndex(span.last.get().saturating_add(1)), u64::MAX)
-                    .map_err(|error| unreadable(&error))?,
-            };
-            let base = life.machines.applied(group).map_or(0, |at| at.index.get());
-            self.coverage.note(if entries.is_empty() { Seen::StartEmpty } else { Seen::StartWhole });
-            let found =
-                Reopened { replica: status.replica, entries: &entries, hard_state: &log.hard_state, base };
-            self.oracles.log_matching.lie(node, group, None, &entries)?;
-            self.oracles.raft_logs.reopened(node, group, found)?;
-            let last = self.oracles.raft_logs.of(node, group).map_or(base, |held| held.last());
-            self.oracles.leader_append_only.begins(node, group, last);
-            if !status.members.voters.is_empty() {
-                self.oracles.acknowledged_durability.begins(group, Quorum::from(&status.members));
-            }
+            let empty = life.log.load(status.group).is_ok_and(|log| log.span.is_none());
+            self.coverage.note(if empty { Seen::StartEmpty } else { Seen::StartWhole });
         }
-        if durable {
-            self.oracles.raft_logs.synced(node);
+        let groups: Vec<GroupId> = life
+            .core
+            .statuses()
+            .into_iter()
+            .filter(|status| status.halted.is_none())
+            .map(|status| status.group)
+            .collect();
+        for group in groups {
+            self.witness_replica(node, group)?;
         }
+        self.witness_synced(node);
         self.cover_recovery(node);
+        Ok(())
+    }
+
+    /// A replica begins: what does the node's raft log hold of it?
+    pub(crate) fn witness_replica(&mut self, node: NodeId, group: GroupId) -> Result<(), Violation> {
+        let Some(life) = self.nodes.get(&node).and_then(|state| state.life.as_ref()) else { return Ok(()) };
+        let Some(status) = life.core.status(group) else { return Ok(()) };
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Violation::of("a raft log that was recovered can be read", format!("node {node}: {error}"))
+        };
+        let log = life.log.load(group).map_err(|error| unreadable(&error))?;
+        let entries = match log.span {
+            None => Vec::new(),
+            Some(span) => life
+                .log
+                .entries(group, span.first, RaftIndex(span.last.get().saturating_add(1)), u64::MAX)
+                .map_err(|error| unreadable(&error))?,
+        };
+        let base = life.machines.applied(group).map_or(0, |at| at.index.get());
+        let (replica, hard_state) = (status.replica, &log.hard_state);
+        self.oracles.log_matching.lie(node, group, None, &entries)?;
+        let found = Reopened { replica, entries: &entries, hard_state, base };
+        self.oracles.raft_logs.reopened(node, group, found)?;
+        let last = self.oracles.raft_logs.of(node, group).map_or(base, |held| held.last());
+        self.oracles.leader_append_only.begins(node, group, last);
+        if !status.members.voters.is_empty() {
+            self.oracles.acknowledged_durability.begins(group, Quorum::from(&status.members));
+        }
         Ok(())
     }
 
@@ -168,6 +181,7 @@ impl World {
         let first = self.oracles.state_machine_safety.applied(node, group, index, hash, outcome)?;
         if first {
             if let Some(members) = &committed.members {
+                self.coverage.add(Seen::JointEntered, u64::from(members.is_joint()));
                 self.oracles.acknowledged_durability.members(group, Quorum::from(members));
             }
             let entry = EntryId { index, term: committed.term };

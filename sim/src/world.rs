@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 
 use raft::eraftpb::Message;
+use tidelog_consensus::apply::group_placement::UNBOUND;
 use tidelog_consensus::core::Input;
+use tidelog_consensus::entry::MetaCommand;
 use tidelog_engine::sim_disk::{Crash, SimDisk};
-use tidelog_wire::ids::{GroupId, NodeId};
+use tidelog_wire::ids::{BootEpoch, GroupId, Incarnation, NodeId};
 
 use crate::chance::Chance;
 use crate::clients::Clients;
@@ -29,7 +31,9 @@ const EVENTS_MAX: u64 = 5_000_000;
 #[derive(Debug)]
 pub(crate) enum Event {
     Tick { node: NodeId, life: u64 },
-    Message { to: NodeId, from: NodeId, group: GroupId, message: Box<Message> },
+    Message { to: NodeId, from: NodeId, life: Identity, group: GroupId, message: Box<Message> },
+    Asked { from: NodeId, to: NodeId, passed_on: bool, command: MetaCommand },
+    Operate,
     Persisted { node: NodeId, life: u64 },
     Apply { node: NodeId, life: u64 },
     Checkpoint { node: NodeId, life: u64, group: GroupId },
@@ -43,6 +47,13 @@ pub(crate) enum Event {
     Restart { node: NodeId },
     StormEnds,
     CheckConvergence,
+}
+
+/// Which life of a node a message comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) boot: BootEpoch,
 }
 
 /// What was counted in a run.
@@ -70,6 +81,10 @@ pub struct World {
     pub(crate) coverage: Coverage,
     crashes: u64,
     events: u64,
+    /// The number of the next node that joins.
+    pub(crate) next_node: u64,
+    /// The last incarnation that was drawn.
+    pub(crate) incarnations: u128,
     /// Whom a leader was asked to hand over to.
     pub(crate) asked_to_lead: BTreeMap<GroupId, NodeId>,
     /// Nodes that die in some operation of their disk.
@@ -107,6 +122,8 @@ impl World {
             coverage: Coverage::default(),
             crashes: 0,
             events: 0,
+            next_node: 0,
+            incarnations: 1_000,
             asked_to_lead: BTreeMap::new(),
             doomed: BTreeMap::new(),
             calm: false,
@@ -125,6 +142,9 @@ impl World {
             world.schedule.after(delay, Event::Wake { client });
         }
         world.schedule.after(world.settings.fault_micros, Event::Fault);
+        if world.settings.operator_micros > 0 && !world.settings.operator.is_empty() {
+            world.schedule.after(world.settings.operator_micros, Event::Operate);
+        }
         world.schedule.after(world.settings.storm_micros, Event::StormEnds);
         Ok(world)
     }
@@ -150,10 +170,60 @@ impl World {
         Err(Violation::of("a run ends", "nothing is left to happen".to_owned()))
     }
 
+    /// When the node that an event is for goes on, if its process is stopped.
+    fn paused(&self, event: &Event) -> Option<u64> {
+        let node = match event {
+            Event::Tick { node, .. }
+            | Event::Persisted { node, .. }
+            | Event::Apply { node, .. }
+            | Event::Checkpoint { node, .. }
+            | Event::Snapshot { node, .. }
+            | Event::Reconcile { node, .. }
+            | Event::Request { node, .. }
+            | Event::Message { to: node, .. }
+            | Event::Asked { to: node, .. } => node,
+            Event::Response { .. }
+            | Event::Wake { .. }
+            | Event::Operate
+            | Event::Fault
+            | Event::FaultEnd(_)
+            | Event::Restart { .. }
+            | Event::StormEnds
+            | Event::CheckConvergence => return None,
+        };
+        let until = self.nodes.get(node)?.paused_until;
+        until.0.checked_sub(self.schedule.now().0).filter(|left| *left > 0)
+    }
+
+    /// Whether the catalogue at `to` knows another life of `from` than this, or none. A node that has no catalogue yet
+    /// knows nobody and listens to all who have the cluster's certificate.
+    fn is_stranger(&self, to: NodeId, from: NodeId, life: Identity) -> bool {
+        let Some(machines) =
+            self.nodes.get(&to).and_then(|state| state.life.as_ref()).map(|life| &life.machines)
+        else {
+            return false;
+        };
+        if machines.applied(GroupId::META).is_none() {
+            return false;
+        }
+        let catalogue = machines.catalogue();
+        let Some(member) = catalogue.member(from) else { return true };
+        let other = member.incarnation != UNBOUND && member.incarnation != life.incarnation;
+        other || member.record.as_ref().is_some_and(|record| record.boot_epoch > life.boot)
+    }
+
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        if let Some(left) = self.paused(&event) {
+            self.schedule.after(left, event);
+            return Ok(());
+        }
         match event {
             Event::Tick { node, life } => self.tick(node, life),
-            Event::Message { to, from, group, message } => {
+            Event::Message { to, from, life, group, message } => {
+                if self.is_stranger(to, from, life) {
+                    self.coverage.note(Seen::StrangerIgnored);
+                    return Ok(());
+                }
                 let fields = [
                     ("to", to.get()),
                     ("from", from.get()),
@@ -176,6 +246,8 @@ impl World {
             Event::Request { node, client, number, request } => self.serve(node, client, number, request),
             Event::Response { client, number, response } => self.client_hears(client, number, response),
             Event::Wake { client } => self.client_wakes(client),
+            Event::Asked { from, to, passed_on, command } => self.asked(from, to, passed_on, command),
+            Event::Operate => self.operate(),
             Event::Fault => self.fault(),
             Event::FaultEnd(end) => self.fault_ends(end),
             Event::Restart { node } => self.restart(node),
@@ -223,6 +295,7 @@ impl World {
         self.doomed.remove(&node);
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let alive = state.life.take().is_some();
+        state.paused_until = Micros(0);
         state.disk.crash(crash);
         if alive {
             self.crashes = self.crashes.saturating_add(1);

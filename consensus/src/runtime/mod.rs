@@ -67,5 +67,5 @@ pub use fatal::Fatal;
 pub use handle::{NodeHandle, Readiness};
 pub use pace::CheckpointPace;
 pub use register::NewLife;
-pub use start::Node;
+pub use start::{Disk, Found, Node};
 pub use waiters::ProposeError;

@@ -50,6 +50,7 @@ mod recover;
 mod tests;
 
 pub(super) use recover::facts;
+pub use recover::{Disk, Found};
 use recover::{Recovered, recover};
 
 /// Reports of the apply thread that may wait to be carried to the meta group's leader.

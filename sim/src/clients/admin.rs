@@ -3,13 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_consensus::apply::APPLY_VERSION;
 use tidelog_consensus::apply::channel::ChannelState;
-use tidelog_consensus::entry::{MetaCommand, NewChannel, NodeRecord};
+use tidelog_consensus::entry::{MetaCommand, NewChannel};
 use tidelog_consensus::outcome::{Outcome, Refusal};
-use tidelog_wire::ids::{
-    BootEpoch, ChannelUuid, Generation, GroupId, Incarnation, LogId, NodeId, Offset, Partition,
-};
+use tidelog_wire::ids::{ChannelUuid, Generation, GroupId, LogId, NodeId, Offset, Partition};
 
 use super::{Context, channel_name};
 use crate::chance::Chance;
@@ -191,28 +188,7 @@ impl Admin {
                 context.oracles.log_start.asked(log, start);
                 self.ask(What::Trim, Request::Trim { log, group, start }, context);
             }
-            5 => {
-                let record = self.record(context);
-                self.ask(What::Trim, Request::Change(MetaCommand::RegisterNode(record)), context);
-            }
             _ => {}
-        }
-    }
-
-    fn record(&mut self, context: &Context<'_>) -> NodeRecord {
-        let node = self.chance.pick(context.nodes).unwrap_or(NodeId(0));
-        let port = node.get().saturating_mul(10);
-        NodeRecord {
-            node,
-            incarnation: Incarnation(u128::from(node.get()).saturating_add(1)),
-            boot_epoch: BootEpoch(self.chance.below(20)),
-            session: 1,
-            native: format!("127.0.0.1:{port}"),
-            kafka: None,
-            admin: format!("127.0.0.1:{port}"),
-            peer: format!("127.0.0.1:{port}"),
-            version: "0.1.0".to_owned(),
-            apply_version_max: APPLY_VERSION,
         }
     }
 }

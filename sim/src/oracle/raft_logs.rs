@@ -159,6 +159,13 @@ impl RaftLogs {
         self.held.retain(|(_, of), _| *of != node);
     }
 
+    /// The replicas that a node has.
+    #[must_use]
+    pub fn replicas_on(&self, node: NodeId) -> Vec<(GroupId, ReplicaId)> {
+        let held = self.held.iter().filter(|((_, of), _)| *of == node);
+        held.map(|((group, _), held)| (*group, held.replica)).collect()
+    }
+
     /// A node has no replica of the group any more.
     pub fn left(&mut self, node: NodeId, group: GroupId) {
         self.held.remove(&(group, node));

@@ -57,7 +57,8 @@ pub(super) struct Recovered {
 }
 
 /// What is there of one group.
-enum Found {
+#[derive(Debug)]
+pub enum Found {
     /// A replica that may run.
     Replica(Box<ReplicaStart>),
     /// A replica that must not, and why. Another one can take its place.
@@ -194,17 +195,23 @@ pub(in crate::runtime) fn facts(checkpoint: Checkpoint) -> CheckpointFacts {
     CheckpointFacts { applied, last_durable, members }
 }
 
-/// What lies on the disk.
-struct Disk<'a> {
-    engine: &'a Engine,
-    raft_log: &'a dyn RaftLog,
-    votes: &'a BTreeMap<GroupId, Vote>,
-    identity: Identity,
+/// What lies on the disk. It is asked by a starting node, and by the simulated one.
+#[derive(Debug)]
+pub struct Disk<'a> {
+    /// The engine, open.
+    pub engine: &'a Engine,
+    /// The raft log.
+    pub raft_log: &'a dyn RaftLog,
+    /// The votes as found.
+    pub votes: &'a BTreeMap<GroupId, Vote>,
+    /// Who the node is.
+    pub identity: Identity,
 }
 
 impl Disk<'_> {
-    /// What is there of `group`; a replica's machine is restored.
-    fn find(&self, machines: &mut Machines, group: GroupId) -> Found {
+    /// What is there of `group`; a replica's machine is restored. The meta group must be asked for first.
+    #[must_use]
+    pub fn find(&self, machines: &mut Machines, group: GroupId) -> Found {
         let node = self.identity.node;
         let loaded = self.engine.load_checkpoint(group);
         let member = |loaded: &LoadedCheckpoint| loaded.newest.members.replica_on(node);
@@ -227,6 +234,12 @@ impl Disk<'_> {
                 let start =
                     ReplicaStart { group, replica, checkpoint: checkpoint.unwrap_or_default(), log, vote };
                 self.named(machines, start)
+            }
+            #[cfg(feature = "defects")]
+            (None, Some(checkpoint)) if crate::defects::plays(crate::defects::Defect::CountAmnesiac) => {
+                let replica = checkpoint.members.replica_on(node).unwrap_or_default();
+                let checkpoint = facts(checkpoint);
+                self.named(machines, ReplicaStart { group, replica, checkpoint, log, vote: None })
             }
             (None, Some(checkpoint)) => match checkpoint.members.replica_on(node) {
                 Some(replica) => self.unnamed(machines, group, replica, &checkpoint.members),
