@@ -230,7 +230,11 @@ impl Disk<'_> {
         match (log.replica, loaded) {
             (Some(replica), loaded) => {
                 let vote = self.votes.get(&group).copied().filter(|vote| vote.replica == replica);
-                let checkpoint = loaded.filter(|checkpoint| checkpoint.members.contains(replica)).map(facts);
+                // One that was removed and has its log still votes, for those who do not know it yet.
+                let plays = |checkpoint: &Checkpoint| {
+                    checkpoint.members.contains(replica) || log.span.is_some()
+                };
+                let checkpoint = loaded.filter(plays).map(facts);
                 let start =
                     ReplicaStart { group, replica, checkpoint: checkpoint.unwrap_or_default(), log, vote };
                 self.named(machines, start)
