@@ -231,9 +231,8 @@ impl Disk<'_> {
             (Some(replica), loaded) => {
                 let vote = self.votes.get(&group).copied().filter(|vote| vote.replica == replica);
                 // One that was removed and has its log still votes, for those who do not know it yet.
-                let plays = |checkpoint: &Checkpoint| {
-                    checkpoint.members.contains(replica) || log.span.is_some()
-                };
+                let plays =
+                    |checkpoint: &Checkpoint| checkpoint.members.contains(replica) || log.span.is_some();
                 let checkpoint = loaded.filter(plays).map(facts);
                 let start =
                     ReplicaStart { group, replica, checkpoint: checkpoint.unwrap_or_default(), log, vote };
