@@ -181,7 +181,7 @@ impl Replica {
             .filter(|(_, node)| to.is_none_or(|to| to == **node))
             .filter_map(|(id, _)| {
                 let peer = progress.get(id.get())?;
-                Some((peer.recent_active, peer.matched, id.get()))
+                Some((self.heard_lately(*id), peer.matched, id.get()))
             })
             .max()
             .map(|(_, _, heir)| heir)

@@ -59,6 +59,8 @@ pub(super) struct Replica {
     pub(super) seen_hard: HardState,
     shown: Option<LeaderChange>,
     pub(super) incoming: Incoming,
+    /// When each member was last heard, by `clock`.
+    pub(super) heard_at: BTreeMap<ReplicaId, u64>,
     /// Ticks for which each follower has been waiting for a snapshot.
     pub(super) in_snapshot: BTreeMap<u64, u32>,
     /// Ticks since an export was asked for, and what it must have applied.
@@ -104,6 +106,7 @@ impl Replica {
             seen_hard: raw.raft.hard_state(),
             shown: None,
             incoming: Incoming::None,
+            heard_at: BTreeMap::new(),
             in_snapshot: BTreeMap::new(),
             export_asked: None,
             quiet: Quiet::AWAKE,
@@ -114,6 +117,13 @@ impl Replica {
 
     pub(super) fn is_leader(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
+    }
+
+    /// Whether a member was heard of within the time that a follower waits for its leader. raft's own mark is wiped at each
+    /// of its quorum checks, so for a moment after one it says that nobody is there.
+    pub(super) fn heard_lately(&self, member: ReplicaId) -> bool {
+        let patience = u64::from(self.ticks.election_max);
+        self.heard_at.get(&member).is_some_and(|at| self.clock.saturating_sub(*at) <= patience)
     }
 
     fn is_log_durable(&self) -> bool {
@@ -184,6 +194,10 @@ impl Replica {
         };
         gate.check(from, &message)?;
         self.roll.meet(ReplicaId(message.from), from);
+        if self.roll.is_member(ReplicaId(message.from)) {
+            self.heard_at.insert(ReplicaId(message.from), self.clock);
+            self.heard_at.retain(|replica, _| self.roll.is_member(*replica));
+        }
         let sleeps = self.hear(&mut message);
         let (kind, sender, context) = (message.get_msg_type(), message.from, message.context.clone());
         if message.get_msg_type() == MessageType::MsgSnapshot && self.must_stage(&message) {

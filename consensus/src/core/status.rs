@@ -109,7 +109,7 @@ impl Replica {
                 replica: *replica,
                 node: *node,
                 matched: RaftIndex(progress.matched),
-                active: progress.recent_active || *replica == self.id,
+                active: self.heard_lately(*replica) || *replica == self.id,
                 in_snapshot: progress.state == ProgressState::Snapshot,
                 learner: !raft.prs().conf().voters().contains(replica.get()),
                 caught_up: self.is_caught_up(*replica),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft::eraftpb::HardState;
 use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
 
 use super::super::*;
 use super::mem_log::MemLog;
-use crate::raft_log::{GroupWrite, RaftLog};
+use crate::raft_log::{GroupWrite, InstallMark, RaftLog};
 use crate::votes::Vote;
 
 pub(super) const GROUP: GroupId = GroupId(3);
@@ -140,8 +141,12 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node from what is on its disk.
+    /// Starts a node from what is on its disk; where switches are carried out, one that a crash cut off is finished first.
     pub(super) fn start(&mut self, node: usize) {
+        let log = self.machines[node].log.load(GROUP).unwrap();
+        if let Some(mark) = log.install.filter(|_| self.auto_snapshots) {
+            self.switch(node, mark, log.hard_state);
+        }
         let machine = &mut self.machines[node];
         machine.boot += 1;
         machine.applied = machine.saved.clone();
@@ -167,6 +172,7 @@ impl Cluster {
         machine.core = None;
         machine.persists.clear();
         machine.applied.clear();
+        machine.effects = Effects::default();
     }
 
     pub(super) fn input(&mut self, node: usize, input: Input) {
@@ -313,27 +319,29 @@ impl Cluster {
         true
     }
 
-    /// Finishes a snapshot switch on `node`: a new checkpoint, an empty log.
+    /// Switches `node` to the snapshot that its core asks for.
     pub(super) fn install(&mut self, node: usize) {
         let install = self.machines[node].effects.installs.pop().unwrap();
-        let applied = EntryId { index: install.mark.index, term: install.mark.term };
+        let snapshot = self.switch(node, install.mark, install.hard_state);
+        self.input(node, Input::SnapshotInstalled { group: install.group, snapshot });
+    }
+
+    /// A snapshot takes the place of what a node has: a new checkpoint, an empty log.
+    fn switch(&mut self, node: usize, mark: InstallMark, hard_state: HardState) -> EntryId {
+        let applied = EntryId { index: mark.index, term: mark.term };
         let machine = &mut self.machines[node];
         machine.checkpoint.applied = applied;
         machine.checkpoint.last_durable = applied;
         machine.applied.clear();
-        if let Some((facts, state)) = self.snapshots.get(&install.mark.digest) {
+        if let Some((facts, state)) = self.snapshots.get(&mark.digest) {
             machine.checkpoint.members = facts.members.clone();
             machine.members = facts.members.clone();
             machine.saved = state.clone();
             machine.applied = state.clone();
         }
-        let write = GroupWrite {
-            clear: true,
-            hard_state: Some(install.hard_state),
-            ..GroupWrite::new(install.group)
-        };
+        let write = GroupWrite { clear: true, hard_state: Some(hard_state), ..GroupWrite::new(GROUP) };
         machine.log.write(&[write], true).unwrap();
-        self.input(node, Input::SnapshotInstalled { group: install.group, snapshot: applied });
+        applied
     }
 
     /// Delivers the message at `at`, if its link is up.

@@ -452,3 +452,30 @@ fn a_leader_that_halts_hands_over_at_once() {
     assert_ne!(next, leader);
     assert_eq!(cluster.texts(next), ["kept"]);
 }
+
+/// Story: a hand-over that somebody asked for was refused now and then, since no voter had been heard of lately: raft wipes
+/// that mark of all members at each of its quorum checks, and the status was taken right after one.
+#[test]
+fn followers_that_answer_are_active_in_the_eyes_of_their_leader_at_every_tick() {
+    let mut cluster = Cluster::new(3, 7);
+    cluster.run_until("somebody leads", |cluster| cluster.leader().is_some());
+    let leader = cluster.leader().unwrap();
+    for round in 0..100 {
+        cluster.tick_all();
+        let active =
+            |cluster: &Cluster| cluster.status(leader).peers.iter().filter(|peer| peer.active).count();
+        assert_eq!(active(&cluster), 3, "tick {round}");
+        cluster.settle();
+        // Something to do, so that the group does not go to sleep.
+        cluster.propose(leader, 1_000 + round, "kept awake");
+    }
+    let silent = (leader + 1) % 3;
+    cluster.crash(silent);
+    for _ in 0..=Ticks::default().election_max {
+        cluster.tick_all();
+        cluster.settle();
+    }
+    let status = cluster.status(leader);
+    let is_active = |peer: &&PeerStatus| peer.active;
+    assert_eq!(status.peers.iter().filter(is_active).count(), 2, "the silent one is not");
+}

@@ -344,15 +344,28 @@ impl Model {
         let mut quiet = 0;
         for _ in 0..STEPS_MAX {
             let before = self.catalogue.clone();
-            let members: Vec<Members> = self.groups.values().map(|of| of.members.clone()).collect();
+            let facts = self.facts();
             self.step();
-            let same = members.iter().eq(self.groups.values().map(|of| &of.members));
-            quiet = if same && before == self.catalogue { quiet + 1 } else { 0 };
-            if quiet > 200 && plan(&self.catalogue, &self.alive).is_empty() {
+            quiet = if facts == self.facts() && before == self.catalogue { quiet + 1 } else { 0 };
+            if quiet > 200 && self.all_caught_up() && plan(&self.catalogue, &self.alive).is_empty() {
                 return;
             }
         }
         panic!("not settled: {:#?}", plan(&self.catalogue, &self.alive));
+    }
+
+    /// Members of each group, and who of them has caught up.
+    fn facts(&self) -> Vec<(Members, BTreeSet<ReplicaId>)> {
+        self.groups.values().map(|of| (of.members.clone(), of.caught_up.clone())).collect()
+    }
+
+    /// Whether everything that was sent to replicas that run has arrived.
+    fn all_caught_up(&self) -> bool {
+        self.groups.iter().all(|(group, of)| {
+            let mut running =
+                of.members.replicas.iter().filter(|(replica, node)| self.runs(*group, *replica, *node));
+            running.all(|(replica, _)| of.caught_up.contains(replica))
+        })
     }
 
     pub(super) fn check_settled(&self) {
