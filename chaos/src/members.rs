@@ -87,7 +87,9 @@ impl Stage {
         let deadline = Instant::now() + SETTLE;
         loop {
             let said = match self.client.cluster().await {
-                Ok(info) if holds(&info) && info.groups.iter().all(|group| group.is_settled()) => {
+                Ok(info)
+                    if info.current && holds(&info) && info.groups.iter().all(|group| group.is_settled()) =>
+                {
                     return Ok(());
                 }
                 Ok(info) => unsettled(&info),
@@ -147,7 +149,8 @@ mod tests {
             learners: Vec::new(),
         };
         let groups = vec![group(1, vec![ReplicaId(4)]), group(2, vec![ReplicaId(1), ReplicaId(2)])];
-        let said = unsettled(&ClusterInfo { cluster: ClusterId(1), nodes: Vec::new(), groups });
+        let said =
+            unsettled(&ClusterInfo { cluster: ClusterId(1), current: true, nodes: Vec::new(), groups });
         assert_eq!(said, "; group 2 wants Voter 4 on node 2, has voters 1 2 and learners ");
     }
 }

@@ -1,5 +1,7 @@
 //! Requests about the cluster's members, about many channels at once, and about cursors.
 
+use std::time::Duration;
+
 use tidelog_wire::ids::{LogId, NodeId, Offset};
 use tidelog_wire::protocol::{
     Answer, CHANNELS_PER_REQUEST_MAX, ClusterInfo, CreatedChannel, CursorInfo, ErrorReply, NewChannel,
@@ -12,6 +14,11 @@ use crate::error::ClientError;
 
 /// Most bytes of channel names in one request, so that its header fits.
 const NAME_BYTES_PER_REQUEST_MAX: usize = 32 * 1024;
+
+/// Nodes that are asked about the cluster when the first one does not have all that was agreed on.
+const MORE_NODES: usize = 8;
+/// How long each of them may take.
+const ANOTHER_NODE: Duration = Duration::from_secs(2);
 
 /// What spreads replicas and leaders evenly, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,15 +50,28 @@ impl Client {
         Ok(outcomes)
     }
 
-    /// Nodes and groups as members: what is wanted of them, and what they said last.
+    /// Nodes and groups as members: what is wanted of them, and what they said last. If the first node does not have all
+    /// that was agreed on, the others are asked; if none has, [`ClusterInfo::current`] says so.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`], [`ClientError::Timeout`].
     pub async fn cluster(&self) -> Result<ClusterInfo, ClientError> {
-        match self.ask(Target::Any, &Request::Cluster, true).await? {
-            (_, Answer::Cluster(info)) => Ok(*info),
-            (node, _) => Err(unexpected(node, &Request::Cluster)),
+        let known = match self.ask(Target::Any, &Request::Cluster, true).await? {
+            (_, Answer::Cluster(info)) => *info,
+            (node, _) => return Err(unexpected(node, &Request::Cluster)),
+        };
+        if known.current {
+            return Ok(known);
         }
+        for node in self.cluster.nodes().into_iter().take(MORE_NODES) {
+            let asked = self.ask(Target::Node(node), &Request::Cluster, true);
+            if let Ok(Ok((_, Answer::Cluster(info)))) = tokio::time::timeout(ANOTHER_NODE, asked).await
+                && info.current
+            {
+                return Ok(*info);
+            }
+        }
+        Ok(known)
     }
 
     /// Makes a node hand on all that it holds. It goes on by itself; [`Client::cluster`] shows how far it is.

@@ -341,3 +341,17 @@ async fn errors_name_what_is_wrong_before_anything_is_sent() {
     assert!(matches!(error, ClientError::Record(_)), "{error}");
     all_delivered(send(&producer, &values(0..3)).await).await;
 }
+
+/// Story: who waited until a node had left asked any node, and now and then the one that had left: it never hears of its own
+/// removal's end, so the wait was in vain.
+#[tokio::test]
+async fn a_node_that_does_not_have_what_was_agreed_on_is_not_believed_about_the_cluster() {
+    for leader in 0..3 {
+        let cluster = FakeCluster::start().await;
+        cluster.with(|state| state.leader = leader);
+        assert!(client(&cluster).cluster().await.unwrap().current, "node {leader} has it all");
+    }
+    let cluster = FakeCluster::start().await;
+    cluster.with(|state| state.leader = 99);
+    assert!(!client(&cluster).cluster().await.unwrap().current, "nobody has, and the answer says so");
+}

@@ -279,6 +279,11 @@ impl Node {
     fn answer(&self, frame: &RequestFrame) -> Option<Answers> {
         match &frame.request {
             Request::Metadata { .. } => plain(Ok(Answer::Metadata(self.metadata()))),
+            Request::Cluster => {
+                let current = self.state.lock().unwrap().leader == self.id;
+                let info = ClusterInfo { cluster: CLUSTER, current, nodes: vec![], groups: vec![] };
+                plain(Ok(Answer::Cluster(Box::new(info))))
+            }
             Request::InitProducer => {
                 let mut state = self.state.lock().unwrap();
                 state.next_producer += 1;
@@ -298,7 +303,6 @@ impl Node {
             | Request::ChainAt { .. }
             | Request::TransferLeader { .. }
             | Request::CreateChannels { .. }
-            | Request::Cluster
             | Request::DrainNode { .. }
             | Request::ForgetNode { .. }
             | Request::Rebalance { .. }

@@ -5,12 +5,12 @@
 //!
 //! | who asks | what | gets |
 //! |---|---|---|
-//! | the meta group's leader | [`plan`] | what the catalogue should intend next |
-//! | each group's leader | [`next_step`] | how its members should change next, or what to report |
+//! | the meta group's leader | [`plan()`] | what the catalogue should intend next |
+//! | each group's leader | [`next_step()`] | how its members should change next, or what to report |
 //! | each group's leader | [`preferred_leader`] | who should lead instead |
-//! | each node | [`local`] | which replicas to start and stop |
+//! | each node | [`local()`] | which replicas to start and stop |
 //! | who is about to remove a node | [`refuse_removal`] | why not |
-//! | who wants to know what is coming | [`rebalance`] | the moves, in words |
+//! | who wants to know what is coming | [`rebalance()`] | the moves, in words |
 //!
 //! Whoever is asked looks at what is there and says one step, so it does not matter who took the step before, whether
 //! it was taken twice, or who died in between.

@@ -5,6 +5,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "an outcome of another kind of request is one case")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidelog_consensus::apply::Catalogue;
 use tidelog_consensus::entry::MetaCommand;
@@ -14,6 +15,9 @@ use tidelog_wire::ids::{GroupId, NodeId};
 
 use super::channels::unexpected;
 use super::{Broker, BrokerError};
+
+/// How long a question about the cluster waits for a majority of the meta group.
+const CURRENT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who leads a group, and who should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +40,16 @@ pub struct Balance {
 }
 
 impl Broker {
-    /// What the cluster should look like, as applied here.
+    /// What the cluster should look like, and whether that is all that was agreed on before the call: without a majority
+    /// of the meta group, and on a node that is no member any more, it is what was applied here last.
     ///
     /// # Errors
     /// [`BrokerError::NotReady`] before consensus has started.
-    pub fn placement(&self) -> Result<Arc<Catalogue>, BrokerError> {
-        Ok(self.open()?.catalogue())
+    pub async fn placement(&self) -> Result<(Arc<Catalogue>, bool), BrokerError> {
+        let consensus = Arc::clone(self.open()?);
+        let within = CURRENT_PATIENCE.min(self.limits.request);
+        let current = consensus.read_barrier(GroupId::META, within).await.is_ok();
+        Ok((consensus.catalogue(), current))
     }
 
     /// Makes `node` hand on all that it holds. Answered when that is agreed on.

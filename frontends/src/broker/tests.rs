@@ -402,3 +402,11 @@ async fn cursors_are_read_by_name_or_all_and_only_where_they_are_current() {
     let error = world.broker.cursors(log, None).await.unwrap_err();
     assert_eq!(error, BrokerError::NotLeader { group: GROUP, leader: NodeId(1) });
 }
+
+#[tokio::test]
+async fn what_the_cluster_should_look_like_is_told_without_a_majority_too_and_said_to_be_old() {
+    let world = world();
+    assert!(world.broker.placement().await.unwrap().1);
+    world.consensus.set_leader(GroupId::META, None);
+    assert!(!world.broker.placement().await.unwrap().1);
+}

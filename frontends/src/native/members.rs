@@ -18,14 +18,15 @@ use super::requests::node_info;
 use crate::broker::{Broker, BrokerError, CreateChannel};
 
 /// Nodes and groups as this node's catalogue has them.
-pub(super) fn cluster(broker: &Broker) -> Result<Answer, BrokerError> {
-    let catalogue = broker.placement()?;
+pub(super) async fn cluster(broker: &Broker) -> Result<Answer, BrokerError> {
+    let (catalogue, current) = broker.placement().await?;
     let identity = broker.identity().ok_or(BrokerError::Stopping)?;
     let (_, _, leaders) = broker.catalogue()?;
     let groups =
         catalogue.groups().map(|(group, placement)| member_group(group, placement, leaders.of(group)));
     Ok(Answer::Cluster(Box::new(ClusterInfo {
         cluster: identity.cluster,
+        current,
         nodes: catalogue.members().map(|(node, member)| member_node(&catalogue, node, member)).collect(),
         groups: groups.collect(),
     })))

@@ -105,7 +105,7 @@ async fn answer(broker: &Arc<Broker>, request: Request) -> Result<Answer, Broker
             broker.transfer_leader(group, to).await.map(|()| Answer::TransferStarted)
         }
         Request::CreateChannels { channels } => members::create_channels(broker, channels).await,
-        Request::Cluster => members::cluster(broker),
+        Request::Cluster => members::cluster(broker).await,
         Request::DrainNode { node } => broker.drain_node(node).await.map(|()| Answer::Done),
         Request::ForgetNode { node } => broker.forget_node(node).await.map(|()| Answer::Done),
         Request::Rebalance { dry_run } => members::rebalance(broker, dry_run).await,

@@ -236,11 +236,12 @@ mod tests {
     #[test]
     fn a_number_is_never_given_twice_and_only_members_are_asked() {
         let silent = MemberNode { peer: String::new(), ..member(0, NodeState::Active) };
-        let starting = ClusterInfo { cluster: ClusterId(1), nodes: vec![silent], groups: Vec::new() };
+        let starting =
+            ClusterInfo { cluster: ClusterId(1), current: true, nodes: vec![silent], groups: Vec::new() };
         assert!(nobody(&starting).is_some(), "nobody can be asked to let anyone in yet");
         let folder = tempfile::tempdir().unwrap();
         let nodes = vec![member(0, NodeState::Active), member(1, NodeState::Removed)];
-        let info = ClusterInfo { cluster: ClusterId(1), nodes, groups: Vec::new() };
+        let info = ClusterInfo { cluster: ClusterId(1), current: true, nodes, groups: Vec::new() };
         let new = new_node(&info, folder.path().to_owned(), PathBuf::from("ca"), None).unwrap();
         assert_eq!(new.node, NodeId(2), "1 was somebody");
         assert_eq!(new.members, [(NodeId(0), "127.0.0.1:7401".to_owned())]);

@@ -28,6 +28,7 @@ pub(super) async fn until(
     let bar = progress::waiting(what.to_owned());
     loop {
         let waiting_for = match client.cluster().await {
+            Ok(info) if !info.current => "a majority of the meta group".to_owned(),
             Ok(info) => match missing(&info) {
                 None => {
                     bar.finish_and_clear();
@@ -115,7 +116,7 @@ mod tests {
             voters: voters.iter().copied().map(ReplicaId).collect(),
             learners: Vec::new(),
         };
-        ClusterInfo { cluster: ClusterId(1), nodes: Vec::new(), groups: vec![group] }
+        ClusterInfo { cluster: ClusterId(1), current: true, nodes: Vec::new(), groups: vec![group] }
     }
 
     #[test]

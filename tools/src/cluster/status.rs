@@ -91,6 +91,10 @@ fn view(info: &ClusterInfo, answers: &Answers) -> View {
         })
         .collect();
     under_way.extend(groups.iter().flat_map(open_steps));
+    if !info.current {
+        under_way
+            .push("no majority of the meta group can be reached: this is what was known last".to_owned());
+    }
     View { cluster_id: info.cluster, nodes, groups, under_way }
 }
 
@@ -268,7 +272,10 @@ mod tests {
         };
         let nodes =
             vec![node(0, NodeState::Active), node(1, NodeState::Draining), node(2, NodeState::Joining)];
-        let found = view(&ClusterInfo { cluster: ClusterId(1), nodes, groups: vec![group] }, &Answers::new());
+        let found = view(
+            &ClusterInfo { cluster: ClusterId(1), current: true, nodes, groups: vec![group] },
+            &Answers::new(),
+        );
         assert_eq!(
             found.under_way,
             [

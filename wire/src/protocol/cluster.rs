@@ -12,6 +12,9 @@ use crate::ids::{BootEpoch, ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
 pub struct ClusterInfo {
     /// Which cluster.
     pub cluster: ClusterId,
+    /// Whether it holds all that was agreed on before it was asked for. Otherwise the answering node could not reach a
+    /// majority of the meta group, or is no member any more, and tells what it knew last.
+    pub current: bool,
     /// Every node that ever was a member, by number.
     pub nodes: Vec<MemberNode>,
     /// Every group, by number.

@@ -125,6 +125,7 @@ fn cluster() -> Answer {
         |replica, node, want| WantedReplica { replica: ReplicaId(replica), node: NodeId(node), want };
     Answer::Cluster(Box::new(ClusterInfo {
         cluster: ClusterId(5),
+        current: true,
         nodes: vec![MemberNode {
             info: node(),
             peer: "127.0.0.1:9011".to_owned(),
