@@ -174,7 +174,7 @@ impl World {
         }
         match persists.last() {
             Some(last) => {
-                self.witness_synced(node);
+                self.witness_synced(node)?;
                 let fields = [("node", node.get()), ("number", last.number)];
                 self.trace.note(self.schedule.now(), "persisted", &fields);
                 self.ripen_installs(node, last.number);

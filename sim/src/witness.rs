@@ -29,6 +29,7 @@ const RAFT_LOG: &str = "/data/raft/sim.log";
 impl World {
     /// A node has started: what did its disk give back?
     pub(crate) fn witness_start(&mut self, node: NodeId) -> Result<(), Violation> {
+        self.oracles.log_matching.begins(node);
         let Some(life) = self.nodes.get(&node).and_then(|state| state.life.as_ref()) else { return Ok(()) };
         for status in life.core.statuses() {
             let empty = life.log.load(status.group).is_ok_and(|log| log.span.is_none());
@@ -44,7 +45,7 @@ impl World {
         for group in groups {
             self.witness_replica(node, group)?;
         }
-        self.witness_synced(node);
+        self.witness_synced(node)?;
         self.cover_recovery(node);
         Ok(())
     }
@@ -147,18 +148,20 @@ impl World {
             if held.is_some_and(|held| first > 0 && held.entries.contains_key(&first)) {
                 self.coverage.note(Seen::LogTruncated);
             }
-            self.oracles.log_matching.lie(node, write.group, before, &write.entries)?;
+            self.oracles.log_matching.wrote(node, write.group, before, &write.entries);
             self.oracles.raft_logs.wrote(node, replica, write);
         }
         Ok(())
     }
 
     /// A node's raft log says that it is synced: is it?
-    pub(crate) fn witness_synced(&mut self, node: NodeId) {
+    pub(crate) fn witness_synced(&mut self, node: NodeId) -> Result<(), Violation> {
         let disk = self.nodes.get(&node).map(|state| state.disk.unsynced(Path::new(RAFT_LOG)));
         if disk.is_some_and(|unsynced| unsynced.is_ok_and(|unsynced| unsynced == 0)) {
             self.oracles.raft_logs.synced(node);
+            self.oracles.log_matching.synced(node)?;
         }
+        Ok(())
     }
 
     /// A message leaves.
