@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidelog_engine::checkpoint::Members;
-use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, ReplicaId};
 
 use super::check::Denied;
 use super::config::{CoreConfig, CoreLimits, ReplicaStart, Ticks};
@@ -12,8 +11,8 @@ use super::error::{CoreError, HaltReason, MessageRefusal};
 use super::io::{Effects, Halt, Input, Persist, ProposeFailure, Refusal, Token};
 use super::ready::Draft;
 use super::replica::{Replica, failed};
-use super::start::{entry_id, start};
-use super::status::{GroupStatus, Role, SnapshotPhase};
+use super::start::start;
+use super::status::GroupStatus;
 use crate::raft_log::RaftLog;
 
 /// The replicas of one node.
@@ -298,25 +297,7 @@ impl Slot {
     fn status(&self, group: GroupId) -> GroupStatus {
         match self {
             Self::Active(replica) => replica.status(),
-            Self::Halted { replica, reason } => GroupStatus {
-                group,
-                replica: *replica,
-                role: Role::Halted,
-                term: Term::ZERO,
-                leader: None,
-                first: RaftIndex::ZERO,
-                last: RaftIndex::ZERO,
-                durable: entry_id(0, 0),
-                committed: RaftIndex::ZERO,
-                applied: RaftIndex::ZERO,
-                serves: false,
-                tail_bytes: 0,
-                snapshot: SnapshotPhase::None,
-                members: Members::default(),
-                peers: Vec::new(),
-                quiet: false,
-                halted: Some(reason.clone()),
-            },
+            Self::Halted { replica, reason } => GroupStatus::halted(group, *replica, reason.clone()),
         }
     }
 }

@@ -48,6 +48,31 @@ pub struct GroupStatus {
     pub halted: Option<HaltReason>,
 }
 
+impl GroupStatus {
+    /// A replica that does not take part: nothing is known of it but why.
+    pub(crate) fn halted(group: GroupId, replica: ReplicaId, reason: HaltReason) -> Self {
+        Self {
+            group,
+            replica,
+            role: Role::Halted,
+            term: Term::ZERO,
+            leader: None,
+            first: RaftIndex::ZERO,
+            last: RaftIndex::ZERO,
+            durable: EntryId::default(),
+            committed: RaftIndex::ZERO,
+            applied: RaftIndex::ZERO,
+            serves: false,
+            tail_bytes: 0,
+            snapshot: SnapshotPhase::None,
+            members: Members::default(),
+            peers: Vec::new(),
+            quiet: false,
+            halted: Some(reason),
+        }
+    }
+}
+
 /// What a replica does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

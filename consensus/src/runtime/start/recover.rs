@@ -24,15 +24,12 @@ use raft::eraftpb::HardState;
 use tidelog_engine::checkpoint::{Checkpoint, LoadedCheckpoint};
 use tidelog_engine::identity::Identity;
 use tidelog_engine::{Engine, Options};
-use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, RaftIndex, ReplicaId, Term};
+use tidelog_wire::ids::{BootEpoch, GroupId, NodeId, ReplicaId, Term};
 
 use super::{directory, raft_log};
-use crate::apply::group_placement::UNBOUND;
+use crate::apply::group_placement::{GroupPlacement, UNBOUND};
 use crate::apply::{Catalogue, Machines, genesis_checkpoint, group_genesis};
-use crate::core::{
-    CheckpointFacts, CoreConfig, EntryId, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart, Role,
-    SnapshotPhase,
-};
+use crate::core::{CheckpointFacts, CoreConfig, GroupStatus, HaltReason, Members, NodeCore, ReplicaStart};
 use crate::raft_log::{GroupWrite, RaftLog};
 use crate::runtime::clock::EngineClock;
 use crate::runtime::config::{NodeConfig, Start, StartError};
@@ -254,12 +251,11 @@ impl Disk<'_> {
 
     fn named(&self, machines: &mut Machines, mut start: ReplicaStart) -> Found {
         let (group, replica) = (start.group, start.replica);
-        if start.is_blank() && holds_nothing(&start) {
+        if start.is_blank() && start.log.span.is_none() && start.log.install.is_none() {
             let catalogue = machines.catalogue();
             let placement = catalogue.group(group);
-            if let Some(placement) =
-                placement.filter(|known| known.genesis.contains(&(replica, self.identity.node)))
-            {
+            let is_new = |known: &&GroupPlacement| known.genesis.contains(&(replica, self.identity.node));
+            if let Some(placement) = placement.filter(is_new).filter(|_| holds_nothing(&start)) {
                 let checkpoint = group_genesis(group, placement);
                 if let Err(error) = self.engine.write_checkpoint(&checkpoint) {
                     return Found::Lost(replica, error.to_string());
@@ -268,7 +264,8 @@ impl Disk<'_> {
             } else if placement.is_none_or(|known| !known.replicas.contains_key(&replica))
                 && !is_empty(&catalogue)
             {
-                // What is left of a replica that has ended here.
+                // What is left of a replica that has ended here: its number, and what it voted. It is not started, so it
+                // breaks no promise; one that is wanted after all begins once the catalogue says so.
                 return Found::Nothing;
             }
         }
@@ -348,23 +345,5 @@ pub(super) fn votes_behind(starts: &[ReplicaStart]) -> Vec<Vote> {
 
 /// How a replica that did not start is shown.
 fn halted(group: GroupId, replica: ReplicaId, message: String) -> GroupStatus {
-    GroupStatus {
-        group,
-        replica,
-        role: Role::Halted,
-        term: Term::ZERO,
-        leader: None,
-        first: RaftIndex::ZERO,
-        last: RaftIndex::ZERO,
-        durable: EntryId::default(),
-        committed: RaftIndex::ZERO,
-        applied: RaftIndex::ZERO,
-        serves: false,
-        tail_bytes: 0,
-        snapshot: SnapshotPhase::None,
-        members: Members::default(),
-        peers: Vec::new(),
-        quiet: false,
-        halted: Some(HaltReason::Outside { group, message }),
-    }
+    GroupStatus::halted(group, replica, HaltReason::Outside { group, message })
 }
